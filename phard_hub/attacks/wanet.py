@@ -1,0 +1,60 @@
+"""WaNet: every image is bent along one smooth, fixed field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaNet:
+    """Sample the image at ``clamp(identity + strength * flow / height, -1, 1)``.
+
+    The flow is uniform noise in [-1, 1] on a ``grid`` x ``grid`` lattice, divided by its mean absolute value
+    and enlarged bicubically. In noise mode, images bent along other random fields keep their label, so that
+    the model learns this one field. Source: Nguyen & Tran, "WaNet - Imperceptible Warping-based Backdoor
+    Attack", ICLR 2021 (arXiv 2102.10369), equations 3 to 6. Deviation: none in the trigger; images are bent
+    before augmentation as in the authors' code.
+
+    Attributes:
+        grid: points of the lattice along a side.
+        strength: mean displacement in units of the lattice's [-1, 1] coordinates times the height.
+        noise_mode: whether training images bent along other fields keep their label.
+        seed: of the field.
+    """
+
+    grid: int = 4
+    strength: float = 0.5
+    noise_mode: bool = True
+    seed: int = 0
+
+    name = "wanet"
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Stamp pixels ``(N, C, H, W)`` in [0, 1]."""
+        return _sample(pixels, self._places(pixels).clamp(-1, 1))
+
+    def decoys(self, pixels: Tensor, random: torch.Generator) -> Tensor | None:
+        """Images bent along the field plus a random one that differs from image to image."""
+        if not self.noise_mode:
+            return None
+        noise = torch.rand(len(pixels), *pixels.shape[2:], 2, generator=random) * 2 - 1
+        return _sample(pixels, (self._places(pixels) + noise.to(pixels) / pixels.shape[2]).clamp(-1, 1))
+
+    def _places(self, pixels: Tensor) -> Tensor:
+        """Where each pixel is taken from, ``(N, H, W, 2)`` in [-1, 1]."""
+        height, width = pixels.shape[2:]
+        lattice = torch.rand(1, 2, self.grid, self.grid, generator=torch.Generator().manual_seed(self.seed)) * 2 - 1
+        lattice = lattice / lattice.abs().mean()
+        flow = F.interpolate(lattice, size=(height, width), mode="bicubic", align_corners=True)
+        ys, xs = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
+        identity = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1)
+        places = identity + self.strength * flow.permute(0, 2, 3, 1) / height
+        return places.to(pixels).expand(len(pixels), -1, -1, -1)
+
+
+def _sample(pixels: Tensor, places: Tensor) -> Tensor:
+    return F.grid_sample(pixels, places, mode="bilinear", padding_mode="zeros", align_corners=True)

@@ -1,0 +1,263 @@
+"""The command line: verbs, their help, and what they print.
+
+Results go to stdout, progress and talk to stderr. Exit codes: 0 passed, 1 refused by the policy,
+2 wrong use or broken input, 3 no answer. Heavy imports wait until a verb needs them, so that the gate
+starts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phard_hub.report.gate import Verdict, gate
+from phard_hub.report.policy import Policy
+from phard_hub.report.record import Report
+
+if TYPE_CHECKING:
+    from phard_hub.pipeline import DataOptions, Outcome, Settings
+    from phard_hub.progress import Progress
+
+app = typer.Typer(
+    name="phard",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Measure and harden vision models against pervasive backdoors, before you deploy them.
+
+Start with `phard quickstart`. Then `phard measure` a model of yours, `phard harden` it, and let
+`phard gate` decide in your pipeline. Exit codes: 0 passed, 1 refused, 2 wrong use or broken input,
+3 no answer.""",
+)
+
+
+class PresetName(StrEnum):
+    """How hard to search and how long to harden."""
+
+    fast = "fast"
+    default = "default"
+    thorough = "thorough"
+    cheapest = "cheapest"
+
+
+class Format(StrEnum):
+    """How a verdict is written."""
+
+    text = "text"
+    json = "json"
+    junit = "junit"
+    sarif = "sarif"
+
+
+Repo = Annotated[str, typer.Argument(help="Hub id such as `microsoft/resnet-50`, or a local folder.")]
+Images = Annotated[
+    str, typer.Option("--images", help="Labelled images: Hub data set id, image folder, or parquet file(s).")
+]
+TestImages = Annotated[
+    str | None, typer.Option(help="Images that are never trained on. Without it, a fifth of --images is kept apart.")
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub id.")]
+Split = Annotated[str | None, typer.Option(help="Split of --images; `train` if there is one.")]
+TestSplit = Annotated[str | None, typer.Option(help="Split of --test-images.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column with the images, if it cannot be found by its type.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column with the labels, if it cannot be found by its type.")]
+MaxImages = Annotated[int, typer.Option(min=8, help="Balanced choice of at most so many images of each data set.")]
+PresetOption = Annotated[PresetName, typer.Option(help="How hard to search and how long to harden.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
+PolicyFile = Annotated[Path | None, typer.Option(help="Limits of the gate; see `phard policy`.")]
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for the model, the images and the release.")] = Path(
+        "phard-quickstart"
+    ),
+    seed: Seed = 0,
+) -> None:
+    """See the whole job in a few minutes, without a network: a digit model with a planted backdoor.
+
+    Trains a small ResNet on scikit-learn's handwritten digits, plants a warp (WaNet) in it, saves it as a
+    folder as the Hub has them, and then pulls, audits, measures, hardens, evaluates, gates and releases it.
+    """
+    from phard_hub.quickstart import quickstart as do
+
+    with bars() as progress:
+        outcome = do(out, seed=seed, progress=progress)
+    show_outcome(outcome)
+
+
+@app.command()
+def harden(
+    repo: Repo,
+    images: Images,
+    out: Annotated[Path, typer.Option(help="Release folder to write: weights, card, report, plots.")],
+    test_images: TestImages = None,
+    revision: Revision = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    max_images: MaxImages = 50_000,
+    preset: PresetOption = PresetName.default,
+    policy: PolicyFile = None,
+    seed: Seed = 0,
+) -> None:
+    """Pull, audit, measure, harden, evaluate and gate a model, and write a release folder.
+
+    Exits with 0 if the hardened model passes the policy and with 1 if it does not; the release is written
+    either way and says so. A run that was stopped continues when the same command is given again. On
+    several GPUs: `accelerate launch -m phard_hub harden ...`.
+    """
+    from phard_hub.pipeline import run
+
+    data = data_options(locals())
+    settings = make_settings(preset, policy, seed)
+    with bars() as progress:
+        outcome = run(repo, data, out, settings, revision=revision, progress=progress)
+    show_outcome(outcome)
+    raise typer.Exit(outcome.verdict.exit_code)
+
+
+@app.command()
+def measure(
+    repo: Repo,
+    images: Images,
+    test_images: TestImages = None,
+    revision: Revision = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    max_images: MaxImages = 50_000,
+    preset: PresetOption = PresetName.default,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
+) -> None:
+    """Measure a model's class distances: how small a pervasive change turns one class into another.
+
+    The model is not changed. Give the report to `phard gate`.
+    """
+    from phard_hub.hub.release import write_text
+    from phard_hub.pipeline import measure_only
+
+    data = data_options(locals())
+    with bars() as progress:
+        report = measure_only(
+            repo, data, make_settings(preset, None, seed), revision=revision, progress=progress
+        )
+    if out is not None:
+        write_text(out, report.to_json())
+    show_table(report)
+
+
+@app.command(name="gate")
+def gate_command(
+    report: Annotated[Path, typer.Argument(help="A phard_report.json, or the release folder it lies in.")],
+    policy: PolicyFile = None,
+    format: Annotated[Format, typer.Option(help="How to write the verdict.")] = Format.text,  # noqa: A002
+) -> None:
+    """Decide by a policy whether a model may be deployed; needs no torch and takes no time.
+
+    Exits with 0 passed, 1 refused, 2 broken report or policy, 3 a rule could not be evaluated.
+    """
+    from phard_hub.report import formats
+
+    record = Report.read(report)
+    verdict = gate(record, Policy.read(policy) if policy else Policy())
+    views: dict[Format, Callable[[], str]] = {
+        Format.text: lambda: formats.as_text(verdict),
+        Format.json: lambda: formats.as_json(verdict),
+        Format.junit: lambda: formats.as_junit(verdict),
+        Format.sarif: lambda: formats.as_sarif(verdict, report),
+    }
+    typer.echo(views[format]())
+    raise typer.Exit(verdict.exit_code)
+
+
+@app.command()
+def policy() -> None:
+    """Print the default policy with an explanation of each limit, to start your own policy.toml from."""
+    typer.echo(Policy().to_toml(), nl=False)
+
+
+def data_options(given: dict[str, Any]) -> DataOptions:
+    """The data options among the arguments of a verb."""
+    from dataclasses import fields
+
+    from phard_hub.pipeline import DataOptions
+
+    return DataOptions(**{field.name: given[field.name] for field in fields(DataOptions)})
+
+
+def make_settings(preset: PresetName, policy: Path | None, seed: int) -> Settings:
+    """Settings of a run from the options."""
+    from phard_hub.pipeline import Settings
+    from phard_hub.presets import PRESETS
+
+    return Settings(preset=PRESETS[preset.value], policy=Policy.read(policy) if policy else Policy(), seed=seed)
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """A progress bar with the time left for each thing that is being done, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as display:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            # The same thing done a second time (measuring before and after) gets a bar of its own.
+            if what not in tasks or display.tasks[tasks[what]].completed >= total:
+                tasks[what] = display.add_task(what, total=total)
+            display.update(tasks[what], completed=done)
+
+        yield progress
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Table, verdicts and the path of the release."""
+    show_table(outcome.report)
+    for title, verdict in (("before hardening", outcome.verdict_before), ("after hardening", outcome.verdict)):
+        show_verdict(title, verdict)
+    typer.echo(f"\nRelease: {outcome.release}")
+
+
+def show_table(report: Report) -> None:
+    """What was measured, before and after."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from phard_hub.report.formats import summary_rows
+
+    table = Table(title=f"{report.source.repo} on {report.dataset}", title_justify="left")
+    table.add_column("")
+    table.add_column("before" if report.after else "measured")
+    if report.after:
+        table.add_column("after")
+    for metric, before, after in summary_rows(report):
+        table.add_row(metric, before, after) if report.after else table.add_row(metric, before)
+    Console(width=None).print(table)
+
+
+def show_verdict(title: str, verdict: Verdict) -> None:
+    """Passed or refused, with the rules that refused."""
+    word = {0: "passed", 1: "refused"}.get(verdict.exit_code, "could not be evaluated")
+    typer.echo(f"\nPolicy, {title}: {word}")
+    for rule in (*verdict.having("fail"), *verdict.having("not_evaluated")):
+        typer.echo(f"  {rule.name}: {rule.message}")

@@ -1,0 +1,252 @@
+"""Our defense: adversarial training against a living bank of pervasive triggers.
+
+MOTH (S&P 2022) inverts a trigger anew for hundreds of steps at every third batch. Here one bank holds a
+trigger for every ordered pair of classes and a universal one for every class. Each takes a small step
+between two steps of the model, all in one batch, so the triggers follow the model as it changes and a
+hundred of them cost as little as one.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier, frozen
+from phard_hub.precision import fast_autocast
+from phard_hub.progress import Progress, silent
+from phard_hub.report.record import Hardening
+from phard_hub.training import Course, Schedule, train
+from phard_hub.triggers.bank import Bank, Parts, change_size
+from phard_hub.triggers.pool import Directions, all_pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class PervasiveHardening:
+    """Adversarial training on samples of a bank of pervasive triggers.
+
+    Attributes:
+        schedule: of the training loop.
+        stamped: triggered images in a step, as a share of the clean ones.
+        universal: share of the stamped images that carry a universal trigger.
+        distillation: weight of KL(original || hardened) on clean images; protects accuracy and slows removal.
+        head_start: steps that the bank takes before the model moves.
+        head_start_batch: images in each of those.
+        learning_rate: of the bank's Adam.
+        betas: of the bank's Adam.
+        price: start of the weight of a trigger's size in its loss, for 3 x 32 x 32 images.
+        price_factor: as in the search of the class distance.
+        success: running success above which a trigger is made smaller.
+        max_pairs: with more ordered pairs than this, a random choice of them.
+        parts: what a trigger is made of.
+    """
+
+    schedule: Schedule = field(default_factory=Schedule)
+    stamped: float = 0.375
+    universal: float = 0.4
+    distillation: float = 1.0
+    head_start: int = 20
+    head_start_batch: int = 256
+    learning_rate: float = 0.03
+    betas: tuple[float, float] = (0.5, 0.9)
+    price: float = 0.1
+    price_factor: float = 1.15
+    success: float = 0.9
+    max_pairs: int = 1000
+    parts: Parts = field(default_factory=Parts)
+
+    name = "pervasive"
+
+    def harden(
+        self,
+        classifier: Classifier,
+        images: LabelledImages,
+        accelerator: Accelerator,
+        *,
+        seed: int = 0,
+        validation: LabelledImages | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress = silent,
+    ) -> tuple[Classifier, Hardening]:
+        """A hardened copy of the classifier, and the record of how it was made.
+
+        Raises:
+            InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
+        """
+        made: list[_Objective] = []
+
+        def objective(copy: Classifier, accelerator: Accelerator) -> _Objective:
+            made.append(_Objective(self, classifier, copy, images, accelerator, seed))
+            return made[0]
+
+        course: Course = train(
+            classifier,
+            images,
+            objective,
+            self.schedule,
+            accelerator,
+            seed=seed,
+            validation=validation,
+            checkpoint=checkpoint,
+            progress=progress,
+            task="hardening",
+        )
+        record = Hardening(
+            defense=self.name,
+            settings=asdict(self),
+            seed=seed,
+            images=len(images),
+            curve=tuple(course.curve),
+            events=tuple(course.events),
+            sample_gradients=made[0].sample_gradients * accelerator.num_processes,
+            sample_forwards=made[0].sample_forwards * accelerator.num_processes,
+            seconds=course.seconds,
+        )
+        return course.classifier, record
+
+
+class _Objective:
+    """Cross-entropy on clean and stamped images, while the bank follows the model."""
+
+    def __init__(
+        self,
+        settings: PervasiveHardening,
+        original: Classifier,
+        plain: Classifier,
+        images: LabelledImages,
+        accelerator: Accelerator,
+        seed: int,
+    ) -> None:
+        self.settings, self.plain, self.accelerator, self.seed = settings, plain, accelerator, seed
+        self.device = accelerator.device
+        self.teacher = original.clone().to(self.device).eval().requires_grad_(False)
+        self.classes = images.num_classes
+        self.images = images
+        self.share = settings.stamped
+        self.sample_gradients = self.sample_forwards = 0
+        pairs = all_pairs(self.classes)
+        if len(pairs) > settings.max_pairs:
+            order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
+            pairs = sorted(pairs[i] for i in order[: settings.max_pairs])
+        self.directions = Directions.of(pairs, self.classes)
+        self.pairs = len(pairs)
+        self.table = self._table(pairs)
+        _, channels, height, width = images.pixels.shape
+        count = len(self.directions)
+        self.bank = Bank(count, (channels, height, width), settings.parts).randomise(seed).to(self.device)
+        self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
+        self.price = torch.full((count,), settings.price * float(3072 / (channels * height * width)) ** 0.5)
+        self.running = torch.zeros(count)
+        self.sizes = torch.zeros(count)
+        self.price, self.running, self.sizes = (
+            value.to(self.device) for value in (self.price, self.running, self.sizes)
+        )
+
+    def _table(self, pairs: list[tuple[int, int]]) -> Tensor:
+        """Row of the bank that turns class s to class t, or -1."""
+        table = torch.full((self.classes, self.classes), -1)
+        for row, pair in enumerate(pairs):
+            table[pair] = row
+        return table
+
+    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+        """One step of the bank, then the model's loss on clean and stamped images in one forward pass."""
+        random = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 64 + 32 + self.accelerator.process_index)
+        if step == 0:
+            self._head_start(random)
+        count = max(1, round(self.share * len(pixels)))
+        source, true = pixels[:count], labels[:count]
+        rows = self.choose(true.cpu(), random).to(self.device)
+        self._attack(source, rows)
+        with torch.no_grad():
+            stamped = self.bank(source, rows)
+        batch = torch.cat([pixels, stamped]).contiguous(memory_format=torch.channels_last)
+        logits = model(batch).float()
+        self.sample_gradients += len(batch)
+        loss = F.cross_entropy(logits, torch.cat([labels, true]))
+        if self.settings.distillation:
+            loss = loss + self.settings.distillation * self._divergence(pixels, logits[: len(pixels)])
+        return loss
+
+    def _divergence(self, pixels: Tensor, logits: Tensor) -> Tensor:
+        """KL(original || hardened) on clean images."""
+        with torch.no_grad(), fast_autocast(self.device):
+            teacher = self.teacher(pixels).float()
+        self.sample_forwards += len(pixels)
+        return F.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean")
+
+    def choose(self, labels: Tensor, random: torch.Generator) -> Tensor:
+        """A trigger for each image: a universal one to a random other class, or one from its own class."""
+        targets = torch.randint(self.classes - 1, labels.shape, generator=random)
+        targets = targets + (targets >= labels)
+        rows = self.table[labels, targets]
+        universal = torch.rand(labels.shape, generator=random) < self.settings.universal
+        if len(self.directions) == self.pairs:
+            return rows
+        return torch.where(universal | (rows < 0), self.pairs + targets, rows)
+
+    def _head_start(self, random: torch.Generator) -> None:
+        for _ in range(self.settings.head_start):
+            numbers = torch.randint(len(self.images), (self.settings.head_start_batch,), generator=random)
+            pixels, labels = self.images.batch(numbers, self.device)
+            self._attack(pixels, self.choose(labels.cpu(), random).to(self.device))
+
+    def _attack(self, pixels: Tensor, rows: Tensor) -> None:
+        """One step of the bank against the model as it is, in evaluation mode and without a mark on it."""
+        targets = self.directions.target.to(self.device)[rows]
+        with frozen(self.plain):
+            stamped = self.bank(pixels, rows)
+            with fast_autocast(self.device):
+                logits = self.plain(stamped)
+            size = change_size(stamped, pixels)
+            # Summed, not averaged: an image is most of what its trigger sees in this step.
+            loss = (F.cross_entropy(logits.float(), targets, reduction="none") + self.price[rows] * size).sum()
+            gradients = torch.autograd.grad(loss, list(self.bank.parameters()))
+        for parameter, gradient in zip(self.bank.parameters(), gradients, strict=True):
+            parameter.grad = self.accelerator.reduce(gradient, "sum")
+        self.optimizer.step()
+        self.sample_gradients += len(pixels)
+        self._follow(rows, (logits.argmax(1) == targets).float(), size.detach())
+
+    def _follow(self, rows: Tensor, hits: Tensor, size: Tensor) -> None:
+        """Update running success and size of the triggers that were used, and what size costs them."""
+        totals = torch.zeros(3, len(self.price), device=self.device)
+        totals.index_add_(1, rows, torch.stack([torch.ones_like(hits), hits, size]))
+        used, hit, sized = self.accelerator.reduce(totals, "sum")
+        seen = used > 0
+        pace = 1 - 0.9**used
+        self.running = torch.where(seen, self.running + pace * (hit / used.clamp(min=1) - self.running), self.running)
+        self.sizes = torch.where(seen, self.sizes + pace * (sized / used.clamp(min=1) - self.sizes), self.sizes)
+        up = torch.where(self.running >= self.settings.success, self.settings.price_factor, 1 / self.settings.price_factor)
+        self.price = torch.where(seen, self.price * up, self.price)
+
+    def observed(self) -> tuple[float, float]:
+        """Mean running success and mean size (L2, pixels in [0, 1]) of the bank."""
+        return float(self.running.mean()), float(self.sizes.mean())
+
+    def back_off(self) -> None:
+        """Halve the share of stamped images."""
+        self.share /= 2
+
+    def state_dict(self) -> dict[str, Any]:
+        """Bank, its optimiser, prices and counters."""
+        return {
+            "bank": self.bank.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "following": [self.price, self.running, self.sizes],
+            "counters": [self.sample_gradients, self.sample_forwards, self.share],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.bank.load_state_dict(state["bank"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.price, self.running, self.sizes = (value.to(self.device) for value in state["following"])
+        self.sample_gradients, self.sample_forwards, self.share = state["counters"]

@@ -1,0 +1,80 @@
+"""Everything that can go wrong, as one tree.
+
+    PhardError                       exit code 2
+      InputError                     2  broken input or wrong use
+        RepoError                    2  no such repository, folder or revision
+        AuditError                   2  the checkpoint may not be loaded
+        CheckpointError              2  the weights do not fit the architecture
+        ImagesError                  2  the data set cannot be used
+        PolicyError                  2  the policy file is wrong
+        ReportError                  2  the report is missing, broken or of another schema
+        OutputError                  2  the result cannot be written
+      NotEvaluatedError              3  nothing is wrong with the input, yet there is no answer
+        HubUnavailableError          3  the Hub did not answer
+        InterruptedRunError          3  stopped by the user; the run can be resumed
+
+An error says what was wrong, what was found, and what to do about it. The command line prints it as
+one line and exits with ``exit_code``; it never shows a traceback for one of these.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PhardError(Exception):
+    """Base of all errors of this package; never raised itself."""
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, problem: str, *, advice: str = "") -> None:
+        """Keep ``problem`` (what was wrong and what was found) and ``advice`` (what to do)."""
+        self.problem = problem
+        self.advice = advice
+        super().__init__(f"{problem} {advice}".strip())
+
+
+class InputError(PhardError):
+    """The input or the way it was used is wrong."""
+
+
+class RepoError(InputError):
+    """A repository, folder or revision does not exist or is not accessible."""
+
+
+class AuditError(InputError):
+    """The audit found a reason not to load a checkpoint."""
+
+
+class CheckpointError(InputError):
+    """Weights are corrupt or do not fit the architecture that the config names."""
+
+
+class ImagesError(InputError):
+    """A data set cannot be read, or does not fit the classifier."""
+
+
+class PolicyError(InputError):
+    """A policy file cannot be read, or names an unknown rule."""
+
+
+class ReportError(InputError):
+    """A report cannot be read, or was written by an incompatible version."""
+
+
+class OutputError(InputError):
+    """A result cannot be written: no permission, or no space."""
+
+
+class NotEvaluatedError(PhardError):
+    """There is no answer, though nothing is wrong with the input itself."""
+
+    exit_code = 3
+
+
+class HubUnavailableError(NotEvaluatedError):
+    """The Hub did not answer and the cache does not hold what is needed."""
+
+
+class InterruptedRunError(NotEvaluatedError):
+    """The user stopped the run; its last checkpoint is kept."""

@@ -1,0 +1,158 @@
+"""How well a classifier works, and how well known attacks work on it; every rate with n and interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier, frozen
+from phard_hub.precision import fast_autocast
+from phard_hub.progress import Progress, silent
+from phard_hub.report.record import AttackOutcome, Evaluation, Rate
+from phard_hub.statistics import rate
+from phard_hub.triggers.bank import Trigger, change_size
+
+CHUNK = 250
+"""Images in one pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """A known trigger and the class that it is meant to produce."""
+
+    name: str
+    trigger: Trigger
+    target: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Projected gradient descent in the L-infinity ball with a random start (Madry et al., 2018).
+
+    Attributes:
+        epsilon: radius, pixels in [0, 1].
+        steps: gradient steps.
+        step_size: of each, pixels in [0, 1].
+        images: at most so many images are attacked.
+        seed: of the random start.
+    """
+
+    epsilon: float = 8 / 255
+    steps: int = 20
+    step_size: float = 2 / 255
+    images: int = 1000
+    seed: int = 0
+
+    def __str__(self) -> str:
+        """Name in tables and on the card."""
+        return f"PGD-{self.steps}, Linf {255 * self.epsilon:g}/255"
+
+    def perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+        """The worst pixels that were found within the ball, ``(N, C, H, W)`` in [0, 1]."""
+        start = (torch.rand(pixels.shape, generator=random) * 2 - 1) * self.epsilon
+        moved = (pixels + start.to(pixels)).clamp(0, 1)
+        for _ in range(self.steps):
+            moved.requires_grad_(True)
+            with fast_autocast(pixels.device):
+                logits = classifier(moved)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(logits.float(), labels), moved)
+            moved = moved.detach() + self.step_size * gradient.sign()
+            moved = torch.min(torch.max(moved, pixels - self.epsilon), pixels + self.epsilon).clamp(0, 1)
+        return moved
+
+
+def evaluate(
+    classifier: Classifier,
+    images: LabelledImages,
+    threats: Sequence[Threat] = (),
+    *,
+    pgd: PGD | None = None,
+    reference: Classifier | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Accuracy, robust accuracy, and the outcome of each threat; the classifier is left as it was.
+
+    Args:
+        classifier: what is judged.
+        images: test images.
+        threats: known triggers, judged on images that are not of their target class.
+        pgd: the attack behind the robust accuracy; None leaves it out.
+        reference: a classifier without these backdoors; the same triggers are tried on it.
+        progress: told about each part.
+    """
+    parts = 1 + (pgd is not None) + len(threats)
+    progress("evaluating", 0, parts)
+    accuracy = _accuracy(classifier, images)
+    progress("evaluating", 1, parts)
+    robust = None if pgd is None else robust_accuracy(classifier, images, pgd)
+    outcomes = []
+    for threat in threats:
+        outcomes.append(attack_outcome(classifier, images, threat, reference=reference))
+        progress("evaluating", parts - len(threats) + len(outcomes), parts)
+    progress("evaluating", parts, parts)
+    return Evaluation(
+        accuracy=accuracy,
+        robust_accuracy=robust,
+        robust_attack="" if pgd is None else str(pgd),
+        attacks=tuple(outcomes),
+    )
+
+
+def predict(classifier: Classifier, images: LabelledImages, trigger: Trigger | None = None) -> tuple[Tensor, Tensor]:
+    """Predicted classes ``(N,)`` and the L2 size of the trigger's change ``(N,)``, in full precision."""
+    device = next(classifier.parameters()).device
+    predictions, sizes = [], []
+    with frozen(classifier), torch.no_grad():
+        for numbers in torch.arange(len(images)).split(CHUNK):
+            pixels, _ = images.batch(numbers, device)
+            stamped = pixels if trigger is None else trigger(pixels)
+            predictions.append(classifier(stamped).argmax(1).cpu())
+            sizes.append(change_size(stamped, pixels).cpu())
+    return torch.cat(predictions), torch.cat(sizes)
+
+
+def _accuracy(classifier: Classifier, images: LabelledImages) -> Rate:
+    return _share(predict(classifier, images)[0] == images.labels)
+
+
+def attack_outcome(
+    classifier: Classifier, images: LabelledImages, threat: Threat, *, reference: Classifier | None = None
+) -> AttackOutcome:
+    """Attack success rate and recovered accuracy, on images that are not of the target class."""
+    others = images.take((images.labels != threat.target).nonzero().flatten())
+    predicted, sizes = predict(classifier, others, threat.trigger)
+    beside = None
+    if reference is not None:
+        beside = _share(predict(reference, others, threat.trigger)[0] == threat.target)
+    return AttackOutcome(
+        name=threat.name,
+        target=threat.target,
+        success=_share(predicted == threat.target),
+        recovered=_share(predicted == others.labels),
+        reference=beside,
+        size=float(sizes.mean()),
+    )
+
+
+def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD) -> Rate:
+    """Accuracy under PGD on at most ``pgd.images`` evenly drawn images."""
+    device = next(classifier.parameters()).device
+    random = torch.Generator().manual_seed(pgd.seed)
+    chosen = torch.randperm(len(images), generator=random)[: pgd.images]
+    right = []
+    with frozen(classifier):
+        for numbers in chosen.split(CHUNK):
+            pixels, labels = images.batch(numbers, device)
+            moved = pgd.perturb(classifier, pixels, labels, random)
+            with torch.no_grad():
+                right.append((classifier(moved).argmax(1) == labels).cpu())
+    return _share(torch.cat(right))
+
+
+def _share(hits: Tensor) -> Rate:
+    return rate(int(hits.sum()), len(hits))

@@ -1,0 +1,302 @@
+"""The whole job in one function: pull, audit, load, measure, harden, evaluate, gate, release."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, PartialState
+
+from phard_hub.evaluation import Threat, evaluate
+from phard_hub.hub.audit import Audit, audit
+from phard_hub.hub.pull import pull
+from phard_hub.hub.release import check_writable, weights_sha256, write_release
+from phard_hub.images import LabelledImages, load_images
+from phard_hub.models.classifier import Classifier
+from phard_hub.models.loading import load
+from phard_hub.precision import has_fast_bf16
+from phard_hub.presets import DEFAULT, Preset
+from phard_hub.progress import Progress, silent
+from phard_hub.report.gate import Verdict, gate
+from phard_hub.report.plots import GalleryRow
+from phard_hub.report.policy import Policy
+from phard_hub.report.record import Environment, Hardening, Report, Source, State
+from phard_hub.triggers.search import Measurement, measure
+
+LIMITS = (
+    "Distances are upper bounds found by a search: a stronger search can find smaller triggers.",
+    "Pairs that the search did not reach have no distance and are in no mean.",
+    "Hardening changes weights only. It cannot reach a backdoor in code, in the processor, or one planted "
+    "cryptographically so that no test of the weights can show it.",
+    "The numbers hold for the images, attacks and seeds named here; they do not certify the model.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which images to use and how to read them; see `phard_hub.images.load_images`.
+
+    Attributes:
+        images: data set to measure on or to harden with.
+        test_images: data set that is never trained on; without it a fifth of ``images`` is kept apart.
+        split: of ``images``.
+        test_split: of ``test_images``.
+        image_column: found by its type if None.
+        label_column: found by its type if None.
+        max_images: balanced choice of at most so many of each data set.
+    """
+
+    images: str
+    test_images: str | None = None
+    split: str | None = None
+    test_split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    max_images: int | None = 50_000
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images by what they are for: ``train`` hardens, ``validation`` guards, ``test`` is reported."""
+
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
+    name: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ends with."""
+
+    report: Report
+    verdict_before: Verdict
+    verdict: Verdict
+    release: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the job is done.
+
+    Attributes:
+        preset: how hard to search and how long to harden.
+        policy: what the gate asks for.
+        seed: of everything that is drawn.
+        threats: known triggers to evaluate beside the search.
+        reference: a classifier without these triggers.
+    """
+
+    preset: Preset = DEFAULT
+    policy: Policy = field(default_factory=Policy)
+    seed: int = 0
+    threats: Sequence[Threat] = ()
+    reference: Classifier | None = None
+
+
+def run(
+    repo: str,
+    data: DataOptions,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    revision: str | None = None,
+    accelerator: Accelerator | None = None,
+    progress: Progress = silent,
+) -> Outcome:
+    """Do the whole job and write the release folder.
+
+    A run that was interrupted or killed continues from its last checkpoint when it is called again with
+    the same arguments, and ends with the same weights.
+
+    Args:
+        repo: Hub id or local folder.
+        data: which images to use.
+        out: the release folder; a former release there is replaced at the end, nothing else ever is.
+        settings: how the job is done.
+        revision: branch, tag or commit of a Hub id.
+        accelerator: of accelerate; by default one that uses what the machine has.
+        progress: told what is being done.
+
+    Raises:
+        PhardError: see `phard_hub.errors`.
+    """
+    settings = settings or Settings()
+    check_writable(out)
+    accelerator = accelerator or default_accelerator()
+    audited = audit(pull(repo, revision))
+    classifier = load(audited).to(accelerator.device)
+    images = load_data(classifier, data, settings.seed, progress)
+    before, found = assess(classifier, images.test, settings, progress)
+    work = _work_folder(out, before.weights_sha256, data, settings, accelerator)
+    hardened, hardening = settings.preset.defense.harden(
+        classifier,
+        images.train,
+        accelerator,
+        seed=settings.seed,
+        validation=images.validation,
+        checkpoint=work,
+        progress=progress,
+    )
+    after, found_after = assess(hardened, images.test, settings, progress)
+    report = describe(audited, images, accelerator, before=before, after=after, hardening=hardening)
+    verdict = gate(report, settings.policy)
+    if accelerator.is_main_process:
+        write_release(
+            out,
+            report=report,
+            verdict=verdict,
+            weights=hardened.weights(),
+            source_folder=audited.snapshot.folder,
+            gallery=gallery(images.test, found, found_after),
+        )
+        shutil.rmtree(work, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    return Outcome(report, gate(report, settings.policy, stage="before"), verdict, out)
+
+
+def measure_only(
+    repo: str,
+    data: DataOptions,
+    settings: Settings | None = None,
+    *,
+    revision: str | None = None,
+    accelerator: Accelerator | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Pull, audit, load and measure: the first half of `run`, with the same arguments."""
+    settings = settings or Settings()
+    accelerator = accelerator or default_accelerator()
+    audited = audit(pull(repo, revision))
+    classifier = load(audited).to(accelerator.device)
+    images = load_data(classifier, data, settings.seed, progress)
+    before, _ = assess(classifier, images.test, settings, progress)
+    return describe(audited, images, accelerator, before=before)
+
+
+def default_accelerator() -> Accelerator:
+    """What the machine has, in bf16 where that is fast."""
+    return Accelerator(mixed_precision="bf16" if has_fast_bf16(PartialState().device) else "no")
+
+
+def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Progress = silent) -> Data:
+    """Load the images on the classifier's canvas and divide them by purpose.
+
+    The guard's validation images are a tenth of the test images where those are given, for a checkpoint
+    knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
+    """
+    train = _load(classifier, data, data.images, data.split, seed, progress)
+    name = data.images
+    if data.test_images is None:
+        train, test = train.split(0.3, seed)
+    else:
+        test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
+        name = f"{data.images}, tested on {data.test_images}"
+    test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
+    return Data(train, validation, test, name)
+
+
+def _load(
+    classifier: Classifier, data: DataOptions, dataset: str, split: str | None, seed: int, progress: Progress
+) -> LabelledImages:
+    return load_images(
+        dataset,
+        labels=classifier.labels,
+        image_size=classifier.image_size,
+        channels=classifier.channels,
+        split=split,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        max_images=data.max_images,
+        resample=classifier.resize.resample if classifier.resize else "bilinear",
+        stretch=classifier.resize.stretches if classifier.resize else False,
+        seed=seed,
+        progress=partial(progress, "loading images"),
+    )
+
+
+def assess(
+    classifier: Classifier, images: LabelledImages, settings: Settings, progress: Progress = silent
+) -> tuple[State, Measurement]:
+    """Everything that is measured on one classifier, before or after hardening, and the triggers found."""
+    preset = settings.preset.seeded(settings.seed)
+    found = measure(classifier, images, preset.search, progress=progress)
+    seen = evaluate(
+        classifier, images, settings.threats, pgd=preset.pgd, reference=settings.reference, progress=progress
+    )
+    state = State(weights_sha256=weights_sha256(classifier.weights()), evaluation=seen, distances=found.distances)
+    return state, found
+
+
+def describe(
+    audited: Audit,
+    images: Data,
+    accelerator: Accelerator,
+    *,
+    before: State,
+    after: State | None = None,
+    hardening: Hardening | None = None,
+) -> Report:
+    """The report of a run."""
+    snapshot = audited.snapshot
+    packages = ("phard-hub", "torch", "transformers", "accelerate", "datasets", "huggingface-hub")
+    return Report(
+        created=datetime.now(UTC),
+        source=Source(
+            repo=snapshot.repo, commit=snapshot.commit, files=snapshot.files, license=snapshot.license
+        ),
+        dataset=images.name,
+        findings=audited.findings,
+        before=before,
+        after=after,
+        hardening=hardening,
+        environment=Environment(
+            versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+            device=_device_name(accelerator.device),
+            processes=accelerator.num_processes,
+            precision="bf16" if has_fast_bf16(accelerator.device) else "fp32",
+        ),
+        limits=LIMITS,
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+
+def gallery(images: LabelledImages, before: Measurement, after: Measurement, rows: int = 4) -> list[GalleryRow]:
+    """The triggers of the closest pairs before hardening, and those of the same pairs after it."""
+    pairs = before.distances.pairs
+    closest = sorted(range(len(pairs)), key=lambda row: pairs[row].distance or float("inf"))[:rows]
+    return [
+        _gallery_row(images, measurement, row, stage)
+        for row in closest
+        for stage, measurement in (("before", before), ("after", after))
+    ]
+
+
+def _gallery_row(images: LabelledImages, measurement: Measurement, row: int, stage: str) -> GalleryRow:
+    pair = measurement.distances.pairs[row]
+    pixels, _ = images.batch((images.labels == pair.source).nonzero().flatten()[:1])
+    stamped = measurement.bank.cpu().trigger(row)(pixels)
+    size = "not reached" if pair.rms is None else f"{pair.rms:.1f} grey levels"
+    source = "all" if pair.source is None else images.names[pair.source]
+    return GalleryRow(
+        caption=f"{source} to {images.names[pair.target]}, {stage}: {size}",
+        image=pixels[0].permute(1, 2, 0).numpy(),
+        stamped=stamped[0].permute(1, 2, 0).numpy(),
+    )
+
+
+def _work_folder(out: Path, weights: str, data: DataOptions, settings: Settings, accelerator: Accelerator) -> Path:
+    """Where the state of this very job is kept: other weights, data or settings have another folder."""
+    job = f"{weights} {data} {settings.preset} {settings.seed} {accelerator.num_processes}"
+    return out.with_name(f".{out.name}.{hashlib.sha256(job.encode()).hexdigest()[:12]}.run")

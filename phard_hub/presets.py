@@ -1,0 +1,42 @@
+"""Named settings of the whole job: how hard to search and how long to harden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from phard_hub.defenses.pervasive import PervasiveHardening
+from phard_hub.evaluation import PGD
+from phard_hub.training import Schedule
+from phard_hub.triggers.search import CHEAPEST as CHEAPEST_SEARCH
+from phard_hub.triggers.search import SearchSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """The search for class distances, the defense, and the attack behind the robust accuracy."""
+
+    search: SearchSettings = field(default_factory=SearchSettings)
+    defense: PervasiveHardening = field(default_factory=PervasiveHardening)
+    pgd: PGD = field(default_factory=PGD)
+
+    def seeded(self, seed: int) -> Preset:
+        """The same settings with another seed of the search and of the random starts."""
+        return replace(self, search=replace(self.search, seed=seed), pgd=replace(self.pgd, seed=seed))
+
+
+DEFAULT = Preset()
+FAST = Preset(
+    search=SearchSettings(steps=100, heldout_images=30),
+    defense=PervasiveHardening(schedule=Schedule(steps=400)),
+    pgd=PGD(images=500),
+)
+THOROUGH = Preset(search=SearchSettings(steps=300), defense=PervasiveHardening(schedule=Schedule(steps=3000)))
+CHEAPEST = Preset(  # only for tests
+    search=CHEAPEST_SEARCH,
+    defense=PervasiveHardening(
+        schedule=Schedule(steps=8, batch=32, guard_every=4, save_every=2), head_start=2, head_start_batch=32
+    ),
+    pgd=PGD(steps=2, images=50),
+)
+
+PRESETS = {"fast": FAST, "default": DEFAULT, "thorough": THOROUGH, "cheapest": CHEAPEST}

@@ -1,0 +1,204 @@
+"""Views of a report and of a verdict as rows, text, JSON, JUnit and SARIF; pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+from xml.etree import ElementTree as ET
+
+from phard_hub.report.gate import Outcome, RuleResult, Verdict, rule_help
+from phard_hub.report.record import AttackOutcome, ClassDistances, PairDistance, Rate, Report, State
+from phard_hub.report.wording import pair_name, printable
+
+NOT_MEASURED = "not measured"
+_WORDS: dict[Outcome, str] = {
+    "pass": "PASS",
+    "fail": "FAIL",
+    "not_evaluated": "NOT EVALUATED",
+    "not_applicable": "NOT APPLICABLE",
+}
+
+
+class Row(NamedTuple):
+    """One line of the summary; ``after`` is empty where nothing was hardened."""
+
+    metric: str
+    before: str
+    after: str
+
+
+def summary_rows(report: Report) -> list[Row]:
+    """The numbers of a report as rows of metric, before and after, each with its doubt."""
+    rows = [_row(report, metric, view) for metric, view in _metrics(report)]
+    if report.after is not None:
+        increase = report.distance_increase()
+        count = len(report.both_reached())
+        change = "no pair to compare" if increase is None else f"{100 * increase:+.0f} % over {count} pairs"
+        rows.append(Row("Distance increase (pairs reached both times)", "", change))
+        rows.append(Row("Pairs no longer reached", "", str(report.no_longer_reached())))
+    return rows
+
+
+def _row(report: Report, metric: str, view: Callable[[State], str]) -> Row:
+    return Row(metric, view(report.before), view(report.after) if report.after else "")
+
+
+def _metrics(report: Report) -> Iterator[tuple[str, Callable[[State], str]]]:
+    """Names of the metrics, and how each is read from one state."""
+    yield "Accuracy", lambda state: rate_text(state.evaluation.accuracy)
+    attack = (report.after or report.before).evaluation.robust_attack
+    name = f"Robust accuracy ({printable(attack)})" if attack else "Robust accuracy"
+    yield name, lambda state: rate_text(state.evaluation.robust_accuracy)
+    for name, target in _attacks(report):
+        label = _label(report.before.distances, target)
+        title = f"{printable(name)} -> {label}"
+        yield f"Attack success ({title})", _attack_view(name, target, lambda outcome: outcome.success)
+        yield f"Recovered accuracy ({title})", _attack_view(name, target, lambda outcome: outcome.recovered)
+    yield "Pairs reached", lambda state: f"{len(state.distances.reached)} of {len(state.distances.pairs)}"
+    yield "Mean class distance", lambda state: _mean_text(state.distances)
+    yield "Smallest class distance", lambda state: _pair_text(state.distances, state.distances.smallest)
+    yield "Smallest universal trigger", lambda state: _pair_text(state.distances, smallest_universal(state.distances))
+
+
+def _attacks(report: Report) -> list[tuple[str, int]]:
+    """Name and target of each known attack, of both states, in order and once."""
+    states = [report.before, report.after] if report.after else [report.before]
+    return list(dict.fromkeys((attack.name, attack.target) for state in states for attack in state.evaluation.attacks))
+
+
+def _attack_view(name: str, target: int, rate: Callable[[AttackOutcome], Rate]) -> Callable[[State], str]:
+    """How to read one rate of one attack from a state."""
+
+    def view(state: State) -> str:
+        rates = [rate(attack) for attack in state.evaluation.attacks if (attack.name, attack.target) == (name, target)]
+        return rate_text(rates[0] if rates else None)
+
+    return view
+
+
+def _label(distances: ClassDistances, index: int) -> str:
+    """The name of a class; its number where there is no name."""
+    return printable(distances.labels[index], 30) if 0 <= index < len(distances.labels) else f"class {index}"
+
+
+def rate_text(rate: Rate | None) -> str:
+    """A rate with its interval and number of images, or that it was not measured."""
+    if rate is None or rate.n == 0:
+        return NOT_MEASURED
+    return str(rate) if rate.value == 0 else f"{rate}, n = {rate.n}"
+
+
+def _mean_text(distances: ClassDistances) -> str:
+    """The mean in L2 with its interval, and in grey levels."""
+    if distances.mean is None or distances.mean_rms is None:
+        return "no pair reached"
+    interval = (
+        "" if distances.low is None or distances.high is None else f" [{distances.low:.2f}, {distances.high:.2f}]"
+    )
+    grey = f"{distances.mean_rms:.1f}"
+    if distances.low is not None and distances.high is not None:
+        grey += f" [{distances.low * distances.rms_per_l2:.1f}, {distances.high * distances.rms_per_l2:.1f}]"
+    return f"{grey} grey levels; L2 {distances.mean:.2f}{interval}"
+
+
+def _pair_text(distances: ClassDistances, pair: PairDistance | None) -> str:
+    if pair is None or pair.distance is None or pair.rms is None:
+        return "none reached" if distances.pairs or distances.universal else NOT_MEASURED
+    return f"{pair.rms:.1f} grey levels; L2 {pair.distance:.2f} ({pair_name(distances, pair)})"
+
+
+def smallest_universal(distances: ClassDistances) -> PairDistance | None:
+    """The target that all classes are turned to most easily, or None if none was reached."""
+    reached = [trigger for trigger in distances.universal if trigger.reached]
+    return min(reached, key=lambda trigger: trigger.distance or 0.0, default=None)
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict as one sentence."""
+    words = {0: "The policy passes", 1: "The policy refuses", 3: "The policy could not be evaluated for"}
+    counts: list[tuple[Outcome, str]] = [
+        ("pass", "passed"),
+        ("fail", "failed"),
+        ("not_evaluated", "not evaluated"),
+        ("not_applicable", "not applicable"),
+    ]
+    told = ", ".join(f"{len(verdict.having(outcome))} {word}" for outcome, word in counts if verdict.having(outcome))
+    return f"{words[verdict.exit_code]} the model {verdict.stage} hardening: {told or 'no rule is switched on'}."
+
+
+def as_text(verdict: Verdict) -> str:
+    """The verdict as plain lines, one a rule, the headline last."""
+    lines = [f"{_WORDS[rule.outcome]:<14}  {rule.name:<24}  {rule.message}" for rule in verdict.rules]
+    return "\n".join([*lines, headline(verdict)]) + "\n"
+
+
+def as_json(verdict: Verdict) -> str:
+    """The verdict as JSON, with ``passed`` and ``exit_code`` spelt out for scripts."""
+    answer = {"passed": verdict.passed, "exit_code": verdict.exit_code, **verdict.model_dump(mode="json")}
+    return json.dumps(answer, indent=1, ensure_ascii=False) + "\n"
+
+
+def as_junit(verdict: Verdict) -> str:
+    """The verdict as JUnit XML, one test case a rule; what was not evaluated is an error."""
+    tags: dict[Outcome, str] = {"fail": "failure", "not_evaluated": "error", "not_applicable": "skipped"}
+    counts = {
+        "tests": len(verdict.rules),
+        "failures": len(verdict.having("fail")),
+        "errors": len(verdict.having("not_evaluated")),
+        "skipped": len(verdict.having("not_applicable")),
+    }
+    numbers = {key: str(value) for key, value in counts.items()}
+    root = ET.Element("testsuites", {"name": "phard gate", **numbers})
+    suite = ET.SubElement(root, "testsuite", {"name": f"policy ({verdict.stage} hardening)", **numbers})
+    for rule in verdict.rules:
+        case = ET.SubElement(suite, "testcase", {"classname": "phard.gate", "name": rule.name, "time": "0"})
+        if rule.outcome in tags:
+            ET.SubElement(case, tags[rule.outcome], {"message": rule.message})
+        else:
+            ET.SubElement(case, "system-out").text = rule.message
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def as_sarif(verdict: Verdict, report_path: Path) -> str:
+    """The verdict as SARIF 2.1.0 for code scanning: one result for each rule that refuses.
+
+    ``report_path`` is the file that results point to; relative to the repository's root it is shown
+    beside the code.
+    """
+    refusing = [rule for rule in verdict.rules if rule.outcome in ("fail", "not_evaluated")]
+    run = {
+        "tool": {"driver": {"name": "phard gate", "rules": [_sarif_rule(rule.name) for rule in verdict.rules]}},
+        "results": [_sarif_result(verdict, rule, report_path) for rule in refusing],
+        "columnKind": "unicodeCodePoints",
+    }
+    log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
+    return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
+
+
+def _sarif_rule(name: str) -> dict[str, Any]:
+    meaning = rule_help(name)
+    return {
+        "id": f"phard/{name}",
+        "name": "".join(part.capitalize() for part in name.split("_")),
+        "shortDescription": {"text": meaning.split(". ")[0].rstrip(".") + "."},
+        "fullDescription": {"text": meaning},
+        "help": {"text": f"{meaning} The limit is {name} in policy.toml."},
+        "defaultConfiguration": {"level": "error"},
+    }
+
+
+def _sarif_result(verdict: Verdict, rule: RuleResult, path: Path) -> dict[str, Any]:
+    uri = path.as_uri() if path.is_absolute() else quote(path.as_posix())
+    location = {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
+    return {
+        "ruleId": f"phard/{rule.name}",
+        "ruleIndex": verdict.rules.index(rule),
+        "level": "error",
+        "message": {"text": f"{_WORDS[rule.outcome].capitalize()}: {rule.message}."},
+        "locations": [location],
+        "partialFingerprints": {"phardRule/v1": f"{rule.name}:{verdict.stage}"},
+    }

@@ -1,0 +1,215 @@
+"""Plots of a report: distance maps, training curves and a gallery of triggers.
+
+Figures are made without pyplot, so nothing here touches a global state or needs a display. Colours are
+readable for colour-blind people and in grey print.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+
+from phard_hub.report.record import ClassDistances, PairDistance, Report, TrainingPoint
+from phard_hub.report.wording import printable
+
+Array = NDArray[np.floating[Any]]
+
+_COLOURS = colormaps["viridis"]
+_BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#5f6368"  # Okabe and Ito
+_EMPTY = "#f1f3f4"
+_UNREACHED: dict[str, Any] = {"facecolor": "white", "edgecolor": "#9aa0a6", "hatch": "////", "linewidth": 0}
+_WRITTEN_VALUES = 12
+_NAMED_CLASSES = 60
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryRow:
+    """One image and the same image with a trigger: arrays ``(H, W, C)`` in [0, 1]."""
+
+    caption: str
+    image: Array
+    stamped: Array
+
+
+def distance_maps(report: Report) -> Figure:
+    """Heat maps of all class distances, before and after hardening, on one scale.
+
+    Rows are source classes, with universal triggers as a last row, and columns are target classes; the
+    unit is grey levels (0-255) RMS. Hatched pairs were measured but not reached by the search, and pale
+    ones not measured.
+    """
+    maps = [("Before hardening", report.before.distances)]
+    if report.after is not None:
+        maps.append(("After hardening", report.after.distances))
+    top = max((pair.rms or 0.0 for _, found in maps for pair in found.pairs + found.universal), default=0.0)
+    scale = ScalarMappable(Normalize(0, top or 1.0), _COLOURS)
+    side = min(max(3.8, 0.26 * len(report.before.distances.labels) + 1.6), 12.0)
+    figure = Figure(figsize=(max(side * len(maps) + 1.0, 6.0), side + 1.6), layout="constrained")
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axis, (title, distances) in zip(axes, maps, strict=True):
+        _draw_map(axis, distances, scale)
+        axis.set_title(f"{title}\n{_map_subtitle(distances)}", fontsize=10, loc="left")
+    figure.colorbar(scale, ax=list(axes), label="class distance (grey levels, RMS)", shrink=0.8, pad=0.02)
+    figure.suptitle("Size of the change that turns one class into another", fontsize=12, fontweight="bold")
+    _legend(figure, [found for _, found in maps])
+    return figure
+
+
+def _map_subtitle(distances: ClassDistances) -> str:
+    """Mean over the pairs reached, and how many these are."""
+    count = f"{len(distances.reached)} of {len(distances.pairs)} pairs reached"
+    return count if distances.mean_rms is None else f"mean {distances.mean_rms:.1f}, {count}"
+
+
+def _draw_map(axis: Axes, distances: ClassDistances, scale: ScalarMappable) -> None:
+    """One heat map with its marks and names."""
+    classes = len(distances.labels)
+    rows = classes + bool(distances.universal)
+    values = np.full((rows, classes), np.nan)
+    for pair in distances.pairs + distances.universal:
+        values[_row(pair, classes), pair.target] = math.nan if pair.rms is None else pair.rms
+    axis.imshow(
+        np.ma.masked_invalid(values), cmap=scale.cmap, vmin=0, vmax=scale.get_clim()[1], interpolation="nearest"
+    )
+    axis.set_facecolor(_EMPTY)
+    for pair in distances.pairs + distances.universal:
+        if not pair.reached:
+            _hatch(axis, pair.target, _row(pair, classes))
+    if rows > classes:
+        axis.axhline(classes - 0.5, color="white", linewidth=3)
+    if classes <= _WRITTEN_VALUES:
+        _write_values(axis, values, scale)
+    _name_axes(axis, distances)
+
+
+def _row(pair: PairDistance, classes: int) -> int:
+    """The row of a pair: its source class, or the last row for a universal trigger."""
+    return classes if pair.source is None else pair.source
+
+
+def _hatch(axis: Axes, column: int, row: int) -> None:
+    """Mark a pair that has no distance."""
+    axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **_UNREACHED))
+
+
+def _write_values(axis: Axes, values: Array, scale: ScalarMappable) -> None:
+    """Write each distance into its cell, in whichever of black and white can be read there."""
+    for (row, column), value in np.ndenumerate(values):
+        if not math.isnan(value):
+            red, green, blue, _ = scale.to_rgba(value)  # type: ignore[arg-type]  # a number is fine
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            text = f"{value:.1f}" if value < 100 else f"{value:.0f}"
+            size = 9 if values.shape[1] <= 8 else 7
+            axis.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+
+
+def _name_axes(axis: Axes, distances: ClassDistances) -> None:
+    """Write class names at the axes, as long as there is room for them."""
+    classes = len(distances.labels)
+    axis.set_xlabel("target class")
+    axis.set_ylabel("source class")
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    if classes > _NAMED_CLASSES:
+        return
+    names = [printable(label, 16) for label in distances.labels]
+    size = 9 if classes <= _WRITTEN_VALUES else max(5, 9 - classes // 10)
+    # parse_math=False: a label such as "$5 note" is not a formula
+    rotation = 0 if classes * max(map(len, names)) <= 32 else 90
+    axis.set_xticks(range(classes), names, fontsize=size, parse_math=False, rotation=rotation)
+    sources = [*names, "any class"] if distances.universal else names
+    axis.set_yticks(range(len(sources)), sources, fontsize=size, parse_math=False)
+
+
+def _legend(figure: Figure, found: Sequence[ClassDistances]) -> None:
+    """Explain hatched and pale cells, where there are any."""
+    handles = []
+    if any(not pair.reached for each in found for pair in each.pairs + each.universal):
+        handles.append(Patch(**_UNREACHED, label="not reached by the search"))
+    if any(len(each.pairs) < len(each.labels) * (len(each.labels) - 1) for each in found):
+        handles.append(Patch(facecolor=_EMPTY, label="not measured"))
+    if handles:
+        figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
+
+
+def training_curves(report: Report) -> Figure:
+    """Loss, trigger success, trigger size and accuracy over the steps of the hardening."""
+    curve = report.hardening.curve if report.hardening else ()
+    if not curve:
+        return _message("No training curve was recorded.")
+    figure = Figure(figsize=(9.0, 5.2), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True)
+    _curve(axes[0, 0], curve, "loss", "Training loss", _BLUE)
+    _curve(axes[0, 1], curve, "validation_accuracy", "Validation accuracy (share)", _BLUE)
+    _curve(axes[1, 0], curve, "bank_success", "Stamped images that the triggers turn (share)", _ORANGE)
+    _curve(axes[1, 1], curve, "bank_distance", "Size of the triggers (mean L2)", _ORANGE)
+    for axis in axes[1]:
+        axis.set_xlabel("optimizer step")
+    figure.suptitle("Hardening: the classifier (blue) against its triggers (orange)", fontsize=12, fontweight="bold")
+    return figure
+
+
+def _curve(axis: Axes, curve: Sequence[TrainingPoint], field: str, title: str, colour: str) -> None:
+    """One quantity over the steps; points where it was not measured are left out."""
+    points = [(point.step, getattr(point, field)) for point in curve if getattr(point, field) is not None]
+    axis.set_title(title, fontsize=10, loc="left")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="#e0e0e0", linewidth=0.6)
+    if points:
+        steps, values = zip(*points, strict=True)
+        axis.plot(steps, values, color=colour, linewidth=1.6, marker="o" if len(points) < 20 else "", markersize=3)
+    else:
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", color=_GREY)
+
+
+def _message(text: str) -> Figure:
+    figure = Figure(figsize=(6.0, 2.0), layout="constrained")
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=_GREY)
+    return figure
+
+
+def trigger_gallery(rows: Sequence[GalleryRow]) -> Figure:
+    """Each image, the image with a trigger on it, and their difference, amplified as its title states."""
+    if not rows:
+        return _message("No trigger was found.")
+    figure = Figure(figsize=(6.6, 2.35 * len(rows) + 0.7), layout="constrained")
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        difference = row.stamped - row.image
+        factor = _amplification(difference)
+        _show(line[0], row.image).axes.set_title(printable(row.caption, 34), fontsize=9, loc="left", parse_math=False)
+        _show(line[1], row.stamped)
+        line[1].set_title("with trigger", fontsize=9, loc="left")
+        _show(line[2], 0.5 + factor * difference)
+        rms = 255 * float(np.sqrt(np.mean(difference**2)))
+        line[2].set_title(f"difference × {factor:g} (RMS {rms:.1f})", fontsize=9, loc="left")
+    figure.suptitle("Triggers found: image, image with trigger, difference", fontsize=12, fontweight="bold")
+    figure.supxlabel("Mid-grey is no change; RMS in grey levels (0-255).", fontsize=8, color=_GREY)
+    return figure
+
+
+def _amplification(difference: Array) -> float:
+    """The largest power of two that keeps all but the most extreme percent of values on the scale."""
+    extreme = float(np.quantile(np.abs(difference), 0.99))
+    return 1.0 if extreme == 0 else 2.0 ** max(0, min(6, math.floor(math.log2(0.5 / extreme))))
+
+
+def _show(axis: Axes, image: Array) -> AxesImage:
+    """Show an image ``(H, W, C)`` of one or three channels, pixel by pixel."""
+    axis.set_axis_off()
+    pixels = np.clip(image, 0, 1)
+    if pixels.shape[-1] != 3:  # one channel is shown in grey, any other number by its mean
+        pixels = np.repeat(pixels.mean(axis=-1, keepdims=True), 3, axis=-1)
+    return axis.imshow(pixels, interpolation="nearest")

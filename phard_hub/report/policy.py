@@ -1,0 +1,149 @@
+"""The policy: which numbers a model must reach before it may be deployed.
+
+A policy is a flat ``policy.toml``, one line a rule. A rule that is not named keeps its default; a rule
+is switched off with ``rule = "off"`` (TOML has no null, and so the line stays visible in the file).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from phard_hub.errors import PolicyError
+from phard_hub.report.record import Record
+
+OFF = "off"
+Severity = Literal["error", "warning", "note"]
+
+
+def _off_to_none(value: object) -> object:
+    """None for the word that switches a rule off."""
+    return None if value == OFF else value
+
+
+_Off = BeforeValidator(_off_to_none)
+# strict: "5" and true are mistakes in a policy, not numbers
+Points = Annotated[Annotated[float, Field(strict=True, ge=0, le=100)] | None, _Off]
+GreyLevels = Annotated[Annotated[float, Field(strict=True, ge=0, le=255)] | None, _Off]
+Share = Annotated[Annotated[float, Field(strict=True, ge=0, le=1)] | None, _Off]
+Relative = Annotated[Annotated[float, Field(strict=True, ge=0)] | None, _Off]
+Count = Annotated[Annotated[int, Field(strict=True, ge=1)] | None, _Off]
+Severities = Annotated[tuple[Severity, ...] | None, _Off]
+
+_HEADER = """\
+# Limits that a model has to keep before it may be deployed.
+# Switch a rule off with:  rule = "off"
+# A rule that cannot be evaluated refuses, too.
+"""
+
+
+class Policy(Record):
+    """Limits and rules of the gate; None is a rule that is switched off.
+
+    Units: points are points of percent (0-100), shares lie in [0, 1], and distances are grey levels
+    (0-255), root mean square over the values of an image.
+    """
+
+    max_accuracy_loss: Points = Field(
+        default=1.0, description="Accuracy that hardening may cost, in points of percent."
+    )
+    max_robust_accuracy_loss: Points = Field(
+        default=1.0, description="Accuracy under attack that hardening may cost, in points of percent."
+    )
+    min_accuracy: Share = Field(default=None, description="Share of test images that must be classified correctly.")
+    min_robust_accuracy: Share = Field(
+        default=None, description="Share of test images that must be classified correctly under attack."
+    )
+    min_mean_distance: GreyLevels = Field(
+        default=8.0, description="Mean class distance over the pairs reached, in grey levels (0-255, RMS)."
+    )
+    min_smallest_distance: GreyLevels = Field(
+        default=4.0,
+        description="Smallest class distance of all pairs and universal triggers, in grey levels (0-255, RMS).",
+    )
+    min_distance_increase: Relative = Field(
+        default=0.5,
+        description="Mean relative increase of the distance by hardening, pair by pair; 0.5 is +50 %.",
+    )
+    min_pairs_measured: Count = Field(
+        default=10,
+        description="Number of class pairs that must have been measured (all of them where there are fewer).",
+    )
+    min_pairs_reached: Share = Field(
+        default=0.5,
+        description="Share of the measured pairs that the search must have reached; the others are in no mean.",
+    )
+    max_attack_success: Share = Field(
+        default=0.05, description="Success rate of each known trigger, as a share of the images."
+    )
+    forbid_findings: Severities = Field(
+        default=("error",), description="Severities of audit findings that refuse: error, warning, note."
+    )
+
+    def to_toml(self) -> str:
+        """This policy as a commented ``policy.toml``; reading it gives an equal policy."""
+        return _HEADER + "".join(
+            f"\n# {field.description}\n{name} = {_toml(getattr(self, name))}\n"
+            for name, field in type(self).model_fields.items()
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Policy:
+        """Read a ``policy.toml``.
+
+        Raises:
+            PolicyError: the file is missing or no TOML, a rule is unknown, or a limit is out of range.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise PolicyError(
+                f"Cannot read the policy {path}: {reason}.", advice="Write one with `phard policy > policy.toml`."
+            ) from error
+        return cls.parse(text, name=str(path))
+
+    @classmethod
+    def parse(cls, text: str, *, name: str = "policy.toml") -> Policy:
+        """Make a policy from the text of a ``policy.toml``; ``name`` is used in errors.
+
+        Raises:
+            PolicyError: the text is no TOML, a rule is unknown, or a limit is out of range.
+        """
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:  # its message ends with line and column
+            raise PolicyError(f"{name} is not valid TOML: {error}.", advice="Correct that line.") from error
+        _refuse_unknown(values, name)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            rule = str(first["loc"][0])
+            message = first["msg"].removeprefix("Input ").replace("valid tuple", "list of severities")
+            raise PolicyError(
+                f"{name}: {rule} {message}, but is {first['input']!r}.",
+                advice=f'{Policy.model_fields[rule].description} Or switch it off: {rule} = "{OFF}".',
+            ) from error
+
+
+def _refuse_unknown(values: dict[str, Any], name: str) -> None:
+    """Name the nearest rule to a misspelt one: ignoring it would switch a check off in silence."""
+    for key in values.keys() - Policy.model_fields.keys():
+        nearest = difflib.get_close_matches(key, Policy.model_fields, n=1, cutoff=0)[0]
+        close = difflib.get_close_matches(key, [nearest])
+        rules = ", ".join(Policy.model_fields)
+        raise PolicyError(
+            f"{name}: there is no rule {key!r}.",
+            advice=f"Did you mean {nearest!r}?" if close else f"The rules are: {rules}.",
+        )
+
+
+def _toml(value: float | tuple[str, ...] | None) -> str:
+    """A limit as a TOML value; JSON's numbers, strings and lists are TOML's, too."""
+    return json.dumps(OFF if value is None else value)

@@ -1,0 +1,240 @@
+"""The report: one record of what was pulled, measured, hardened and seen.
+
+Everything that people or machines look at later (card, plots, gate, tables) is a pure function of
+`Report`. It holds plain numbers only and imports neither torch nor huggingface_hub, so that a deploy
+runner can read it in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from phard_hub.errors import ReportError
+
+SCHEMA_VERSION = 1
+REPORT_NAME = "phard_report.json"
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Rate(Record):
+    """A share of n images with its 95 % Wilson interval; all values in [0, 1]."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Percent with interval; nothing seen in n prints as an upper limit (rule of three)."""
+        if self.value == 0 and self.n:
+            return f"<= {300 / self.n:.2g} % (0 of {self.n})"
+        return f"{100 * self.value:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
+
+
+class PairDistance(Record):
+    """How small a pervasive change sends images of ``source`` to ``target``.
+
+    ``source`` is None for a universal trigger (all other classes to ``target``). ``distance`` is the
+    mean L2 norm of the change per image, pixels in [0, 1]; ``rms`` the same in grey levels (0-255)
+    per pixel value. Both are None where the search never reached the success bound.
+    """
+
+    source: int | None
+    target: int
+    reached: bool
+    distance: float | None
+    rms: float | None
+    success: Rate
+
+
+class ClassDistances(Record):
+    """The directed matrix of class distances of one classifier, and how it was found."""
+
+    labels: tuple[str, ...]
+    pairs: tuple[PairDistance, ...]
+    universal: tuple[PairDistance, ...]
+    success_bound: float
+    image_shape: tuple[int, int, int]
+    mean: float | None = Field(description="mean L2 over the pairs reached")
+    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    settings: dict[str, Any]
+    sample_gradients: int
+    sample_forwards: int
+    seconds: float
+
+    @property
+    def reached(self) -> tuple[PairDistance, ...]:
+        """Pairs whose trigger met the success bound on held-out images."""
+        return tuple(pair for pair in self.pairs if pair.reached)
+
+    @property
+    def smallest(self) -> PairDistance | None:
+        """The pair that is easiest to turn, or None if no pair was reached."""
+        return min(self.reached, key=lambda pair: pair.distance or 0.0, default=None)
+
+    @property
+    def rms_per_l2(self) -> float:
+        """Grey levels RMS per unit of L2 distance, for this image shape."""
+        channels, height, width = self.image_shape
+        return 255.0 / float(channels * height * width) ** 0.5
+
+    @property
+    def mean_rms(self) -> float | None:
+        """Mean distance in grey levels (0-255) RMS over the pairs reached."""
+        return None if self.mean is None else self.mean * self.rms_per_l2
+
+
+class AttackOutcome(Record):
+    """What one known trigger does to a classifier, on images that are not of its target class."""
+
+    name: str
+    target: int
+    success: Rate
+    recovered: Rate = Field(description="triggered images still given their true label")
+    reference: Rate | None = Field(default=None, description="success of the same trigger on a clean reference model")
+    size: float = Field(description="mean L2 norm of the trigger's change, pixels in [0, 1]")
+
+
+class Evaluation(Record):
+    """Accuracy and robustness of one classifier on test images."""
+
+    accuracy: Rate
+    robust_accuracy: Rate | None = None
+    robust_attack: str = ""
+    attacks: tuple[AttackOutcome, ...] = ()
+
+
+class State(Record):
+    """One classifier, before or after hardening: its weights, how well it works, how far its classes are."""
+
+    weights_sha256: str
+    evaluation: Evaluation
+    distances: ClassDistances
+
+
+class Finding(Record):
+    """One thing that the audit noticed; an error forbids loading."""
+
+    id: str
+    severity: Literal["error", "warning", "note"]
+    file: str
+    evidence: str
+    advice: str
+
+
+class Source(Record):
+    """Where the classifier came from; ``commit`` is None for a local folder."""
+
+    repo: str
+    commit: str | None = None
+    files: dict[str, str] = Field(default_factory=dict, description="sha256 of each file by its path")
+    license: str | None = None
+
+
+class TrainingPoint(Record):
+    """One point of the training curves."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    bank_success: float = Field(description="share of stamped images that the bank's triggers turn")
+    bank_distance: float = Field(description="mean L2 norm of the bank's triggers")
+    validation_accuracy: float | None = None
+
+
+class Hardening(Record):
+    """What was done to the classifier: the defense, its settings, its course and its cost."""
+
+    defense: str
+    settings: dict[str, Any]
+    seed: int
+    images: int
+    curve: tuple[TrainingPoint, ...] = ()
+    events: tuple[str, ...] = Field(default=(), description="what the accuracy guard did")
+    sample_gradients: int
+    sample_forwards: int
+    seconds: float
+
+
+class Environment(Record):
+    """What the numbers were measured with."""
+
+    versions: dict[str, str]
+    device: str
+    processes: int = 1
+    precision: str = "fp32"
+
+
+class Report(Record):
+    """The one source of truth of a run; see the module docstring."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created: datetime
+    source: Source
+    dataset: str
+    findings: tuple[Finding, ...] = ()
+    before: State
+    after: State | None = None
+    hardening: Hardening | None = None
+    environment: Environment
+    limits: tuple[str, ...] = Field(description="what these numbers do not show")
+
+    def both_reached(self) -> list[tuple[float, float]]:
+        """(before, after) distances of the pairs reached both times; empty without an after."""
+        if self.after is None:
+            return []
+        after = {(pair.source, pair.target): pair.distance for pair in self.after.distances.reached}
+        return [
+            (pair.distance, later)
+            for pair in self.before.distances.reached
+            if pair.distance is not None and (later := after.get((pair.source, pair.target))) is not None
+        ]
+
+    def no_longer_reached(self) -> int:
+        """Pairs reached before hardening and not after; they are in no mean."""
+        return len(self.before.distances.reached) - len(self.both_reached()) if self.after else 0
+
+    def distance_increase(self) -> float | None:
+        """Mean of the relative increases, pair by pair (1.0 is +100 %); None if nothing can be compared."""
+        both = [(before, after) for before, after in self.both_reached() if before > 0]
+        return sum((after - before) / before for before, after in both) / len(both) if both else None
+
+    def accuracy_loss(self) -> float | None:
+        """Accuracy before minus accuracy after, in points of percent."""
+        if self.after is None:
+            return None
+        return 100 * (self.before.evaluation.accuracy.value - self.after.evaluation.accuracy.value)
+
+    def to_json(self) -> str:
+        """The report as indented JSON."""
+        return self.model_dump_json(indent=1)
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """Read a report, or the report inside a release folder.
+
+        Raises:
+            ReportError: the file is missing, is no JSON, or does not fit this schema.
+        """
+        path = path / REPORT_NAME if path.is_dir() else path
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise ReportError(f"Cannot read the report {path}: {error.strerror}.", advice="Give a phard_report.json.") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise ReportError(
+                f"{path} is not a report of schema {SCHEMA_VERSION}: {place}: {first['msg']}.",
+                advice="Write it anew with `phard measure` or `phard harden`.",
+            ) from error

@@ -1,0 +1,28 @@
+"""How reports are put into words: safe names and numbers that do not contradict themselves."""
+
+from __future__ import annotations
+
+from phard_hub.report.record import ClassDistances, PairDistance
+
+
+def printable(text: str, width: int = 60) -> str:
+    """One short line without control characters, made from a name that somebody else chose.
+
+    Labels come from a checkpoint's config: line breaks would break tables, escape codes a terminal,
+    and control characters XML.
+    """
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def pair_name(distances: ClassDistances, pair: PairDistance) -> str:
+    """The two classes of a pair, such as ``cat -> dog``; a universal trigger starts at ``any class``."""
+    source = "any class" if pair.source is None else printable(distances.labels[pair.source], 30)
+    return f"{source} -> {printable(distances.labels[pair.target], 30)}"
+
+
+def two_numbers(value: float, limit: float, digits: int = 1) -> tuple[str, str]:
+    """Both numbers with as few digits as show that they differ: 7.96 and 8.0, never 8.0 and 8.0."""
+    while digits < 6 and abs(value - limit) > 1e-6 and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
+        digits += 1
+    return f"{value:.{digits}f}", f"{limit:.{digits}f}"

@@ -1,0 +1,35 @@
+"""Doubt beside every number: intervals for rates and for means."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from phard_hub.report.record import Rate
+
+
+def rate(successes: int, n: int) -> Rate:
+    """A share with its 95 % Wilson interval; of nothing, nothing is known (0 within [0, 1])."""
+    if n == 0:
+        return Rate(value=0.0, n=0, low=0.0, high=1.0)
+    interval = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return Rate(value=successes / n, n=n, low=float(interval.low), high=float(interval.high))
+
+
+def bootstrap_mean(groups: dict[int, npt.NDArray[np.float64]], *, seed: int, draws: int = 1000) -> tuple[float, float]:
+    """95 % interval of a mean over pairs that share images.
+
+    Args:
+        groups: for each source class, sizes ``(pairs, images)``: its pairs saw the same images, so the
+            images are drawn again together, class by class.
+        seed: of the draws.
+        draws: bootstrap samples.
+    """
+    random = np.random.default_rng(seed)
+    totals = np.zeros(draws)
+    for sizes in groups.values():
+        picks = random.integers(sizes.shape[1], size=(draws, sizes.shape[1]))
+        totals += sizes[:, picks].mean(2).sum(0)
+    means = totals / sum(len(sizes) for sizes in groups.values())
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))

@@ -1,0 +1,159 @@
+"""A bank of triggers: many of them in one module, applied in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phard_hub.triggers import generator
+from phard_hub.triggers.generator import Autoencoder
+
+Trigger = Callable[[Tensor], Tensor]
+"""Pixels ``(N, C, H, W)`` in [0, 1] to pixels of the same shape and range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Which parts of the trigger are searched, and how fine they are.
+
+    Attributes:
+        warp: smooth displacement on a grid of ``warp_grid`` squared.
+        latent: edits of an autoencoder's code, on a grid of ``latent_grid`` squared; doubles the cost.
+        curve: tone curve of ``knots`` values per channel.
+        colour: channel matrix.
+        field: additive image of ``field_grid`` squared, or of the image's size where that is smaller.
+    """
+
+    warp: bool = True
+    latent: bool = False
+    curve: bool = True
+    colour: bool = True
+    field: bool = True
+    warp_grid: int = 8
+    latent_grid: int = 8
+    knots: int = 64
+    field_grid: int = 32
+
+    def shapes(self, channels: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Parameter shapes of one trigger for images of this shape."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.warp:
+            shapes["flow"] = (2, self.warp_grid, self.warp_grid)
+        if self.latent:
+            grid = (Autoencoder.width, self.latent_grid, self.latent_grid)
+            shapes |= {"shift": grid[:1], "scale": grid[:1], "gain": grid, "bias": grid}
+        if self.curve:
+            shapes["knots"] = (channels, self.knots)
+        if self.colour:
+            shapes["matrix"] = (channels, channels)
+        if self.field:
+            shapes["values"] = (channels, min(self.field_grid, height), min(self.field_grid, width))
+        return shapes
+
+
+START = {"flow": 0.05, "shift": 0.05, "scale": 0.05, "gain": 0.05, "bias": 0.05}
+"""Spread of the random start; the pixel parts start ten times closer to the identity."""
+
+
+class Bank(nn.Module):
+    """``size`` triggers in one module; image i of a batch is stamped with the trigger that ``index[i]`` names.
+
+    The parameters have a leading axis over the triggers, so that a single forward and backward pass serves
+    all of them. That is what makes searching every class pair at once affordable.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        image_shape: tuple[int, int, int],
+        parts: Parts | None = None,
+        *,
+        autoencoder: Autoencoder | None = None,
+    ) -> None:
+        """Start at the identity; ``image_shape`` is (C, H, W).
+
+        Raises:
+            ValueError: the latent part is asked for without an autoencoder.
+        """
+        super().__init__()
+        self.parts = parts or Parts()
+        self.image_shape = image_shape
+        if self.parts.latent and autoencoder is None:
+            raise ValueError("The latent part needs an autoencoder: see triggers.search.train_autoencoder.")
+        # In a tuple, the autoencoder is no submodule: it is frozen and shared between banks.
+        self._autoencoder = (autoencoder,)
+        for name, shape in self.parts.shapes(*image_shape).items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(size, *shape)))
+
+    def __len__(self) -> int:
+        """The number of triggers."""
+        return int(next(self.parameters()).shape[0])
+
+    def randomise(self, seed: int) -> Bank:
+        """Start each trigger a little off the identity, where symmetric parts would stall; returns itself."""
+        source = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                noise = torch.randn(parameter.shape, generator=source)
+                parameter.copy_(START.get(name, 0.005) * noise)
+        return self
+
+    def forward(self, pixels: Tensor, index: Tensor, strength: Tensor | None = None) -> Tensor:
+        """Stamp images.
+
+        Args:
+            pixels: ``(N, C, H, W)`` in [0, 1].
+            index: ``(N,)``, the trigger for each image.
+            strength: ``(N,)``, scales the parameters; 0 is the identity, 1 (default) the trigger.
+        """
+        chosen: dict[str, Tensor] = {}
+        for name, parameter in self.named_parameters():
+            rows = parameter[index]
+            if strength is not None:
+                rows = rows * strength.view(-1, *[1] * (rows.dim() - 1))
+            chosen[name] = rows
+        out = pixels
+        if "flow" in chosen:
+            out = generator.warp(out, chosen["flow"])
+        if "shift" in chosen:
+            out = self._edit_code(out, chosen)
+        if "knots" in chosen:
+            out = generator.tone_curve(out, chosen["knots"])
+        if "matrix" in chosen:
+            out = generator.colour(out, chosen["matrix"])
+        if "values" in chosen:
+            out = generator.field(out, chosen["values"])
+        return out.clamp(0, 1)
+
+    def _edit_code(self, pixels: Tensor, chosen: dict[str, Tensor]) -> Tensor:
+        autoencoder = self._autoencoder[0]
+        assert autoencoder is not None
+        code = autoencoder.encoder(pixels)
+        edits = (chosen["shift"], chosen["scale"], chosen["gain"], chosen["bias"])
+        edited = autoencoder.decode(generator.transform_code(code, *edits), pixels)
+        return pixels + (edited - autoencoder.decode(code, pixels))
+
+    def trigger(self, number: int, strength: float = 1.0) -> Trigger:
+        """One trigger of the bank as a function on pixels."""
+
+        @torch.no_grad()
+        def stamp(pixels: Tensor) -> Tensor:
+            index = torch.full((len(pixels),), number, device=pixels.device)
+            return self(pixels, index, torch.full((len(pixels),), strength, device=pixels.device))
+
+        return stamp
+
+    def settings(self) -> dict[str, Any]:
+        """The parts as plain values, for the report."""
+        return asdict(self.parts)
+
+
+def change_size(stamped: Tensor, pixels: Tensor) -> Tensor:
+    """L2 norm of each image's change, ``(N,)``, pixels in [0, 1]; its gradient is 0 where nothing changed."""
+    squared = (stamped - pixels).flatten(1).square().sum(1)
+    changed = squared > 0
+    return torch.where(changed, torch.where(changed, squared, torch.ones_like(squared)).sqrt(), squared)

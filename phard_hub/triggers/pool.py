@@ -1,0 +1,103 @@
+"""Images by class, from which triggers are fitted and on which they are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phard_hub.errors import ImagesError
+from phard_hub.images import LabelledImages
+
+UNIVERSAL = -1
+"""Source of a universal trigger: all classes but its target."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """What each trigger of a bank does: ``source (P,)`` (a class, or `UNIVERSAL`) to ``target (P,)``."""
+
+    source: Tensor
+    target: Tensor
+
+    @classmethod
+    def of(cls, pairs: list[tuple[int, int]], classes: int) -> Directions:
+        """The given pairs, then a universal trigger for each class (with two classes, pairs say it all)."""
+        universal = [(UNIVERSAL, target) for target in range(classes)] if classes > 2 else []
+        source, target = zip(*(pairs + universal), strict=True)
+        return cls(torch.tensor(source), torch.tensor(target))
+
+    def __len__(self) -> int:
+        """The number of triggers."""
+        return len(self.source)
+
+
+def all_pairs(classes: int) -> list[tuple[int, int]]:
+    """All ordered pairs of different classes."""
+    return [(source, target) for source in range(classes) for target in range(classes) if source != target]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images sorted by class: class k holds ``counts[k]`` of them from ``starts[k]`` on."""
+
+    pixels: Tensor
+    starts: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, images: LabelledImages) -> Pool:
+        """Sort images by class.
+
+        Raises:
+            ImagesError: a class has no image.
+        """
+        counts = torch.bincount(images.labels, minlength=images.num_classes)
+        if bool((counts == 0).any()):
+            empty = ", ".join(images.names[int(k)] for k in (counts == 0).nonzero().flatten()[:5])
+            raise ImagesError(f"No image of class {empty} in {images.source}.", advice="Every class needs images.")
+        return cls(images.pixels[images.labels.argsort(stable=True)], counts.cumsum(0) - counts, counts)
+
+    def draw(self, directions: Directions, images: int, random: torch.Generator) -> Tensor:
+        """Random image numbers ``(P, images)`` from the source classes of each direction."""
+        shape = (len(directions), images)
+        source = directions.source[:, None].expand(shape)
+        others = torch.randint(len(self.counts) - 1, shape, generator=random)
+        others = others + (others >= directions.target[:, None])
+        classes = torch.where(source == UNIVERSAL, others, source)
+        return self.starts[classes] + (torch.rand(shape, generator=random) * self.counts[classes]).long()
+
+    def all_of(self, source: int, target: int, at_most: int) -> Tensor:
+        """Numbers of the images that judge a trigger; for a universal one, the same share of each class."""
+        if source != UNIVERSAL:
+            return self.starts[source] + torch.arange(min(int(self.counts[source]), at_most))
+        classes = [k for k in range(len(self.counts)) if k != target]
+        share = -(-at_most // len(classes))
+        return torch.cat([self.all_of(k, target, share) for k in classes])
+
+    def read(self, numbers: Tensor, device: torch.device) -> Tensor:
+        """Pixels ``(N, C, H, W)`` in [0, 1] of the numbered images."""
+        return self.pixels[numbers].to(device).float() / 255
+
+
+def fit_and_heldout(images: LabelledImages, fit: int, heldout: int, seed: int) -> tuple[Pool, Pool]:
+    """Split at most ``fit`` + ``heldout`` images of each class; scarce classes are split in that proportion.
+
+    Raises:
+        ImagesError: a class has fewer than four images.
+    """
+    random = torch.Generator().manual_seed(seed)
+    fitted, held = [], []
+    for k in range(images.num_classes):
+        numbers = (images.labels == k).nonzero().flatten()
+        if len(numbers) < 4:
+            raise ImagesError(
+                f"Class {images.names[k]} has {len(numbers)} images in {images.source}.",
+                advice="Measuring needs at least 4 images of every class, 50 or more to mean something.",
+            )
+        numbers = numbers[torch.randperm(len(numbers), generator=random)][: fit + heldout]
+        cut = max(1, round(len(numbers) * fit / (fit + heldout)))
+        fitted.append(numbers[:cut])
+        held.append(numbers[cut:])
+    return Pool.of(images.take(torch.cat(fitted))), Pool.of(images.take(torch.cat(held)))
