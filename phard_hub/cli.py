@@ -143,14 +143,12 @@ def measure(
 
     The model is not changed. Give the report to `phard gate`.
     """
-    from phard_hub.hub.release import write_text
+    from phard_hub.files import write_text
     from phard_hub.pipeline import measure_only
 
     data = data_options(locals())
     with bars() as progress:
-        report = measure_only(
-            repo, data, make_settings(preset, None, seed), revision=revision, progress=progress
-        )
+        report = measure_only(repo, data, make_settings(preset, None, seed), revision=revision, progress=progress)
     if out is not None:
         write_text(out, report.to_json())
     show_table(report)
@@ -160,7 +158,7 @@ def measure(
 def gate_command(
     report: Annotated[Path, typer.Argument(help="A phard_report.json, or the release folder it lies in.")],
     policy: PolicyFile = None,
-    format: Annotated[Format, typer.Option(help="How to write the verdict.")] = Format.text,  # noqa: A002
+    format: Annotated[Format, typer.Option(help="How to write the verdict.")] = Format.text,
 ) -> None:
     """Decide by a policy whether a model may be deployed; needs no torch and takes no time.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
@@ -60,7 +60,7 @@ class PGD:
             moved.requires_grad_(True)
             with fast_autocast(pixels.device):
                 logits = classifier(moved)
-            (gradient,) = torch.autograd.grad(F.cross_entropy(logits.float(), labels), moved)
+            (gradient,) = torch.autograd.grad(functional.cross_entropy(logits.float(), labels), moved)
             moved = moved.detach() + self.step_size * gradient.sign()
             moved = torch.min(torch.max(moved, pixels - self.epsilon), pixels + self.epsilon).clamp(0, 1)
         return moved

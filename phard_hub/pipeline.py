@@ -34,8 +34,8 @@ from phard_hub.triggers.search import Measurement, measure
 LIMITS = (
     "Distances are upper bounds found by a search: a stronger search can find smaller triggers.",
     "Pairs that the search did not reach have no distance and are in no mean.",
-    "Hardening changes weights only. It cannot reach a backdoor in code, in the processor, or one planted "
-    "cryptographically so that no test of the weights can show it.",
+    "Hardening changes weights only: no backdoor in code or in the processor, and none that is planted "
+    + "cryptographically, so that no test of the weights can show it.",
     "The numbers hold for the images, attacks and seeds named here; they do not certify the model.",
 )
 
@@ -250,9 +250,7 @@ def describe(
     packages = ("phard-hub", "torch", "transformers", "accelerate", "datasets", "huggingface-hub")
     return Report(
         created=datetime.now(UTC),
-        source=Source(
-            repo=snapshot.repo, commit=snapshot.commit, files=snapshot.files, license=snapshot.license
-        ),
+        source=Source(repo=snapshot.repo, commit=snapshot.commit, files=snapshot.files, license=snapshot.license),
         dataset=images.name,
         findings=audited.findings,
         before=before,
@@ -285,7 +283,7 @@ def gallery(images: LabelledImages, before: Measurement, after: Measurement, row
 
 def _gallery_row(images: LabelledImages, measurement: Measurement, row: int, stage: str) -> GalleryRow:
     pair = measurement.distances.pairs[row]
-    pixels, _ = images.batch((images.labels == pair.source).nonzero().flatten()[:1])
+    pixels, _ = images.batch(torch.nonzero(images.labels == pair.source).flatten()[:1])
     stamped = measurement.bank.cpu().trigger(row)(pixels)
     size = "not reached" if pair.rms is None else f"{pair.rms:.1f} grey levels"
     source = "all" if pair.source is None else images.names[pair.source]

@@ -8,7 +8,7 @@ import torch
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 is faster than fp32 on this device; software emulation does not count."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 

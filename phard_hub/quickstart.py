@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from phard_hub.attacks import WaNet
 from phard_hub.attacks.planting import plant
@@ -24,9 +22,7 @@ TARGET = 0
 PLANTING = Schedule(steps=500, batch=64, learning_rate=0.05, shift=0.06, flip=False)
 PRESET = Preset(
     search=SearchSettings(steps=80, batch=8, fit_images=30, heldout_images=15),
-    defense=PervasiveHardening(
-        schedule=Schedule(steps=500, batch=64, shift=0.06, flip=False, guard_every=50)
-    ),
+    defense=PervasiveHardening(schedule=Schedule(steps=500, batch=64, shift=0.06, flip=False, guard_every=50)),
     pgd=PGD(images=300),
 )
 
@@ -57,9 +53,7 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
         threats=[Threat(name=attack.name, trigger=attack, target=TARGET)],
         reference=reference,
     )
-    data = DataOptions(
-        images=str(out / "digits" / "train.parquet"), test_images=str(out / "digits" / "test.parquet")
-    )
+    data = DataOptions(images=str(out / "digits" / "train.parquet"), test_images=str(out / "digits" / "test.parquet"))
     return run(str(out / "model"), data, out / "release", settings, accelerator=accelerator, progress=progress)
 
 
@@ -72,7 +66,6 @@ def small_resnet(labels: tuple[str, ...], seed: int) -> Classifier:
         hidden_sizes=[16, 32, 64],
         depths=[1, 1, 1],
         layer_type="basic",
-        num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: k for k, label in enumerate(labels)},
     )
@@ -84,13 +77,12 @@ def small_resnet(labels: tuple[str, ...], seed: int) -> Classifier:
 
 def save_as_from_hub(classifier: Classifier, folder: Path) -> None:
     """Write config.json, preprocessor_config.json and model.safetensors, as a repository on the Hub has them."""
-    from transformers import ViTImageProcessor
+    from transformers import PreTrainedModel, ViTImageProcessor
 
     height, width = classifier.image_size
-    processor = ViTImageProcessor(
-        size={"height": height, "width": width}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )
-    classifier.network.save_pretrained(folder)
+    processor = ViTImageProcessor(size={"height": height, "width": width}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    network: PreTrainedModel = classifier.network
+    network.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 

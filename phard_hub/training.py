@@ -6,6 +6,7 @@ checkpoint. So a run that was killed continues where it was and ends with the sa
 
 from __future__ import annotations
 
+import random as python_random
 import shutil
 import signal
 import threading
@@ -16,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -129,7 +132,7 @@ def train(
         InterruptedRunError: the user pressed Ctrl-C; the state was saved first where there is a checkpoint.
     """
     # Dropout draws from the global generator: it is seeded inside a fork, and the caller's is left alone.
-    with torch.random.fork_rng(), stop_on_interrupt() as stop:
+    with _global_generators_kept(), _prepared_for_one_run(accelerator), stop_on_interrupt() as stop:
         torch.manual_seed(seed + accelerator.process_index)
         run = _Run(classifier, images, objective, schedule, accelerator, seed, validation, checkpoint)
         return run.finish(stop, progress, task)
@@ -151,7 +154,9 @@ class _Run:
     ) -> None:
         self.images, self.schedule, self.accelerator, self.seed = images, schedule, accelerator, seed
         self.validation, self.checkpoint = validation, checkpoint
-        self.step, self.curve, self.events, self.seconds = 0, [], [], 0.0
+        self.step, self.seconds = 0, 0.0
+        self.curve: list[TrainingPoint] = []
+        self.events: list[str] = []
         self.slow_down = 1.0
         self.plain = classifier.clone().to(accelerator.device).train().requires_grad_(True)
         self.flip = indifferent_to_mirroring(self.plain, images) if schedule.flip is None else schedule.flip
@@ -169,6 +174,13 @@ class _Run:
         )
         self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)
         accelerator.register_for_checkpointing(self.objective, self.average, self)
+
+    @property
+    def averaged(self) -> Classifier:
+        """The running average of the weights."""
+        module = self.average.module
+        assert isinstance(module, Classifier)
+        return module
 
     def state_dict(self) -> dict[str, Any]:
         """The loop's own part of a checkpoint."""
@@ -203,8 +215,7 @@ class _Run:
             if self.step % schedule.save_every == 0 and self.step < schedule.steps:
                 self._save()
             progress(task, self.step, schedule.steps)
-        self.accelerator.free_memory()
-        result = self.average.module.requires_grad_(True).eval()
+        result = self.averaged.requires_grad_(True).eval()
         return Course(result, self.curve, self.events, self.seconds)
 
     def _update(self) -> Tensor:
@@ -217,17 +228,27 @@ class _Run:
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
         self.optimizer.step()
+        self._share_buffers()
         self.average.update_parameters(self.plain)
         return loss.detach()
 
+    def _share_buffers(self) -> None:
+        """Give every process the batch norm statistics of the first, or the guards would not see the same."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.plain.buffers():
+                broadcast(buffer)
+
     def _learning_rate(self) -> float:
-        """One cycle: a linear rise, then half a cosine to zero."""
+        return self.schedule.learning_rate * self._pace()
+
+    def _pace(self) -> float:
+        """The learning rate as a share of its peak, one cycle: a linear rise, then half a cosine to zero."""
         progress, warm_up = (self.step + 1) / self.schedule.steps, self.schedule.warm_up
         if progress < warm_up:
             factor = progress / warm_up
         else:
             factor = 0.5 + 0.5 * float(torch.cos(torch.tensor(torch.pi * (progress - warm_up) / (1 - warm_up))))
-        return self.schedule.learning_rate * factor * self.slow_down
+        return factor * self.slow_down
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         """This process's share of the batch of this step, augmented."""
@@ -248,7 +269,7 @@ class _Run:
 
     def _look(self, loss: Tensor) -> None:
         """Add a point to the curves, and back off if the accuracy fell too far."""
-        accuracy = self._accuracy(self.average.module)
+        accuracy = self._accuracy(self.averaged)
         success, distance = self.objective.observed()
         self.curve.append(
             TrainingPoint(
@@ -264,12 +285,11 @@ class _Run:
             self._guard(100 * (self.start_accuracy - accuracy))
 
     def _guard(self, lost: float) -> None:
-        peak = self._learning_rate() / self.schedule.learning_rate
         last = self.step >= self.schedule.steps
-        allowed = self.schedule.max_accuracy_loss + (0.0 if last else self.schedule.wobble * peak)
+        allowed = self.schedule.max_accuracy_loss + (0.0 if last else self.schedule.wobble * self._pace())
         if lost <= allowed:
             if lost <= self.schedule.max_accuracy_loss:
-                self.good = {name: value.clone() for name, value in self.average.module.state_dict().items()}
+                self.good = {name: value.clone() for name, value in self.averaged.state_dict().items()}
             return
         self._restore()
         if last:
@@ -287,7 +307,7 @@ class _Run:
 
     def _restore(self) -> None:
         self.plain.load_state_dict(self.good)
-        self.average.module.load_state_dict(self.good)
+        self.averaged.load_state_dict(self.good)
 
     def _accuracy(self, classifier: Classifier) -> float | None:
         if self.validation is None:
@@ -352,6 +372,28 @@ def indifferent_to_mirroring(classifier: Classifier, images: LabelledImages) -> 
         straight = (classifier(pixels).argmax(1) == labels).float().mean()
         mirrored = (classifier(pixels.flip(3)).argmax(1) == labels).float().mean()
     return bool(straight - mirrored < 0.05)
+
+
+@contextmanager
+def _global_generators_kept() -> Iterator[None]:
+    """Put the caller's generators back; loading a checkpoint sets those of Python and numpy too."""
+    with torch.random.fork_rng():
+        of_python, of_numpy = python_random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one
+        try:
+            yield
+        finally:
+            python_random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
+
+
+@contextmanager
+def _prepared_for_one_run(accelerator: Accelerator) -> Iterator[None]:
+    """Make the accelerator forget this run, however it ends, or the next one would be saved together with it."""
+    try:
+        yield
+    finally:
+        accelerator.free_memory()
+        accelerator._custom_objects.clear()  # there is no public way
 
 
 @contextmanager

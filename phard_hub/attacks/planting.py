@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from phard_hub.attacks.base import Attack
 from phard_hub.images import LabelledImages
@@ -63,7 +63,7 @@ class _Poisoned:
         if self.attack is not None:
             pixels, labels = self._poison(self.attack, pixels, labels, step)
         self.sample_gradients += len(pixels)
-        return F.cross_entropy(model(pixels.contiguous(memory_format=torch.channels_last)).float(), labels)
+        return functional.cross_entropy(model(pixels.contiguous(memory_format=torch.channels_last)).float(), labels)
 
     def _poison(self, attack: Attack, pixels: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
         count = max(1, round(self.poison_rate * len(pixels)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class WaNet:
         height, width = pixels.shape[2:]
         lattice = torch.rand(1, 2, self.grid, self.grid, generator=torch.Generator().manual_seed(self.seed)) * 2 - 1
         lattice = lattice / lattice.abs().mean()
-        flow = F.interpolate(lattice, size=(height, width), mode="bicubic", align_corners=True)
+        flow = functional.interpolate(lattice, size=(height, width), mode="bicubic", align_corners=True)
         ys, xs = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
         identity = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1)
         places = identity + self.strength * flow.permute(0, 2, 3, 1) / height
@@ -57,4 +57,4 @@ class WaNet:
 
 
 def _sample(pixels: Tensor, places: Tensor) -> Tensor:
-    return F.grid_sample(pixels, places, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return functional.grid_sample(pixels, places, mode="bilinear", padding_mode="zeros", align_corners=True)

@@ -1,0 +1,1 @@
+"""Defenses: ours and, later, the baselines it is compared with."""

@@ -8,7 +8,6 @@ hundred of them cost as little as one.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
@@ -54,11 +53,12 @@ class PervasiveHardening:
     distillation: float = 1.0
     head_start: int = 20
     head_start_batch: int = 256
-    learning_rate: float = 0.03
+    learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
-    price: float = 0.1
+    price: float = 1.0
     price_factor: float = 1.15
     success: float = 0.9
+    overshoot: float = 1.0
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
 
@@ -140,7 +140,9 @@ class _Objective:
         self.table = self._table(pairs)
         _, channels, height, width = images.pixels.shape
         count = len(self.directions)
-        self.bank = Bank(count, (channels, height, width), settings.parts).randomise(seed).to(self.device)
+        self.components = self._components().to(self.device)
+        size = int(self.components.max()) + 1
+        self.bank = Bank(size, (channels, height, width), settings.parts).randomise(seed).to(self.device)
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
         self.price = torch.full((count,), settings.price * float(3072 / (channels * height * width)) ** 0.5)
         self.running = torch.zeros(count)
@@ -148,6 +150,17 @@ class _Objective:
         self.price, self.running, self.sizes = (
             value.to(self.device) for value in (self.price, self.running, self.sizes)
         )
+
+    def _components(self) -> Tensor:
+        """What the bank's rows add up to, for each direction ``(P, 3)``: its target, its source, the pair itself.
+
+        Triggers of one target resemble each other, and so do those of one source. Shared rows learn from all
+        images of their class, a trigger's own row only what is special about the pair.
+        """
+        source, target = self.directions.source, self.directions.target
+        own = torch.where(source < 0, -1, 2 * self.classes + torch.arange(len(source)))
+        away = torch.where(source < 0, -1, self.classes + source)
+        return torch.stack([target, away, own], dim=1)
 
     def _table(self, pairs: list[tuple[int, int]]) -> Tensor:
         """Row of the bank that turns class s to class t, or -1."""
@@ -158,7 +171,9 @@ class _Objective:
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """One step of the bank, then the model's loss on clean and stamped images in one forward pass."""
-        random = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 64 + 32 + self.accelerator.process_index)
+        random = torch.Generator().manual_seed(
+            (self.seed * 1_000_003 + step) * 64 + 32 + self.accelerator.process_index
+        )
         if step == 0:
             self._head_start(random)
         count = max(1, round(self.share * len(pixels)))
@@ -166,11 +181,12 @@ class _Objective:
         rows = self.choose(true.cpu(), random).to(self.device)
         self._attack(source, rows)
         with torch.no_grad():
-            stamped = self.bank(source, rows)
+            strength = 1 + (self.settings.overshoot - 1) * torch.rand(len(rows), generator=random)
+            stamped = self.bank(source, self.components[rows], strength.to(self.device))
         batch = torch.cat([pixels, stamped]).contiguous(memory_format=torch.channels_last)
         logits = model(batch).float()
         self.sample_gradients += len(batch)
-        loss = F.cross_entropy(logits, torch.cat([labels, true]))
+        loss = functional.cross_entropy(logits, torch.cat([labels, true]))
         if self.settings.distillation:
             loss = loss + self.settings.distillation * self._divergence(pixels, logits[: len(pixels)])
         return loss
@@ -180,7 +196,7 @@ class _Objective:
         with torch.no_grad(), fast_autocast(self.device):
             teacher = self.teacher(pixels).float()
         self.sample_forwards += len(pixels)
-        return F.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean")
+        return functional.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean")
 
     def choose(self, labels: Tensor, random: torch.Generator) -> Tensor:
         """A trigger for each image: a universal one to a random other class, or one from its own class."""
@@ -202,12 +218,12 @@ class _Objective:
         """One step of the bank against the model as it is, in evaluation mode and without a mark on it."""
         targets = self.directions.target.to(self.device)[rows]
         with frozen(self.plain):
-            stamped = self.bank(pixels, rows)
+            stamped = self.bank(pixels, self.components[rows])
             with fast_autocast(self.device):
                 logits = self.plain(stamped)
             size = change_size(stamped, pixels)
             # Summed, not averaged: an image is most of what its trigger sees in this step.
-            loss = (F.cross_entropy(logits.float(), targets, reduction="none") + self.price[rows] * size).sum()
+            loss = (functional.cross_entropy(logits.float(), targets, reduction="none") + self.price[rows] * size).sum()
             gradients = torch.autograd.grad(loss, list(self.bank.parameters()))
         for parameter, gradient in zip(self.bank.parameters(), gradients, strict=True):
             parameter.grad = self.accelerator.reduce(gradient, "sum")
@@ -224,7 +240,9 @@ class _Objective:
         pace = 1 - 0.9**used
         self.running = torch.where(seen, self.running + pace * (hit / used.clamp(min=1) - self.running), self.running)
         self.sizes = torch.where(seen, self.sizes + pace * (sized / used.clamp(min=1) - self.sizes), self.sizes)
-        up = torch.where(self.running >= self.settings.success, self.settings.price_factor, 1 / self.settings.price_factor)
+        up = torch.where(
+            self.running >= self.settings.success, self.settings.price_factor, 1 / self.settings.price_factor
+        )
         self.price = torch.where(seen, self.price * up, self.price)
 
     def observed(self) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""Classifiers: the contract, and how audited files become one."""

@@ -7,6 +7,7 @@ runner can read it in a fraction of a second.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phard_hub.errors import ReportError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 REPORT_NAME = "phard_report.json"
 
 
@@ -86,7 +87,7 @@ class ClassDistances(Record):
     def rms_per_l2(self) -> float:
         """Grey levels RMS per unit of L2 distance, for this image shape."""
         channels, height, width = self.image_shape
-        return 255.0 / float(channels * height * width) ** 0.5
+        return 255.0 / math.sqrt(channels * height * width)
 
     @property
     def mean_rms(self) -> float | None:
@@ -230,7 +231,9 @@ class Report(Record):
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise ReportError(f"Cannot read the report {path}: {error.strerror}.", advice="Give a phard_report.json.") from error
+            raise ReportError(
+                f"Cannot read the report {path}: {error.strerror}.", advice="Give a phard_report.json."
+            ) from error
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -1,0 +1,1 @@
+"""Pervasive triggers: what they are, many at once, and the search for the smallest."""

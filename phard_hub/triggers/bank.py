@@ -107,12 +107,13 @@ class Bank(nn.Module):
 
         Args:
             pixels: ``(N, C, H, W)`` in [0, 1].
-            index: ``(N,)``, the trigger for each image.
+            index: ``(N,)``, the trigger for each image; or ``(N, m)``, the triggers whose parameters are
+                added up for it, -1 for none.
             strength: ``(N,)``, scales the parameters; 0 is the identity, 1 (default) the trigger.
         """
         chosen: dict[str, Tensor] = {}
         for name, parameter in self.named_parameters():
-            rows = parameter[index]
+            rows = parameter[index] if index.dim() == 1 else _added(parameter, index)
             if strength is not None:
                 rows = rows * strength.view(-1, *[1] * (rows.dim() - 1))
             chosen[name] = rows
@@ -150,6 +151,12 @@ class Bank(nn.Module):
     def settings(self) -> dict[str, Any]:
         """The parts as plain values, for the report."""
         return asdict(self.parts)
+
+
+def _added(parameter: Tensor, index: Tensor) -> Tensor:
+    """Sum of the named rows, skipping -1."""
+    used = (index >= 0).view(*index.shape, *[1] * (parameter.dim() - 1))
+    return torch.sum(parameter[index.clamp(min=0)] * used, dim=1)
 
 
 def change_size(stamped: Tensor, pixels: Tensor) -> Tensor:

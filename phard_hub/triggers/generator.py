@@ -29,7 +29,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def warp(pixels: Tensor, flow: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def warp(pixels: Tensor, flow: Tensor) -> Tensor:
             the image side.
     """
     height, width = pixels.shape[-2:]
-    smooth = torch.tanh(F.interpolate(flow, size=(height, width), mode="bicubic", align_corners=True))
+    smooth = torch.tanh(functional.interpolate(flow, size=(height, width), mode="bicubic", align_corners=True))
     ys = torch.linspace(-1, 1, height, device=pixels.device, dtype=pixels.dtype)
     xs = torch.linspace(-1, 1, width, device=pixels.device, dtype=pixels.dtype)
     identity = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1).expand(len(pixels), -1, -1, -1)
@@ -51,7 +51,7 @@ def warp(pixels: Tensor, flow: Tensor) -> Tensor:
 
 
 def _sample(pixels: Tensor, grid: Tensor) -> Tensor:
-    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def tone_curve(pixels: Tensor, knots: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def colour(pixels: Tensor, matrix: Tensor) -> Tensor:
 def field(pixels: Tensor, values: Tensor) -> Tensor:
     """Add an image, ``values (N, C, g, g)``, enlarged to the size of the pixels where needed."""
     if values.shape[-2:] != pixels.shape[-2:]:
-        values = F.interpolate(values, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+        values = functional.interpolate(values, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
     return pixels + values
 
 
@@ -112,7 +112,7 @@ class Autoencoder(nn.Module):
         out: Tensor = self.decoder(code)
         # The code of an odd image lacks its last row or column.
         missing = (0, like.shape[-1] - out.shape[-1], 0, like.shape[-2] - out.shape[-2])
-        return F.pad(out, missing, mode="replicate") if any(missing) else out
+        return functional.pad(out, missing, mode="replicate") if any(missing) else out
 
 
 def transform_code(code: Tensor, shift: Tensor, scale: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
@@ -135,4 +135,4 @@ def transform_code(code: Tensor, shift: Tensor, scale: Tensor, gain: Tensor, bia
 
 
 def _enlarge(grid: Tensor, size: Iterable[int]) -> Tensor:
-    return F.interpolate(grid, size=tuple(size), mode="bilinear", align_corners=False)
+    return functional.interpolate(grid, size=tuple(size), mode="bilinear", align_corners=False)

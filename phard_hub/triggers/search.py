@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
@@ -18,7 +18,8 @@ from phard_hub.progress import Progress, silent
 from phard_hub.report.record import ClassDistances, PairDistance, Rate
 from phard_hub.statistics import bootstrap_mean, rate
 from phard_hub.triggers.bank import Bank, Parts, change_size
-from phard_hub.triggers.pool import UNIVERSAL, Directions, Pool, all_pairs, fit_and_heldout
+from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs, fit_and_heldout
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
@@ -42,14 +43,14 @@ class SearchSettings:
         parts: what a trigger is made of.
     """
 
-    steps: int = 150
+    steps: int = 240
     batch: int = 10
     fit_images: int = 100
     heldout_images: int = 50
     success: float = 0.9
     learning_rate: float = 0.03
     betas: tuple[float, float] = (0.5, 0.9)
-    price: float = 0.1
+    price: float = 1.0
     price_factor: float = 1.15
     checks: int = 3
     bisections: int = 5
@@ -121,7 +122,8 @@ class _Search:
         self.device = next(classifier.parameters()).device
         self.random = torch.Generator().manual_seed(settings.seed)
         self.fit, self.heldout = fit_and_heldout(images, settings.fit_images, settings.heldout_images, settings.seed)
-        self.shape = tuple(images.pixels.shape[1:])
+        _, channels, height, width = images.pixels.shape
+        self.shape = (channels, height, width)
         self.forwards = self.gradients = 0
         self.directions = Directions.of(self._pairs(), images.num_classes)
         count = len(self.directions)
@@ -175,7 +177,7 @@ class _Search:
             stamped = self.bank(pixels, index)
             with fast_autocast(self.device):
                 logits = self.classifier(stamped)
-            loss = F.cross_entropy(logits.float(), targets[index], reduction="none")
+            loss = functional.cross_entropy(logits.float(), targets[index], reduction="none")
             loss = loss + price[index] * change_size(stamped, pixels)
             (loss.sum() / self.settings.batch).backward(inputs=list(self.bank.parameters()))
             success.append((logits.argmax(1) == targets[index]).view(len(rows), -1).float().mean(1).cpu())

@@ -28,7 +28,7 @@ def photos() -> tuple[Tensor, Tensor]:
 
     crops = []
     for photo in load_sample_images().images:
-        pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).float() / 255
+        pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
         tiles = pixels.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE)
         crops.append(tiles.permute(1, 2, 0, 3, 4).reshape(-1, 3, SIDE, SIDE))
     every = torch.cat(crops)

@@ -1,0 +1,1 @@
+"""The report and its views: record, policy, gate, formats, plots. Needs no torch."""

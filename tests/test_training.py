@@ -1,0 +1,427 @@
+"""Laws of the training loop: what changes nothing, what survives a kill, what the guard does, many processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator, debug_launcher
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from phard_hub.attacks import Blend
+from phard_hub.attacks.planting import plant
+from phard_hub.errors import InterruptedRunError
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier
+from phard_hub.presets import CHEAPEST
+from phard_hub.report.record import Hardening
+from phard_hub.training import Schedule, augment, indifferent_to_mirroring, stop_on_interrupt, train
+from tests.small import Linear, as_classifier, digit_images, noise_images, same_weights, small_net, trained_digits
+
+TINY = Schedule(steps=10, batch=16, guard_every=4, save_every=3, shift=0.125, flip=True)
+DEFENSE = replace(CHEAPEST.defense, schedule=TINY, head_start_batch=16)
+
+
+class Plain:
+    """Cross-entropy; one that is wrong teaches every image the next class."""
+
+    def __init__(self, *, wrong: bool = False) -> None:
+        self.wrong = wrong
+        self.sample_gradients = self.sample_forwards = 0
+        self.backed_off = 0
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+        assert step == len(self.seen)
+        self.seen.append((pixels, labels))
+        return F.cross_entropy(model(pixels), (labels + 1) % 3 if self.wrong else labels)
+
+    def observed(self) -> tuple[float, float]:
+        return 0.25, 1.5
+
+    def back_off(self) -> None:
+        self.backed_off += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"backed_off": self.backed_off}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.backed_off = state["backed_off"]
+
+
+def digits() -> tuple[LabelledImages, LabelledImages]:
+    return digit_images(3)
+
+
+def processor() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+# What changes nothing.
+
+
+def without_statistics(classifier: Classifier) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in classifier.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "schedule", [replace(TINY, steps=0), replace(TINY, learning_rate=0.0)], ids=["no steps", "no learning rate"]
+)
+def test_training_without_effect_changes_no_weight(schedule: Schedule) -> None:
+    classifier = trained_digits()
+    course = train(classifier, digits()[0], lambda *_: Plain(), schedule, processor(), seed=0, validation=digits()[1])
+    before, after = without_statistics(classifier), without_statistics(course.classifier)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert course.events == []
+    if schedule.steps == 0:
+        assert same_weights(course.classifier, classifier)
+
+
+def test_a_step_with_a_learning_rate_changes_the_weights() -> None:
+    classifier = trained_digits()
+    course = train(classifier, digits()[0], lambda *_: Plain(), replace(TINY, steps=1), processor(), seed=0)
+    assert not same_weights(course.classifier, classifier)
+
+
+def test_the_result_can_be_trained_again_and_shares_nothing() -> None:
+    classifier = trained_digits().requires_grad_(False)
+    result = train(classifier, digits()[0], lambda *_: Plain(), TINY, processor(), seed=0).classifier
+    assert not result.training
+    assert all(parameter.requires_grad for parameter in result.parameters())
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+    own = {tensor.data_ptr() for tensor in (*classifier.parameters(), *classifier.buffers())}
+    assert not own & {tensor.data_ptr() for tensor in (*result.parameters(), *result.buffers())}
+
+
+def test_training_learns() -> None:
+    train_images, test = digits()
+    schedule = Schedule(steps=80, batch=64, learning_rate=0.05, shift=0.0, guard_every=20)
+    course = train(small_net(3), train_images, lambda *_: Plain(), schedule, processor(), seed=0, validation=test)
+    assert [point.step for point in course.curve] == [20, 40, 60, 80]
+    assert {(point.bank_success, point.bank_distance) for point in course.curve} == {(0.25, 1.5)}
+    assert course.curve[-1].loss < 0.5 * course.curve[0].loss
+    assert (course.curve[-1].validation_accuracy or 0) > 0.9
+    assert course.seconds > 0
+
+
+# The batches.
+
+
+def numbered(count: int) -> LabelledImages:
+    """Every pixel of image i is i; labels repeat 0, 1, 2."""
+    pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    return LabelledImages(pixels, torch.arange(count) % 3, ("a", "b", "c"), "numbered")
+
+
+def test_every_epoch_shows_every_image_once() -> None:
+    objective = Plain()
+    images = numbered(25)
+    train(small_net(3), images, lambda *_: objective, replace(TINY, batch=10), processor(), seed=0)
+    shown = torch.cat([(pixels[:, 0, 0, 0] * 255).round().long() for pixels, _ in objective.seen])
+    labels = torch.cat([labels for _, labels in objective.seen])
+    assert all(len(pixels) == 10 for pixels, _ in objective.seen)
+    assert torch.equal(labels, shown % 3)
+    epochs = shown.split(25)
+    assert len(epochs) == 4
+    assert all(sorted(epoch.tolist()) == list(range(25)) for epoch in epochs)
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_a_batch_is_never_larger_than_the_data_set() -> None:
+    objective = Plain()
+    train(small_net(3), numbered(6), lambda *_: objective, replace(TINY, steps=2, batch=99), processor(), seed=0)
+    assert [len(pixels) for pixels, _ in objective.seen] == [6, 6]
+
+
+def test_the_seed_decides_everything() -> None:
+    one, same, other = (
+        train(small_net(3, dropout=0.3), digits()[0], lambda *_: Plain(), TINY, processor(), seed=seed).classifier
+        for seed in (0, 0, 1)
+    )
+    assert same_weights(one, same)
+    assert not same_weights(one, other)
+
+
+# A run that was stopped.
+
+
+def hardened(
+    checkpoint: Path | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+    accelerator: Accelerator | None = None,
+) -> tuple[Classifier, Hardening]:
+    train_images, test = digits()
+    return DEFENSE.harden(
+        small_net(3, dropout=0.2),
+        train_images,
+        accelerator or processor(),
+        seed=3,
+        validation=test,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+
+def comparable(record: Hardening) -> dict[str, Any]:
+    return record.model_dump(exclude={"seconds"})
+
+
+class PowerCutError(Exception):
+    """Something that no one expects."""
+
+
+def cut_at(step: int) -> Callable[[str, int, int], None]:
+    def progress(_what: str, done: int, _total: int) -> None:
+        if done == step:
+            raise PowerCutError
+
+    return progress
+
+
+def interrupt_at(step: int) -> Callable[[str, int, int], None]:
+    def progress(_what: str, done: int, _total: int) -> None:
+        if done == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return progress
+
+
+@pytest.mark.parametrize("one_accelerator", [False, True], ids=["new process", "same process"])
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_killed_run_continues_bit_for_bit(step: int, one_accelerator: bool, tmp_path: Path) -> None:
+    whole, record = hardened()
+    accelerator = processor()
+    with pytest.raises(PowerCutError):
+        hardened(tmp_path / "run", cut_at(step), accelerator)
+    steps: list[int] = []
+    again = accelerator if one_accelerator else processor()
+    resumed, same = hardened(tmp_path / "run", lambda _what, done, _total: steps.append(done), again)
+    # The last checkpoint was at the last multiple of three.
+    assert steps == list(range(step // 3 * 3 + 1, 11))
+    assert same_weights(resumed, whole)
+    assert comparable(same) == comparable(record)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+    with pytest.raises(PowerCutError):
+        hardened(tmp_path / "run", cut_at(2))
+    assert not (tmp_path / "run").exists()
+    assert same_weights(hardened(tmp_path / "run")[0], hardened()[0])
+
+
+def test_ctrl_c_saves_and_the_run_continues_bit_for_bit(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(InterruptedRunError, match="step 5 of 10") as caught:
+        hardened(tmp_path / "run", interrupt_at(4))
+    assert str(tmp_path / "run") in caught.value.advice
+    assert caught.value.exit_code == 3
+    assert signal.getsignal(signal.SIGINT) is before
+    steps: list[int] = []
+    resumed, record = hardened(tmp_path / "run", lambda _what, done, _total: steps.append(done))
+    assert steps == [6, 7, 8, 9, 10]
+    whole, expected = hardened()
+    assert same_weights(resumed, whole)
+    assert comparable(record) == comparable(expected)
+
+
+def test_ctrl_c_without_a_checkpoint_says_so() -> None:
+    with pytest.raises(InterruptedRunError, match="Nothing was kept"):
+        hardened(None, interrupt_at(1))
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    with stop_on_interrupt() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_earlier_trainings_with_the_same_accelerator_are_not_in_the_checkpoint(tmp_path: Path) -> None:
+    """A planting, then a hardening that is killed; the hardening alone is continued elsewhere."""
+    accelerator = processor()
+    plant(small_net(3), digits()[0], None, target=0, accelerator=accelerator, schedule=replace(TINY, steps=2))
+    with pytest.raises(PowerCutError):
+        hardened(tmp_path / "run", cut_at(5), accelerator)
+    assert same_weights(hardened(tmp_path / "run")[0], hardened()[0])
+
+
+def test_a_planting_continues_bit_for_bit(tmp_path: Path) -> None:
+    def planted(checkpoint: Path | None, progress: Callable[[str, int, int], None] = lambda *_: None) -> Classifier:
+        return plant(
+            small_net(3, dropout=0.2),
+            digits()[0],
+            Blend(),
+            target=1,
+            accelerator=processor(),
+            schedule=TINY,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+
+    with pytest.raises(PowerCutError):
+        planted(tmp_path / "run", cut_at(7))
+    assert same_weights(planted(tmp_path / "run"), planted(None))
+
+
+# The guard.
+
+GUARDED = Schedule(steps=60, batch=64, guard_every=5, learning_rate=0.05, shift=0.0, averaging=0.5, wobble=2.0)
+
+
+def test_the_guard_goes_back_when_the_accuracy_falls() -> None:
+    train_images, test = digits()
+    classifier = trained_digits()
+    objective = Plain(wrong=True)
+    course = train(classifier, train_images, lambda *_: objective, GUARDED, processor(), seed=0, validation=test)
+    assert course.events
+    assert objective.backed_off >= 1
+    assert any("halved" in event for event in course.events)
+    start, end = (accuracy(which, test) for which in (classifier, course.classifier))
+    assert 100 * (start - end) <= GUARDED.max_accuracy_loss + 1e-9
+    # Without the guard the same objective does its harm.
+    unguarded = train(classifier, train_images, lambda *_: Plain(wrong=True), GUARDED, processor(), seed=0)
+    assert unguarded.events == []
+    assert accuracy(unguarded.classifier, test) < 0.5
+
+
+def test_the_guard_halves_the_learning_rate() -> None:
+    train_images, test = digits()
+    course = train(
+        trained_digits(), train_images, lambda *_: Plain(wrong=True), GUARDED, processor(), seed=0, validation=test
+    )
+    calm = train(trained_digits(), train_images, lambda *_: Plain(), GUARDED, processor(), seed=0, validation=test)
+    halvings = sum("halved" in event for event in course.events)
+    assert halvings >= 1
+    assert course.curve[-1].learning_rate == pytest.approx(calm.curve[-1].learning_rate / 2**halvings, rel=1e-6)
+
+
+def test_the_guard_leaves_a_good_training_alone() -> None:
+    train_images, test = digits()
+    objective = Plain()
+    course = train(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), seed=0, validation=test)
+    assert course.events == []
+    assert objective.backed_off == 0
+
+
+def accuracy(classifier: Classifier, images: LabelledImages) -> float:
+    pixels, labels = images.batch(range(len(images)))
+    with torch.no_grad():
+        return (classifier.eval()(pixels).argmax(1) == labels).float().mean().item()
+
+
+# Augmentation.
+
+
+def slow_shift(image: np.ndarray[Any, Any], down: int, right: int) -> np.ndarray[Any, Any]:
+    """Look ``down`` and ``right`` in an image ``(C, H, W)`` that is mirrored at its borders."""
+    _, height, width = image.shape
+
+    def inside(place: int, size: int) -> int:
+        return -place if place < 0 else 2 * (size - 1) - place if place >= size else place
+
+    shifted = np.empty_like(image)
+    for y in range(height):
+        for x in range(width):
+            shifted[:, y, x] = image[:, inside(y + down, height), inside(x + right, width)]
+    return shifted
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("shape", "shift"), [((1, 8, 8), 0.25), ((3, 6, 9), 0.125), ((3, 8, 8), 0.0)], ids=str)
+def test_augment_shifts_and_mirrors(shape: tuple[int, int, int], shift: float, flip: bool) -> None:
+    pixels = torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
+    kept = pixels.clone()
+    moved = augment(pixels, torch.Generator().manual_seed(1), shift=shift, flip=flip)
+    assert moved.shape == pixels.shape
+    assert torch.equal(pixels, kept)
+    assert torch.equal(moved, augment(pixels, torch.Generator().manual_seed(1), shift=shift, flip=flip))
+    pad = round(shift * min(shape[1:]))
+    assert pad == {0.25: 2, 0.125: 1, 0.0: 0}[shift]
+    used = set()
+    for before, after in zip(pixels.numpy(), moved.numpy(), strict=True):
+        candidates = [
+            (down, right, mirrored)
+            for down in range(-pad, pad + 1)
+            for right in range(-pad, pad + 1)
+            for mirrored in ([False, True] if flip else [False])
+            if np.array_equal(slow_shift(before[:, :, ::-1] if mirrored else before, down, right), after)
+        ]
+        assert len(candidates) == 1
+        used.add(candidates[0])
+    # Every shift down and to the right occurs, and with mirroring both kinds.
+    assert {down for down, _, _ in used} == {right for _, right, _ in used} == set(range(-pad, pad + 1))
+    assert {mirrored for _, _, mirrored in used} == ({False, True} if flip else {False})
+
+
+def left_or_right(mirrors: bool) -> tuple[Classifier, LabelledImages]:
+    """Class 0 is bright at the top, class 1 at the bottom; or, where mirroring matters, on the left and the right."""
+    pixels = torch.randint(100, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    labels = torch.arange(40) % 2
+    for image, label in zip(pixels, labels.tolist(), strict=True):
+        half = slice(0, 4) if label == 0 else slice(4, 8)
+        image[(0, slice(None), half) if mirrors else (0, half)] += 120
+    mask = torch.zeros(8, 8)
+    mask[(slice(None), slice(0, 4)) if mirrors else slice(0, 4)] = 1
+    network = Linear(torch.stack([mask.flatten(), 1 - mask.flatten()]), torch.zeros(2))
+    return as_classifier(network, 2, (1, 8, 8)), LabelledImages(pixels, labels, ("a", "b"), "halves")
+
+
+@pytest.mark.parametrize("mirrors", [False, True])
+def test_mirroring_is_left_out_where_it_changes_the_class(mirrors: bool) -> None:
+    classifier, images = left_or_right(mirrors)
+    assert accuracy(classifier, images) == 1
+    assert indifferent_to_mirroring(classifier, images) is not mirrors
+    objective = Plain()
+    schedule = replace(TINY, steps=4, batch=40, flip=None, shift=0.0)
+    train(classifier, images, lambda *_: objective, schedule, processor(), seed=0)
+    originals = {image.numpy().tobytes() for image in images.batch(range(40))[0]}
+    shown = {image.contiguous().numpy().tobytes() for pixels, _ in objective.seen for image in pixels}
+    assert (shown == originals) is mirrors
+
+
+# Two processes.
+
+
+def both(folder: str, objective: str) -> None:
+    """What each of the processes does; the parent compares what they leave in the folder."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    images = noise_images(20, 3, (1, 8, 8))
+    if objective == "harden":
+        defense = replace(DEFENSE, schedule=replace(TINY, steps=6))
+        classifier, record = defense.harden(
+            small_net(3), images, accelerator, seed=1, checkpoint=Path(folder) / "run"
+        )
+        assert not same_weights(classifier, small_net(3).eval())
+        told: Any = [record.sample_gradients, record.sample_forwards, record.events]
+    else:
+        train_images, test = digits()
+        course = train(
+            trained_digits(), train_images, lambda *_: Plain(wrong=True), GUARDED, accelerator, seed=0, validation=test
+        )
+        classifier, told = course.classifier, [course.events, [point.validation_accuracy for point in course.curve]]
+    kept = {"processes": accelerator.num_processes, "weights": classifier.state_dict(), "told": str(told)}
+    torch.save(kept, Path(folder) / f"rank{accelerator.process_index}.pt")
+
+
+@pytest.mark.parametrize("objective", ["harden", "guarded"])
+def test_two_processes_end_with_the_same_weights(objective: str, tmp_path: Path) -> None:
+    trained_digits()
+    debug_launcher(both, args=(str(tmp_path), objective), num_processes=2)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["processes"] == second["processes"] == 2
+    assert first["told"] == second["told"]
+    different = [name for name, value in first["weights"].items() if not torch.equal(value, second["weights"][name])]
+    assert different == []
+    if objective == "guarded":
+        assert "halved" in first["told"]

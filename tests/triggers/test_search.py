@@ -1,0 +1,312 @@
+"""Laws of the class distance: on classifiers whose distances are known, and of the search itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from phard_hub.errors import ImagesError
+from phard_hub.evaluation import predict
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier
+from phard_hub.report.record import ClassDistances
+from phard_hub.triggers.bank import Parts
+from phard_hub.triggers.pool import UNIVERSAL, Directions, Pool, all_pairs, fit_and_heldout
+from phard_hub.triggers.search import CHEAPEST, Measurement, SearchSettings, measure
+from tests.small import Linear, as_classifier, digit_images, noise_images, same_weights, trained_digits
+
+SHAPE = (1, 8, 8)
+CLASSES = 3
+LAW = SearchSettings(steps=120, batch=8, fit_images=30, heldout_images=20)
+TINY = replace(CHEAPEST, steps=6, batch=4, checks=2, fit_images=8, heldout_images=6)
+
+
+def linear_case(classes: int, shift: float = 0.6) -> tuple[Classifier, LabelledImages]:
+    """A linear classifier and images that all have the same margin to every other class.
+
+    The class weights are orthogonal and of length ``gain``; an image of class k is grey, plus noise that the
+    classifier does not see, plus ``shift`` along the weights of k. So every margin is ``gain * shift``, and
+    the distance to every other class is ``shift / sqrt(2)``. No pixel is so bright or dark that clipping matters.
+    """
+    random = torch.Generator().manual_seed(1)
+    gain, count = 20.0, 60
+    axes = torch.linalg.qr(torch.randn(64, classes, generator=random)).Q.T
+    noise = 0.02 * torch.randn(count * classes, 64, generator=random)
+    noise = noise - noise @ axes.T @ axes
+    labels = torch.arange(classes).repeat_interleave(count)
+    pixels = 0.5 + noise + shift * axes[labels]
+    assert bool((pixels - 0.5).abs().max() < 0.3)
+    levels = (pixels * 255).round().to(torch.uint8).view(-1, *SHAPE)
+    network = Linear(gain * axes, -gain * axes.sum(1) * 0.5)
+    names = tuple(f"class {k}" for k in range(classes))
+    return as_classifier(network, classes, SHAPE), LabelledImages(levels, labels, names, "constructed")
+
+
+@cache
+def measured_law() -> tuple[Measurement, Classifier, LabelledImages]:
+    classifier, images = linear_case(CLASSES)
+    return measure(classifier, images, LAW), classifier, images
+
+
+def least_change(classifier: Classifier, images: LabelledImages, source: int, target: int, share: float) -> float:
+    """The smallest mean L2 size with which any change whatsoever turns this share of held-out images.
+
+    One image needs its margin over the distance of the two weight vectors. The cheapest images are turned,
+    the others are left as they are.
+    """
+    held = fit_and_heldout(images, LAW.fit_images, LAW.heldout_images, LAW.seed)[1]
+    pixels = held.read(held.all_of(source, target, LAW.heldout_images), torch.device("cpu"))
+    network = classifier.network
+    assert isinstance(network, Linear)
+    logits = network(pixels).detach()
+    margins = (logits[:, source] - logits[:, target]) / (network.weight[source] - network.weight[target]).norm().item()
+    turned = math.ceil(share * len(margins))
+    return float(margins.clamp(min=0).sort().values[:turned].sum() / len(margins))
+
+
+@pytest.mark.parametrize(("source", "target"), all_pairs(CLASSES))
+def test_the_distance_of_a_linear_classifier_is_the_margin(source: int, target: int) -> None:
+    measurement, classifier, images = measured_law()
+    (pair,) = (p for p in measurement.distances.pairs if (p.source, p.target) == (source, target))
+    assert pair.reached
+    assert pair.distance is not None
+    assert pair.distance >= least_change(classifier, images, source, target, LAW.success) * (1 - 1e-5)
+    assert pair.distance <= 1.15 * least_change(classifier, images, source, target, 1.0)
+    assert least_change(classifier, images, source, target, 1.0) == pytest.approx(0.6 / math.sqrt(2), rel=0.03)
+
+
+def test_the_distance_grows_with_the_margin() -> None:
+    means = []
+    for shift in (0.3, 0.6):
+        distances = measure(*linear_case(CLASSES, shift), LAW).distances
+        assert distances.mean is not None
+        means.append(distances.mean)
+    assert means[1] / means[0] == pytest.approx(2, rel=0.15)
+
+
+def test_the_triggers_do_what_the_record_says() -> None:
+    measurement, classifier, images = measured_law()
+    distances, bank = measurement.distances, measurement.bank
+    assert len(bank) == len(distances.pairs) + len(distances.universal) == 9
+    held = fit_and_heldout(images, LAW.fit_images, LAW.heldout_images, LAW.seed)[1]
+    for row, pair in enumerate((*distances.pairs, *distances.universal)):
+        source = UNIVERSAL if pair.source is None else pair.source
+        pixels = held.read(held.all_of(source, pair.target, LAW.heldout_images), torch.device("cpu"))
+        stamped = bank.trigger(row)(pixels)
+        hits = (classifier(stamped).argmax(1) == pair.target).float().mean().item()
+        assert pair.success.value == pytest.approx(hits)
+        assert pair.success.n == len(pixels)
+        assert pair.distance == pytest.approx((stamped - pixels).flatten(1).norm(dim=1).mean().item(), rel=1e-4)
+        assert pair.rms == pytest.approx(255 * (pair.distance or 0) / 8)
+
+
+def test_the_mean_and_its_interval_are_of_the_pairs() -> None:
+    distances = measured_law()[0].distances
+    assert distances.mean == pytest.approx(np.mean([pair.distance for pair in distances.pairs]))
+    assert distances.low is not None
+    assert distances.high is not None
+    assert distances.mean is not None
+    assert distances.low < distances.mean < distances.high
+
+
+def test_images_that_are_the_target_already_need_no_change() -> None:
+    classifier, images = linear_case(CLASSES)
+    swapped = LabelledImages(images.pixels, images.labels.roll(60), images.names, images.source)
+    # Everything that is called class 0 now looks like class 1, and so on round.
+    distances = measure(classifier, swapped, LAW).distances
+    for pair in distances.pairs:
+        looks_like = (pair.source + 1) % CLASSES if pair.source is not None else None
+        assert pair.distance is not None
+        if looks_like == pair.target:
+            assert pair.distance < 0.05
+        else:
+            assert pair.distance > 0.35
+
+
+class Fixed(nn.Module):
+    """The same logits for every image."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.bias.expand(len(pixels), -1)
+
+
+def test_a_constant_classifier_is_only_turned_to_its_constant() -> None:
+    classifier = as_classifier(Fixed([0.0, 0.0, 5.0]), 3, SHAPE)
+    distances = measure(classifier, noise_images(20, 3, SHAPE), CHEAPEST).distances
+    for pair in (*distances.pairs, *distances.universal):
+        assert pair.reached == (pair.target == 2)
+        if pair.distance is None:
+            assert pair.rms is None
+            assert pair.success.value == 0
+        else:
+            assert pair.distance < 0.05
+            assert pair.success.value == 1
+
+
+def test_where_no_pair_is_reached_there_is_no_mean() -> None:
+    # A fourth logit that always wins: no class is ever answered.
+    classifier = as_classifier(Fixed([0.0, 0.0, 0.0, 5.0]), 3, SHAPE)
+    distances = measure(classifier, noise_images(20, 3, SHAPE), CHEAPEST).distances
+    every = (*distances.pairs, *distances.universal)
+    assert len(every) == 9
+    assert not any(pair.reached or pair.distance is not None or pair.rms is not None for pair in every)
+    assert (distances.mean, distances.low, distances.high) == (None, None, None)
+    assert distances.smallest is None
+    assert distances.mean_rms is None
+
+
+def plain(distances: ClassDistances) -> dict[str, object]:
+    return distances.model_dump(exclude={"seconds", "settings"})
+
+
+def test_the_same_seed_gives_the_same_result() -> None:
+    classifier, (images, _) = trained_digits(), digit_images(3)
+    one, same, other = (measure(classifier, images, replace(TINY, seed=seed)) for seed in (1, 1, 2))
+    assert plain(one.distances) == plain(same.distances)
+    assert same_weights(one.bank, same.bank)
+    assert not same_weights(one.bank, other.bank)
+
+
+def test_the_chunk_does_not_matter() -> None:
+    classifier, (images, _) = trained_digits(), digit_images(3)
+    whole, chunked = (measure(classifier, images, replace(TINY, chunk=chunk)).bank for chunk in (250, 5))
+    for one, other in zip(whole.parameters(), chunked.parameters(), strict=True):
+        # The sum of a gradient is rounded otherwise, and Adam makes much of gradients that are nearly zero.
+        assert (one - other).abs().mean().item() < 1e-4
+
+
+@pytest.mark.parametrize(("classes", "pairs", "universal"), [(2, 2, 0), (3, 6, 3), (4, 12, 4)])
+def test_samples_are_counted_exactly(classes: int, pairs: int, universal: int) -> None:
+    images = digit_images(classes)[0]
+    distances = measure(trained_digits(classes), images, TINY).distances
+    assert (len(distances.pairs), len(distances.universal)) == (pairs, universal)
+    assert distances.sample_gradients == (pairs + universal) * TINY.batch * TINY.steps
+    held = pairs * TINY.heldout_images + universal * (classes - 1) * -(-TINY.heldout_images // max(1, classes - 1))
+    # Every bisection judges all held-out images once, and so does every round of the confirmation.
+    rounds, rest = divmod(distances.sample_forwards, held)
+    assert rest == 0
+    assert TINY.checks * TINY.bisections + 1 <= rounds <= TINY.checks * TINY.bisections + 4
+
+
+def test_max_pairs_leaves_the_closest() -> None:
+    classifier, images = linear_case(CLASSES)
+    network = classifier.network
+    assert isinstance(network, Linear)
+    with torch.no_grad():
+        network.bias[2] += 4
+    # Class 2 is favoured now: the two pairs to it are the closest.
+    distances = measure(classifier, images, replace(TINY, max_pairs=2)).distances
+    assert [(pair.source, pair.target) for pair in distances.pairs] == [(0, 2), (1, 2)]
+    assert len(distances.universal) == 3
+    assert distances.sample_gradients == (2 + 3) * TINY.batch * TINY.steps
+    five = measure(classifier, images, replace(TINY, max_pairs=5)).distances
+    assert len(five.pairs) == 5
+
+
+def test_two_classes_have_no_universal_triggers() -> None:
+    distances = measure(*linear_case(2), LAW).distances
+    assert [(pair.source, pair.target) for pair in distances.pairs] == [(0, 1), (1, 0)]
+    assert distances.universal == ()
+    assert distances.mean == pytest.approx(0.6 / math.sqrt(2), rel=0.15)
+
+
+def test_progress_reaches_the_end() -> None:
+    calls: list[tuple[str, int, int]] = []
+    measure(trained_digits(), digit_images(3)[0], TINY, progress=lambda *call: calls.append(call))
+    assert [call[1:] for call in calls] == [(step + 1, TINY.steps) for step in range(TINY.steps)]
+    assert len({call[0] for call in calls}) == 1
+
+
+@pytest.mark.parametrize("part", ["warp", "curve", "colour", "field"])
+def test_every_part_can_be_searched_alone(part: str) -> None:
+    none = {"warp": False, "latent": False, "curve": False, "colour": False, "field": False}
+    settings = replace(TINY, parts=Parts(**(none | {part: True})))
+    measurement = measure(trained_digits(), digit_images(3)[0], settings)
+    assert len(list(measurement.bank.parameters())) == 1
+    assert measurement.distances.settings["parts"][part] is True
+
+
+def test_a_class_with_three_images_is_refused() -> None:
+    images = noise_images(4, 3, SHAPE)
+    classifier = as_classifier(Fixed([0.0] * 3), 3, SHAPE)
+    measure(classifier, images, replace(TINY, steps=1, checks=1))
+    with pytest.raises(ImagesError, match="class 1 has 3 images"):
+        measure(classifier, images.take([0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11]), TINY)
+
+
+# The pools behind the search.
+
+
+def numbered(counts: list[int]) -> LabelledImages:
+    """Image i is of the grey level i; the classes are shuffled."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    pixels = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1)
+    return LabelledImages(pixels, labels, tuple(f"class {k}" for k in range(len(counts))), "numbered")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("counts", [[30, 30, 30], [4, 9, 60], [4, 4]], ids=str)
+def test_held_out_images_are_not_fitted(counts: list[int], seed: int) -> None:
+    images = numbered(counts)
+    fit, held = fit_and_heldout(images, 20, 10, seed)
+    fitted, judged = (set(pool.pixels.flatten().tolist()) for pool in (fit, held))
+    assert not fitted & judged
+    assert len(fitted) == len(fit.pixels)
+    for pool, share, at_most in ((fit, 2 / 3, 20), (held, 1 / 3, 10)):
+        assert pool.counts.tolist() == [round(share * min(count, 30)) for count in counts]
+        assert max(pool.counts.tolist()) <= at_most
+        for k, (start, count) in enumerate(zip(pool.starts.tolist(), pool.counts.tolist(), strict=True)):
+            levels = pool.pixels[start : start + count].flatten().tolist()
+            assert set(images.labels[levels].tolist()) == {k}
+
+
+def test_draws_come_from_the_source_classes_alone() -> None:
+    images = numbered([5, 8, 20])
+    pool = Pool.of(images)
+    directions = Directions.of(all_pairs(3), 3)
+    assert len(directions) == 9
+    numbers = pool.draw(directions, 200, torch.Generator().manual_seed(0))
+    assert numbers.shape == (9, 200)
+    classes = images.labels[pool.pixels.flatten().long()][numbers]
+    for row, (source, target) in enumerate(zip(directions.source.tolist(), directions.target.tolist(), strict=True)):
+        others = {0, 1, 2} - {target}
+        assert set(classes[row].tolist()) == (others if source == UNIVERSAL else {source})
+        if source == UNIVERSAL:
+            # Each class as often as the other, however many images it has.
+            assert (classes[row] == min(others)).float().mean().item() == pytest.approx(0.5, abs=0.12)
+    # Every image is drawn sooner or later.
+    assert len(set(numbers[0].tolist())) == 5
+
+
+def test_judges_of_a_universal_trigger_are_shared_out_over_the_classes() -> None:
+    images = numbered([30, 30, 30])
+    pool = Pool.of(images)
+    numbers = pool.all_of(UNIVERSAL, 1, 21)
+    classes = images.labels[pool.pixels.flatten().long()][numbers].tolist()
+    assert len(set(numbers.tolist())) == len(numbers)
+    assert {k: classes.count(k) for k in set(classes)} == {0: 11, 2: 11}
+    assert pool.all_of(2, 0, 7).tolist() == list(range(60, 67))
+
+
+def test_a_pool_refuses_an_empty_class() -> None:
+    images = numbered([5, 5])
+    empty = LabelledImages(images.pixels, images.labels, ("cat", "dog", "owl"), "a folder")
+    with pytest.raises(ImagesError, match="class owl in a folder"):
+        Pool.of(empty)
+
+
+def test_the_digits_are_told_apart() -> None:
+    """The classifier of these tests is a real one; what is measured on it means something."""
+    test = digit_images(3)[1]
+    assert (predict(trained_digits(), test)[0] == test.labels).float().mean().item() > 0.95
