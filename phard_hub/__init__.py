@@ -1,1 +1,83 @@
-"""phard_hub."""
+"""Measure and harden vision models against pervasive backdoors, before you deploy them.
+
+A pervasive backdoor is a small change of a whole image (a tint, a warp, a blend) that turns its class. The
+job is a line, and `run` is that line written as code:
+
+    repo id -> Snapshot -> Audit -> Classifier -> distances -> hardened Classifier -> Report -> Verdict -> release
+
+* `pull` brings the files here, pinned to a commit and hashed; `audit` looks at them without running
+  anything; `load` takes only what was audited and gives a `Classifier`: pixels in, logits out.
+* `load_images` and `demo_images` give `LabelledImages`.
+* `measure` finds how small a change turns each class into each other one; `evaluate` gives accuracy with
+  and without attack.
+* `PervasiveHardening` makes those changes larger, on a copy.
+* All numbers are in one `Report`; `gate` says what a `Policy` thinks of it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phard_hub.defenses.pervasive import PervasiveHardening
+    from phard_hub.evaluation import evaluate
+    from phard_hub.hub.audit import audit
+    from phard_hub.hub.pull import pull
+    from phard_hub.images import LabelledImages, demo_images, load_images
+    from phard_hub.models.classifier import Classifier
+    from phard_hub.models.loading import load
+    from phard_hub.pipeline import run
+    from phard_hub.report.gate import gate
+    from phard_hub.report.policy import Policy
+    from phard_hub.report.record import Report
+    from phard_hub.triggers.search import measure
+
+__all__ = [
+    "Classifier",
+    "LabelledImages",
+    "PervasiveHardening",
+    "Policy",
+    "Report",
+    "audit",
+    "demo_images",
+    "evaluate",
+    "gate",
+    "load",
+    "load_images",
+    "measure",
+    "pull",
+    "run",
+]
+
+# Where each name lives. They are imported when first used, for most of them bring torch along.
+_HOMES = {
+    "Classifier": "models.classifier",
+    "LabelledImages": "images",
+    "PervasiveHardening": "defenses.pervasive",
+    "Policy": "report.policy",
+    "Report": "report.record",
+    "audit": "hub.audit",
+    "demo_images": "images",
+    "evaluate": "evaluation",
+    "gate": "report.gate",
+    "load": "models.loading",
+    "load_images": "images",
+    "measure": "triggers.search",
+    "pull": "hub.pull",
+    "run": "pipeline",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, whether they were used yet or not."""
+    return sorted({*globals(), *__all__})

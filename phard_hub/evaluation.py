@@ -11,15 +11,11 @@ from torch.nn import functional
 
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
-from phard_hub.precision import fast_autocast
+from phard_hub.precision import fast_autocast, images_at_once
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import AttackOutcome, Evaluation, Rate
 from phard_hub.statistics import rate
 from phard_hub.triggers.bank import Trigger, change_size
-
-CHUNK = 250
-"""Images in one pass."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Threat:
@@ -108,7 +104,7 @@ def predict(classifier: Classifier, images: LabelledImages, trigger: Trigger | N
     device = next(classifier.parameters()).device
     predictions, sizes = [], []
     with frozen(classifier), torch.no_grad():
-        for numbers in torch.arange(len(images)).split(CHUNK):
+        for numbers in torch.arange(len(images)).split(images_at_once(images.pixels.shape[1:])):
             pixels, _ = images.batch(numbers, device)
             stamped = pixels if trigger is None else trigger(pixels)
             predictions.append(classifier(stamped).argmax(1).cpu())
@@ -146,7 +142,7 @@ def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD) ->
     chosen = torch.randperm(len(images), generator=random)[: pgd.images]
     right = []
     with frozen(classifier):
-        for numbers in chosen.split(CHUNK):
+        for numbers in chosen.split(images_at_once(images.pixels.shape[1:])):
             pixels, labels = images.batch(numbers, device)
             moved = pgd.perturb(classifier, pixels, labels, random)
             with torch.no_grad():

@@ -35,7 +35,7 @@ LIMITS = (
     "Distances are upper bounds found by a search: a stronger search can find smaller triggers.",
     "Pairs that the search did not reach have no distance and are in no mean.",
     "Hardening changes weights only: no backdoor in code or in the processor, and none that is planted "
-    + "cryptographically, so that no test of the weights can show it.",
+    "cryptographically, so that no test of the weights can show it.",
     "The numbers hold for the images, attacks and seeds named here; they do not certify the model.",
 )
 
@@ -283,7 +283,8 @@ def gallery(images: LabelledImages, before: Measurement, after: Measurement, row
 
 def _gallery_row(images: LabelledImages, measurement: Measurement, row: int, stage: str) -> GalleryRow:
     pair = measurement.distances.pairs[row]
-    pixels, _ = images.batch(torch.nonzero(images.labels == pair.source).flatten()[:1])
+    first = 0 if pair.source is None else int((images.labels == pair.source).nonzero()[0])
+    pixels, _ = images.batch([first])
     stamped = measurement.bank.cpu().trigger(row)(pixels)
     size = "not reached" if pair.rms is None else f"{pair.rms:.1f} grey levels"
     source = "all" if pair.source is None else images.names[pair.source]

@@ -81,7 +81,8 @@ def save_as_from_hub(classifier: Classifier, folder: Path) -> None:
 
     height, width = classifier.image_size
     processor = ViTImageProcessor(size={"height": height, "width": width}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    network: PreTrainedModel = classifier.network
+    network = classifier.network
+    assert isinstance(network, PreTrainedModel)
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -130,7 +130,9 @@ def test_predict_against_a_slow_loop() -> None:
         with torch.no_grad():
             assert predictions[number] == classifier(attack(pixels)).argmax()
             assert plain[number] == classifier(pixels).argmax()
-        squares = [(a - b) ** 2 for a, b in zip(attack(pixels).flatten().tolist(), pixels.flatten().tolist(), strict=True)]
+        squares = [
+            (a - b) ** 2 for a, b in zip(attack(pixels).flatten().tolist(), pixels.flatten().tolist(), strict=True)
+        ]
         assert sizes[number].item() == pytest.approx(math.sqrt(sum(squares)), rel=1e-4)
 
 
@@ -138,9 +140,7 @@ def test_evaluate_puts_it_all_together() -> None:
     network, images = corner_case()
     classifier = as_classifier(network, 3, (1, 8, 8))
     calls: list[tuple[str, int, int]] = []
-    result = evaluate(
-        classifier, images, [marker(1), marker(0)], pgd=PGD_5, progress=lambda *call: calls.append(call)
-    )
+    result = evaluate(classifier, images, [marker(1), marker(0)], pgd=PGD_5, progress=lambda *call: calls.append(call))
     assert result.accuracy == rate(30, 30)
     assert result.robust_accuracy == robust_accuracy(classifier, images, PGD_5)
     assert result.robust_attack == str(PGD_5)

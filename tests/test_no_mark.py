@@ -88,11 +88,12 @@ def test_an_interrupted_measurement_leaves_no_mark(name: str) -> None:
         if done:
             raise KeyboardInterrupt
 
+    interrupted: dict[str, Callable[[], object]] = {
+        "measure": lambda: measure(classifier, images(), SEARCH, progress=stop),
+        "evaluate": lambda: evaluate(classifier, images(), [THREAT], pgd=PGD_2, progress=stop),
+    }
     with unmarked(classifier), pytest.raises(KeyboardInterrupt):
-        if name == "measure":
-            measure(classifier, images(), SEARCH, progress=stop)
-        else:
-            evaluate(classifier, images(), [THREAT], pgd=PGD_2, progress=stop)
+        interrupted[name]()
 
 
 def harden(classifier: Classifier, checkpoint: Path | None = None) -> Classifier:
@@ -139,22 +140,24 @@ def test_a_mark_would_be_seen(change: str) -> None:
     classifier = used()
     network = classifier.network
     assert isinstance(network, nn.Sequential)
+    first = network[0]
+    assert isinstance(first, nn.Conv2d)
     with pytest.raises(AssertionError), unmarked(classifier):  # noqa: PT012 - the block is what is tested
         match change:
             case "weight":
-                network[9].weight.data[0, 0] += 1e-6
+                first.weight.data[0, 0] += 1e-6
             case "statistics":
                 network[1](torch.rand(2, 16, 8, 8))
             case "gradient":
-                network[0].weight.grad = torch.zeros_like(network[0].weight)
+                first.weight.grad = torch.zeros_like(first.weight)
             case "mode":
                 network[4].train()
             case "flag":
-                network[0].bias.requires_grad_(True)
+                first.requires_grad_(True)
             case "generator":
                 torch.rand(1)
             case "hook":
-                network[0].register_forward_hook(lambda *_: None)
+                first.register_forward_hook(lambda *_: None)
 
 
 def test_the_random_state_covers_all_three_libraries() -> None:

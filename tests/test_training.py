@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
@@ -42,7 +42,7 @@ class Plain:
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         assert step == len(self.seen)
         self.seen.append((pixels, labels))
-        return F.cross_entropy(model(pixels), (labels + 1) % 3 if self.wrong else labels)
+        return functional.cross_entropy(model(pixels), (labels + 1) % 3 if self.wrong else labels)
 
     def observed(self) -> tuple[float, float]:
         return 0.25, 1.5
@@ -304,6 +304,25 @@ def test_the_guard_halves_the_learning_rate() -> None:
     assert course.curve[-1].learning_rate == pytest.approx(calm.curve[-1].learning_rate / 2**halvings, rel=1e-6)
 
 
+def test_at_the_last_step_the_guard_goes_part_of_the_way_back() -> None:
+    train_images, test = digits()
+    classifier, schedule = trained_digits(), replace(GUARDED, steps=8, guard_every=100)
+    bad, final = (
+        train(classifier, train_images, lambda *_: Plain(wrong=True), schedule, processor(), seed=0, validation=looked)
+        for looked in (test, None)
+    )
+    assert accuracy(final.classifier, test) < 0.9
+    (event,) = bad.events
+    assert event.startswith("step 8:")
+    assert 100 * (accuracy(classifier, test) - accuracy(bad.classifier, test)) <= schedule.max_accuracy_loss + 1e-9
+    # The result lies on the line from the start to where the training ended, at one place for all weights.
+    every = zip(classifier.parameters(), bad.classifier.parameters(), final.classifier.parameters(), strict=True)
+    moved = [((result - start).norm() / (end - start).norm()).item() for start, result, end in every]
+    assert moved == pytest.approx([moved[0]] * len(moved), abs=1e-3)
+    assert 0 <= moved[0] < 1
+    assert f"{100 * moved[0]:.0f} % of the way" in event
+
+
 def test_the_guard_leaves_a_good_training_alone() -> None:
     train_images, test = digits()
     objective = Plain()
@@ -315,7 +334,7 @@ def test_the_guard_leaves_a_good_training_alone() -> None:
 def accuracy(classifier: Classifier, images: LabelledImages) -> float:
     pixels, labels = images.batch(range(len(images)))
     with torch.no_grad():
-        return (classifier.eval()(pixels).argmax(1) == labels).float().mean().item()
+        return float((classifier.eval()(pixels).argmax(1) == labels).float().mean())
 
 
 # Augmentation.
@@ -399,9 +418,7 @@ def both(folder: str, objective: str) -> None:
     images = noise_images(20, 3, (1, 8, 8))
     if objective == "harden":
         defense = replace(DEFENSE, schedule=replace(TINY, steps=6))
-        classifier, record = defense.harden(
-            small_net(3), images, accelerator, seed=1, checkpoint=Path(folder) / "run"
-        )
+        classifier, record = defense.harden(small_net(3), images, accelerator, seed=1, checkpoint=Path(folder) / "run")
         assert not same_weights(classifier, small_net(3).eval())
         told: Any = [record.sample_gradients, record.sample_forwards, record.events]
     else:

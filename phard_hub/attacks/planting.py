@@ -63,7 +63,7 @@ class _Poisoned:
         if self.attack is not None:
             pixels, labels = self._poison(self.attack, pixels, labels, step)
         self.sample_gradients += len(pixels)
-        return functional.cross_entropy(model(pixels.contiguous(memory_format=torch.channels_last)).float(), labels)
+        return functional.cross_entropy(model(pixels).float(), labels)
 
     def _poison(self, attack: Attack, pixels: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
         count = max(1, round(self.poison_rate * len(pixels)))

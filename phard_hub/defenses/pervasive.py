@@ -4,6 +4,9 @@ MOTH (S&P 2022) inverts a trigger anew for hundreds of steps at every third batc
 trigger for every ordered pair of classes and a universal one for every class. Each takes a small step
 between two steps of the model, all in one batch, so the triggers follow the model as it changes and a
 hundred of them cost as little as one.
+
+The triggers are held at a fixed size. Left to grow until they succeed, they run away from the model while
+small ones, which it takes a converged search to find, go on working.
 """
 
 from __future__ import annotations
@@ -40,9 +43,10 @@ class PervasiveHardening:
         head_start_batch: images in each of those.
         learning_rate: of the bank's Adam.
         betas: of the bank's Adam.
+        budget: size that the triggers are held at, in grey levels (0-255) RMS; images are stamped at half
+            of it to all of it. It is what the distances grow towards, and what accuracy is paid for.
         price: start of the weight of a trigger's size in its loss, for 3 x 32 x 32 images.
-        price_factor: as in the search of the class distance.
-        success: running success above which a trigger is made smaller.
+        price_factor: the price is multiplied by it while a trigger is above its budget, divided below.
         max_pairs: with more ordered pairs than this, a random choice of them.
         parts: what a trigger is made of.
     """
@@ -55,10 +59,9 @@ class PervasiveHardening:
     head_start_batch: int = 256
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
+    budget: float = 12.7
     price: float = 1.0
     price_factor: float = 1.15
-    success: float = 0.9
-    overshoot: float = 1.0
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
 
@@ -145,6 +148,7 @@ class _Objective:
         self.bank = Bank(size, (channels, height, width), settings.parts).randomise(seed).to(self.device)
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
         self.price = torch.full((count,), settings.price * float(3072 / (channels * height * width)) ** 0.5)
+        self.budget = settings.budget / 255 * float(channels * height * width) ** 0.5
         self.running = torch.zeros(count)
         self.sizes = torch.zeros(count)
         self.price, self.running, self.sizes = (
@@ -181,9 +185,11 @@ class _Objective:
         rows = self.choose(true.cpu(), random).to(self.device)
         self._attack(source, rows)
         with torch.no_grad():
-            strength = 1 + (self.settings.overshoot - 1) * torch.rand(len(rows), generator=random)
-            stamped = self.bank(source, self.components[rows], strength.to(self.device))
-        batch = torch.cat([pixels, stamped]).contiguous(memory_format=torch.channels_last)
+            full = self.bank(source, self.components[rows])
+            wanted = self.budget * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
+            strength = (wanted / change_size(full, source).clamp(min=1e-6)).clamp(max=1)
+            stamped = self.bank(source, self.components[rows], strength)
+        batch = torch.cat([pixels, stamped])
         logits = model(batch).float()
         self.sample_gradients += len(batch)
         loss = functional.cross_entropy(logits, torch.cat([labels, true]))
@@ -240,9 +246,7 @@ class _Objective:
         pace = 1 - 0.9**used
         self.running = torch.where(seen, self.running + pace * (hit / used.clamp(min=1) - self.running), self.running)
         self.sizes = torch.where(seen, self.sizes + pace * (sized / used.clamp(min=1) - self.sizes), self.sizes)
-        up = torch.where(
-            self.running >= self.settings.success, self.settings.price_factor, 1 / self.settings.price_factor
-        )
+        up = torch.where(self.sizes > self.budget, self.settings.price_factor, 1 / self.settings.price_factor)
         self.price = torch.where(seen, self.price * up, self.price)
 
     def observed(self) -> tuple[float, float]:

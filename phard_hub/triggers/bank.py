@@ -144,7 +144,8 @@ class Bank(nn.Module):
         @torch.no_grad()
         def stamp(pixels: Tensor) -> Tensor:
             index = torch.full((len(pixels),), number, device=pixels.device)
-            return self(pixels, index, torch.full((len(pixels),), strength, device=pixels.device))
+            stamped: Tensor = self(pixels, index, torch.full((len(pixels),), strength, device=pixels.device))
+            return stamped
 
         return stamp
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
-from phard_hub.precision import fast_autocast
+from phard_hub.precision import fast_autocast, images_at_once
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import ClassDistances, PairDistance, Rate
 from phard_hub.statistics import bootstrap_mean, rate
@@ -38,7 +38,6 @@ class SearchSettings:
         checks: times in the second half at which the strengths are bisected on held-out images.
         bisections: evaluations of one bisection.
         max_pairs: with more ordered pairs than this, only the closest by mean logit margin are measured.
-        chunk: images in one pass through the classifier.
         seed: of the random start and the draws.
         parts: what a trigger is made of.
     """
@@ -55,7 +54,6 @@ class SearchSettings:
     checks: int = 3
     bisections: int = 5
     max_pairs: int = 420
-    chunk: int = 250
     seed: int = 0
     parts: Parts = field(default_factory=Parts)
 
@@ -124,6 +122,7 @@ class _Search:
         self.fit, self.heldout = fit_and_heldout(images, settings.fit_images, settings.heldout_images, settings.seed)
         _, channels, height, width = images.pixels.shape
         self.shape = (channels, height, width)
+        self.rows_at_once = max(1, images_at_once(self.shape) // settings.batch)
         self.forwards = self.gradients = 0
         self.directions = Directions.of(self._pairs(), images.num_classes)
         count = len(self.directions)
@@ -171,7 +170,7 @@ class _Search:
         targets, price = self.directions.target.to(self.device), self.price.to(self.device)
         success = []
         optimizer.zero_grad()
-        for rows in torch.arange(len(self.directions)).split(max(1, self.settings.chunk // self.settings.batch)):
+        for rows in torch.arange(len(self.directions)).split(self.rows_at_once):
             index = rows.repeat_interleave(self.settings.batch).to(self.device)
             pixels = self.fit.read(numbers[rows].flatten(), self.device)
             stamped = self.bank(pixels, index)

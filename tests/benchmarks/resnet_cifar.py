@@ -6,7 +6,7 @@ The parameter names are those of the widely used ``akamaster`` checkpoints, so t
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class Block(nn.Module):
@@ -23,10 +23,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps in, feature maps out."""
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        out = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
         if self.stride != 1 or self.padding:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
-        return F.relu(out + x)
+            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+        return functional.relu(out + x)
 
 
 class CifarResNet(nn.Module):
@@ -49,6 +49,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images ``(N, 3, 32, 32)`` to logits."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = functional.relu(self.bn1(self.conv1(x)))
         out = self.layer3(self.layer2(self.layer1(out)))
-        return self.linear(out.mean((2, 3)))
+        logits: Tensor = self.linear(out.mean((2, 3)))
+        return logits

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from phard_hub.triggers import generator
 from phard_hub.triggers.bank import Bank, Parts, change_size
@@ -103,6 +103,17 @@ def test_a_batch_of_many_triggers_is_each_trigger_alone(parts: Parts, shape: tup
 
 
 @every_part
+def test_the_parameters_of_several_rows_add_up(parts: Parts) -> None:
+    pixels, bank = draw(3, (3, 16, 16)), wild(make_bank(4, (3, 16, 16), parts), 0.1)
+    stamped = bank(pixels, torch.tensor([[0, 2, 3], [1, -1, -1], [-1, -1, -1]]))
+    alone = make_bank(1, (3, 16, 16), parts)
+    alone.load_state_dict({name: value[[0, 2, 3]].sum(0, keepdim=True) for name, value in bank.state_dict().items()})
+    assert torch.allclose(stamped[:1], alone.trigger(0)(pixels[:1]), atol=1e-5)
+    assert torch.allclose(stamped[1:2], bank.trigger(1)(pixels[1:2]), atol=1e-5)
+    assert torch.equal(bits(stamped[2]), bits(pixels[2]))
+
+
+@every_part
 @every_shape
 def test_shape_and_range_are_kept(parts: Parts, shape: tuple[int, int, int]) -> None:
     pixels, bank = draw(4, shape), wild(make_bank(2, shape, parts), 3.0)
@@ -117,7 +128,9 @@ def test_every_parameter_gets_a_gradient_of_its_own_trigger_only(parts: Parts) -
     pixels, bank = draw(4, (3, 16, 16)), make_bank(3, (3, 16, 16), parts).randomise(0)
     moved = bank(pixels, torch.tensor([0, 2, 0, 2]))
     loss = (moved * torch.linspace(-1, 1, moved.numel()).view_as(moved)).sum()
-    for name, gradient in zip(dict(bank.named_parameters()), torch.autograd.grad(loss, list(bank.parameters())), strict=True):
+    for name, gradient in zip(
+        dict(bank.named_parameters()), torch.autograd.grad(loss, list(bank.parameters())), strict=True
+    ):
         assert bool(gradient.isfinite().all()), name
         size = gradient.flatten(1).norm(dim=1)
         assert bool((size[[0, 2]] > 0).all()), name
@@ -233,7 +246,7 @@ def test_warp_against_numpy(grid: int, shape: tuple[int, int, int]) -> None:
     pixels = draw(2, shape).double()
     flow = 2 * torch.randn(2, 2, grid, grid, generator=torch.Generator().manual_seed(4), dtype=torch.double)
     channels, height, width = shape
-    smooth = np.tanh(F.interpolate(flow, size=(height, width), mode="bicubic", align_corners=True).numpy())
+    smooth = np.tanh(functional.interpolate(flow, size=(height, width), mode="bicubic", align_corners=True).numpy())
     expected = np.zeros((2, *shape))
     for i in range(2):
         for y in range(height):

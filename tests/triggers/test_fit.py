@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from phard_hub.attacks import Blend, WaNet
 from phard_hub.triggers.bank import Bank, Parts, Trigger
@@ -46,7 +46,7 @@ def sinusoid(pixels: Tensor) -> Tensor:
 def reflection(pixels: Tensor) -> Tensor:
     """A blurred picture mirrored in a pane of glass."""
     noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(3))
-    picture = F.interpolate(noise, size=pixels.shape[2:], mode="bicubic", align_corners=False)
+    picture = functional.interpolate(noise, size=pixels.shape[2:], mode="bicubic", align_corners=False)
     return (0.7 * pixels + 0.3 * picture).clamp(0, 1)
 
 
@@ -95,12 +95,10 @@ def fit(parts: Parts) -> dict[str, float]:
             for image, attack, scale in zip(stamped, ATTACKS.values(), energy, strict=True)
         ]
         optimizer.zero_grad()
-        torch.stack(errors).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(errors).sum().backward()
         optimizer.step()
         schedule.step()
-    return {
-        name: explained(bank.trigger(row), attack, unseen) for row, (name, attack) in enumerate(ATTACKS.items())
-    }
+    return {name: explained(bank.trigger(row), attack, unseen) for row, (name, attack) in enumerate(ATTACKS.items())}
 
 
 @pytest.fixture(scope="module")

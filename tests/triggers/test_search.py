@@ -182,7 +182,7 @@ def test_the_chunk_does_not_matter() -> None:
     whole, chunked = (measure(classifier, images, replace(TINY, chunk=chunk)).bank for chunk in (250, 5))
     for one, other in zip(whole.parameters(), chunked.parameters(), strict=True):
         # The sum of a gradient is rounded otherwise, and Adam makes much of gradients that are nearly zero.
-        assert (one - other).abs().mean().item() < 1e-4
+        assert (one - other).abs().mean().item() < 1e-3
 
 
 @pytest.mark.parametrize(("classes", "pairs", "universal"), [(2, 2, 0), (3, 6, 3), (4, 12, 4)])

@@ -1,0 +1,170 @@
+"""CIFAR-10 and a ResNet-20 made by other people: distances, hardening, and planted backdoors.
+
+    python -m tests.benchmarks.cifar10_resnet20 harden --data DIR --seed 0
+    python -m tests.benchmarks.cifar10_resnet20 harden --data DIR --attack blend
+    python -m tests.benchmarks.cifar10_resnet20 convergence --data DIR --weights hardened.safetensors
+
+``DIR`` holds ``cifar10_train-*.parquet``, ``cifar10_test.parquet`` and
+``checkpoints/akamaster_cifar10_resnet20.safetensors``. Every run writes one JSON file with its command,
+commit, settings, versions, seeds, device and times.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+
+from phard_hub.attacks import ATTACKS
+from phard_hub.attacks.planting import PLANTING, plant
+from phard_hub.cli import bars
+from phard_hub.evaluation import PGD, Threat, evaluate
+from phard_hub.hub.audit import Audit
+from phard_hub.hub.pull import Snapshot, sha256
+from phard_hub.images import LabelledImages, load_images
+from phard_hub.models.classifier import Classifier
+from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
+from phard_hub.presets import DEFAULT
+from phard_hub.triggers.search import measure
+from tests.benchmarks.resnet_cifar import CifarResNet
+
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+RESULTS = Path(__file__).parent / "results"
+CHECKPOINT = Path("checkpoints/akamaster_cifar10_resnet20.safetensors")
+GUARD_IMAGES = 2000
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder with the images and the checkpoint.")]
+Out = Annotated[Path | None, typer.Option(help="JSON file to write.")]
+
+
+@app.command()
+def harden(
+    data: DataFolder,
+    attack: Annotated[str | None, typer.Option(help="Plant this backdoor first: blend or wanet.")] = None,
+    seed: int = 0,
+    plant_steps: int = 1500,
+    distances: Annotated[bool, typer.Option(help="Measure class distances too.")] = True,
+    out: Out = None,
+    weights: Annotated[Path | None, typer.Option(help="Write the hardened weights here.")] = None,
+) -> None:
+    """Harden the checkpoint, or a copy with a backdoor planted in it, and judge it before and after."""
+    accelerator = default_accelerator()
+    classifier = resnet20(data / CHECKPOINT)
+    train, test = images(data / "cifar10_train-*.parquet"), images(data / "cifar10_test.parquet")
+    _, guard = test.split(GUARD_IMAGES, seed)
+    threats = []
+    reference = None
+    with bars() as progress:
+        if attack is not None:
+            trigger = ATTACKS[attack](seed=seed)
+            threats, reference = [Threat(name=attack, trigger=trigger, target=0)], classifier
+            schedule = replace(PLANTING, steps=plant_steps)
+            classifier = plant(
+                classifier,
+                train,
+                trigger,
+                target=0,
+                accelerator=accelerator,
+                schedule=schedule,
+                seed=seed,
+                progress=progress,
+            )
+        settings = Settings(preset=DEFAULT, seed=seed, threats=threats, reference=reference)
+
+        def judge(model: Classifier) -> Any:
+            if distances:
+                return assess(model, test, settings, progress)[0]
+            return evaluate(model, test, threats, pgd=PGD(seed=seed), reference=reference, progress=progress)
+
+        before = judge(classifier)
+        hardened, hardening = DEFAULT.defense.harden(
+            classifier, train, accelerator, seed=seed, validation=guard, progress=progress
+        )
+        after = judge(hardened)
+    if weights is not None:
+        save_file(hardened.weights(), weights)
+    name = f"cifar10-resnet20-{attack or 'original'}-seed{seed}.json"
+    content: dict[str, Any] = {
+        "planted": None if attack is None else {"attack": asdict(trigger), "target": 0, "schedule": asdict(schedule)}
+    }
+    if distances:
+        snapshot = Snapshot(
+            folder=data,
+            repo="akamaster/pytorch_resnet_cifar10 resnet20",
+            commit=None,
+            files={CHECKPOINT.name: sha256(data / CHECKPOINT)},
+            license="BSD-2-Clause",
+        )
+        named = Data(train, guard, test, "CIFAR-10")
+        report = describe(Audit(snapshot, ()), named, accelerator, before=before, after=after, hardening=hardening)
+        content["report"] = report.model_dump(mode="json")
+    else:
+        content |= {
+            "before": before.model_dump(),
+            "after": after.model_dump(),
+            "hardening": hardening.model_dump(mode="json"),
+        }
+    write(out or RESULTS / name, content)
+
+
+@app.command()
+def convergence(
+    data: DataFolder,
+    weights: Annotated[Path | None, typer.Option(help="Hardened weights; without it, the checkpoint itself.")] = None,
+    seed: int = 0,
+    factor: int = 2,
+    out: Out = None,
+) -> None:
+    """Measure the class distances with a multiple of the default budget."""
+    classifier = resnet20(weights or data / CHECKPOINT).to(default_accelerator().device)
+    settings = replace(DEFAULT.search, steps=factor * DEFAULT.search.steps, seed=seed)
+    with bars() as progress:
+        found = measure(classifier, images(data / "cifar10_test.parquet"), settings, progress=progress)
+    kind = "hardened" if weights else "original"
+    name = f"cifar10-resnet20-{kind}-distances-x{factor}-seed{seed}.json"
+    write(out or RESULTS / name, {"factor": factor, "distances": found.distances.model_dump(mode="json")})
+
+
+def resnet20(path: Path) -> Classifier:
+    """The checkpoint behind the classifier contract; its normalisation is that of its authors."""
+    network = CifarResNet(20)
+    network.load_state_dict(load_file(path))
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return Classifier(network, labels=LABELS, image_size=(32, 32), mean=mean, std=std).eval()
+
+
+def images(path: Path) -> LabelledImages:
+    """CIFAR-10 from parquet files."""
+    return load_images(str(path), labels=LABELS, image_size=(32, 32))
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a result beside what is needed to make it again."""
+    folder = Path(__file__).parent
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    dirty = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+    arguments = ["DIR" if Path(word).is_dir() else word for word in sys.argv[1:]]
+    head = {
+        "command": shlex.join(["python", "-m", "tests.benchmarks.cifar10_resnet20", *arguments]),
+        "commit": commit.stdout.strip(),
+        "dirty": [line[3:] for line in dirty.stdout.splitlines() if line[3:].startswith("phard_hub")],
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "threads": torch.get_num_threads(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(head | content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app()
