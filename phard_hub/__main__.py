@@ -4,33 +4,60 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from typing import NoReturn
 
-from phard_hub.errors import OutputError, PhardError
+from phard_hub.errors import InputError, InterruptedRunError, NotEvaluatedError, OutputError, PhardError
+
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of `phard`."""
     # Two busy threads on two busy cores are many times slower than one; the user's own choice wins.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from phard_hub.cli import app
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    from typer.exceptions import TyperException
 
     try:
-        app(standalone_mode=True)
+        code = _run(sys.argv[1:])
+    except TyperException as error:
+        code = _wrong_use(error)
     except PhardError as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        print("Interrupted; nothing was written.", file=sys.stderr)  # noqa: T201 - the command line prints
-        sys.exit(3)
+        code = _say(error)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
-        _fail(OutputError(f"{error.strerror or error}{place}.", advice="Check the path, permissions and free space."))
+        problem = f"Cannot read or write{place}: {error.strerror or error}."
+        code = _say(OutputError(problem, advice="Check the path, permissions and free space."))
+    except Exception:  # noqa: BLE001 - a bug must not end with Python's exit code 1, which says "refused"
+        traceback.print_exc()
+        code = _say(NotEvaluatedError("This is a bug in phard.", advice="Please report it with the lines above."))
+    sys.exit(code)
 
 
-def _fail(error: PhardError) -> None:
-    line = " ".join(str(error).split())
-    print(f"phard: {line}", file=sys.stderr)  # noqa: T201
-    sys.exit(error.exit_code)
+def _run(arguments: list[str]) -> int:
+    """Do what the arguments say and return the exit code; without any, show the help as wrong use."""
+    from phard_hub.cli import app
+
+    code = app(args=arguments or ["--help"], prog_name="phard", standalone_mode=False)
+    if code == _INTERRUPTED:
+        advice = "Give the same command again: it continues from its last checkpoint, if there is one."
+        raise InterruptedRunError("Interrupted; no result was written.", advice=advice)
+    return int(code or 0) if arguments else 2
+
+
+def _wrong_use(error: Exception) -> int:
+    """Say what is wrong with the command line, and where its help is."""
+    context = getattr(error, "ctx", None)
+    verb = context.command_path if context else "phard"
+    problem = str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", "").rstrip(".")
+    return _say(InputError(f"{problem}.", advice=f"See `{verb} --help`."))
+
+
+def _say(error: PhardError) -> int:
+    print(f"phard: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - the command line prints
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ starts at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -32,8 +33,9 @@ app = typer.Typer(
     help="""Measure and harden vision models against pervasive backdoors, before you deploy them.
 
 Start with `phard quickstart`. Then `phard measure` a model of yours, `phard harden` it, and let
-`phard gate` decide in your pipeline. Exit codes: 0 passed, 1 refused, 2 wrong use or broken input,
-3 no answer.""",
+`phard gate` decide in your pipeline.
+
+Exit codes: 0 passed or done, 1 refused, 2 wrong use or broken input, 3 no answer.""",
 )
 
 
@@ -55,22 +57,27 @@ class Format(StrEnum):
     sarif = "sarif"
 
 
-Repo = Annotated[str, typer.Argument(help="Hub id such as `microsoft/resnet-50`, or a local folder.")]
+Repo = Annotated[str, typer.Argument(help="The model: Hub id such as `microsoft/resnet-50`, or a local folder.")]
 Images = Annotated[
-    str, typer.Option("--images", help="Labelled images: Hub data set id, image folder, or parquet file(s).")
+    str,
+    typer.Option("--images", help="Labelled images: Hub data set id, folder with one sub-folder a class, or parquet."),
 ]
 TestImages = Annotated[
-    str | None, typer.Option(help="Images that are never trained on. Without it, a fifth of --images is kept apart.")
+    str | None, typer.Option(help="Images never trained on, to measure with; without it, a fifth of --images.")
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub id.")]
 Split = Annotated[str | None, typer.Option(help="Split of --images; `train` if there is one.")]
 TestSplit = Annotated[str | None, typer.Option(help="Split of --test-images.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column with the images, if it cannot be found by its type.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column with the labels, if it cannot be found by its type.")]
-MaxImages = Annotated[int, typer.Option(min=8, help="Balanced choice of at most so many images of each data set.")]
-PresetOption = Annotated[PresetName, typer.Option(help="How hard to search and how long to harden.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
-PolicyFile = Annotated[Path | None, typer.Option(help="Limits of the gate; see `phard policy`.")]
+MaxImages = Annotated[int, typer.Option(min=8, help="Use at most so many images of each data set, evenly by class.")]
+PresetOption = Annotated[
+    PresetName, typer.Option(help="How hard to search and how long to harden; `cheapest` only tries things out.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices; the same seed repeats a run.")]
+PolicyFile = Annotated[
+    Path | None, typer.Option(help="The gate's limits, a policy.toml as `phard policy` prints; else the defaults.")
+]
 
 
 @app.command()
@@ -80,10 +87,10 @@ def quickstart(
     ),
     seed: Seed = 0,
 ) -> None:
-    """See the whole job in a few minutes, without a network: a digit model with a planted backdoor.
+    """See the whole job in a few minutes, without a network, on a digit model with a planted backdoor.
 
     Trains a small ResNet on scikit-learn's handwritten digits, plants a warp (WaNet) in it, saves it as a
-    folder as the Hub has them, and then pulls, audits, measures, hardens, evaluates, gates and releases it.
+    folder like those on the Hub, and then pulls, audits, measures, hardens, evaluates, gates and releases it.
     """
     from phard_hub.quickstart import quickstart as do
 
@@ -108,11 +115,12 @@ def harden(
     policy: PolicyFile = None,
     seed: Seed = 0,
 ) -> None:
-    """Pull, audit, measure, harden, evaluate and gate a model, and write a release folder.
+    """Do the whole job: measure a model, harden it, measure again, and write a release folder.
 
     Exits with 0 if the hardened model passes the policy and with 1 if it does not; the release is written
-    either way and says so. A run that was stopped continues when the same command is given again. On
-    several GPUs: `accelerate launch -m phard_hub harden ...`.
+    either way and says so. A run that was stopped continues when the same command is given again.
+
+    On several GPUs, start it with `accelerate launch -m phard_hub harden` and the same arguments.
     """
     from phard_hub.pipeline import run
 
@@ -143,12 +151,16 @@ def measure(
 
     The model is not changed. Give the report to `phard gate`.
     """
-    from phard_hub.files import write_text
+    from phard_hub.files import check_place, write_text
     from phard_hub.pipeline import measure_only
 
     data = data_options(locals())
+    if out is not None:
+        check_place(out)
     with bars() as progress:
         report = measure_only(repo, data, make_settings(preset, None, seed), revision=revision, progress=progress)
+    if not is_first_process():
+        return
     if out is not None:
         write_text(out, report.to_json())
     show_table(report)
@@ -160,7 +172,7 @@ def gate_command(
     policy: PolicyFile = None,
     format: Annotated[Format, typer.Option(help="How to write the verdict.")] = Format.text,
 ) -> None:
-    """Decide by a policy whether a model may be deployed; needs no torch and takes no time.
+    """Decide from a report whether a model may be deployed: at once, and without torch.
 
     Exits with 0 passed, 1 refused, 2 broken report or policy, 3 a rule could not be evaluated.
     """
@@ -180,7 +192,10 @@ def gate_command(
 
 @app.command()
 def policy() -> None:
-    """Print the default policy with an explanation of each limit, to start your own policy.toml from."""
+    """Print the default policy with an explanation of each limit, to start your own from.
+
+    Write it to a file, change the limits, and give the file to `phard gate --policy`.
+    """
     typer.echo(Policy().to_toml(), nl=False)
 
 
@@ -201,6 +216,11 @@ def make_settings(preset: PresetName, policy: Path | None, seed: int) -> Setting
     return Settings(preset=PRESETS[preset.value], policy=Policy.read(policy) if policy else Policy(), seed=seed)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that talks, of all that `accelerate launch` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def bars() -> Iterator[Progress]:
     """A progress bar with the time left for each thing that is being done, on stderr."""
@@ -216,7 +236,7 @@ def bars() -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True)) as display:
+    with Bars(*columns, console=Console(stderr=True), disable=not is_first_process()) as display:
         tasks: dict[str, Any] = {}
 
         def progress(what: str, done: int, total: int) -> None:
@@ -230,6 +250,8 @@ def bars() -> Iterator[Progress]:
 
 def show_outcome(outcome: Outcome) -> None:
     """Table, verdicts and the path of the release."""
+    if not is_first_process():
+        return
     show_table(outcome.report)
     for title, verdict in (("before hardening", outcome.verdict_before), ("after hardening", outcome.verdict)):
         show_verdict(title, verdict)

@@ -34,8 +34,10 @@ from phard_hub.triggers.search import Measurement, measure
 LIMITS = (
     "Distances are upper bounds found by a search: a stronger search can find smaller triggers.",
     "Pairs that the search did not reach have no distance and are in no mean.",
-    "Hardening changes weights only: no backdoor in code or in the processor, and none that is planted "
-    "cryptographically, so that no test of the weights can show it.",
+    (
+        "Hardening changes weights only. It does not reach backdoors in code or in the image processor, nor those "
+        "planted cryptographically, which no test of the weights can show."
+    ),
     "The numbers hold for the images, attacks and seeds named here; they do not certify the model.",
 )
 

@@ -9,7 +9,9 @@ import torch
 from phard_hub.attacks import WaNet
 from phard_hub.attacks.planting import plant
 from phard_hub.defenses.pervasive import PervasiveHardening
+from phard_hub.errors import OutputError
 from phard_hub.evaluation import PGD, Threat
+from phard_hub.hub.release import check_writable
 from phard_hub.images import LabelledImages, demo_images
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import DataOptions, Outcome, Settings, default_accelerator, run
@@ -19,6 +21,7 @@ from phard_hub.training import Schedule
 from phard_hub.triggers.search import SearchSettings
 
 TARGET = 0
+OWN = ("model", "digits", "release")
 PLANTING = Schedule(steps=500, batch=64, learning_rate=0.05, shift=0.06, flip=False)
 PRESET = Preset(
     search=SearchSettings(steps=80, batch=8, fit_images=30, heldout_images=15),
@@ -34,7 +37,11 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
         out: folder for the model (``model``), the images (``digits``) and the release (``release``).
         seed: of everything.
         progress: told what is being done.
+
+    Raises:
+        OutputError: ``out`` cannot be written, or holds something else.
     """
+    _refuse_foreign(out)
     accelerator = default_accelerator()
     train, test = demo_images()
     honest = small_resnet(train.names, seed)
@@ -43,7 +50,6 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
     planted = plant(
         honest, train, attack, target=TARGET, accelerator=accelerator, schedule=PLANTING, seed=seed, progress=progress
     )
-    out.mkdir(parents=True, exist_ok=True)
     save_as_from_hub(planted, out / "model")
     save_images(train, out / "digits" / "train.parquet")
     save_images(test, out / "digits" / "test.parquet")
@@ -55,6 +61,15 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
     )
     data = DataOptions(images=str(out / "digits" / "train.parquet"), test_images=str(out / "digits" / "test.parquet"))
     return run(str(out / "model"), data, out / "release", settings, accelerator=accelerator, progress=progress)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Find out before a minute of training whether the folder is free, or that of a former quickstart."""
+    check_writable(out / "release")
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    foreign = [name for name in found if name not in OWN and not name.startswith(".release.")]  # that: a run's state
+    if foreign:
+        raise OutputError(f"{out} holds other files: {foreign[0]}.", advice="Give a new or an empty folder.")
 
 
 def small_resnet(labels: tuple[str, ...], seed: int) -> Classifier:

@@ -77,7 +77,7 @@ class Schedule:
 
     steps: int = 1100
     batch: int = 128
-    learning_rate: float = 0.03
+    learning_rate: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up: float = 0.2

@@ -118,7 +118,8 @@ def test_the_reference_is_judged_on_the_same_trigger() -> None:
     assert outcome.success == rate(10, 20)
 
 
-def test_predict_against_a_slow_loop() -> None:
+def test_predict_against_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phard_hub.evaluation.images_at_once", lambda _shape: 250)
     images = noise_images(90, 3, (1, 8, 8))
     classifier, attack = small_net(3).eval(), Blend()
     predictions, sizes = predict(classifier, images, attack)

@@ -54,12 +54,12 @@ class PervasiveHardening:
     schedule: Schedule = field(default_factory=Schedule)
     stamped: float = 0.375
     universal: float = 0.4
-    distillation: float = 1.0
+    distillation: float = 2.0
     head_start: int = 20
     head_start_batch: int = 256
-    learning_rate: float = 0.01
+    learning_rate: float = 0.0075
     betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 12.7
+    budget: float = 13.8
     price: float = 1.0
     price_factor: float = 1.15
     max_pairs: int = 1000

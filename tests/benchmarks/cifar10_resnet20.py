@@ -52,7 +52,7 @@ def harden(
     data: DataFolder,
     attack: Annotated[str | None, typer.Option(help="Plant this backdoor first: blend or wanet.")] = None,
     seed: int = 0,
-    plant_steps: int = 1500,
+    plant_steps: int = 1000,
     distances: Annotated[bool, typer.Option(help="Measure class distances too.")] = True,
     out: Out = None,
     weights: Annotated[Path | None, typer.Option(help="Write the hardened weights here.")] = None,

@@ -177,10 +177,25 @@ def test_the_same_seed_gives_the_same_result() -> None:
     assert not same_weights(one.bank, other.bank)
 
 
-def test_the_chunk_does_not_matter() -> None:
+def test_a_trigger_must_turn_as_many_as_is_asked() -> None:
+    """Where images differ in how easily they are turned, more of them cost more."""
+    images, means = digit_images(3)[0], []
+    for bound in (0.5, 0.9):
+        distances = measure(trained_digits(), images, replace(LAW, success=bound)).distances
+        assert len(distances.reached) == 6
+        assert all(pair.success.value >= bound for pair in distances.reached)
+        assert distances.success_bound == bound
+        means.append(distances.mean or 0)
+    assert means[1] > 1.1 * means[0] > 0
+
+
+def test_the_number_of_images_in_one_pass_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier, (images, _) = trained_digits(), digit_images(3)
-    whole, chunked = (measure(classifier, images, replace(TINY, chunk=chunk)).bank for chunk in (250, 5))
-    for one, other in zip(whole.parameters(), chunked.parameters(), strict=True):
+    banks = []
+    for at_once in (1000, 5):
+        monkeypatch.setattr("phard_hub.triggers.search.images_at_once", lambda _shape, count=at_once: count)
+        banks.append(measure(classifier, images, TINY).bank)
+    for one, other in zip(banks[0].parameters(), banks[1].parameters(), strict=True):
         # The sum of a gradient is rounded otherwise, and Adam makes much of gradients that are nearly zero.
         assert (one - other).abs().mean().item() < 1e-3
 

@@ -1,0 +1,55 @@
+"""The public names are what they say, and cost nothing until they are used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import phard_hub
+from tests.report_factory import make_report
+
+ROOT = Path(__file__).parents[1]
+HEAVY = "torch", "transformers", "huggingface_hub", "datasets", "accelerate"
+
+
+def heavy_after(code: str) -> str:
+    """Which of the heavy packages a fresh interpreter has imported after running this."""
+    report = f"import sys\n{code}\nprint([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", report], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_the_names_are_sorted_complete_and_real() -> None:
+    assert sorted(phard_hub.__all__) == phard_hub.__all__
+    assert set(phard_hub.__all__) == phard_hub._HOMES.keys()
+    assert set(phard_hub.__all__) <= set(dir(phard_hub))
+    for name in phard_hub.__all__:
+        value = getattr(phard_hub, name)
+        assert value.__name__ == name
+        assert value.__module__ == f"phard_hub.{phard_hub._HOMES[name]}"
+        assert value.__doc__
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'hadren'"):
+        _ = phard_hub.hadren  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    assert heavy_after("import phard_hub; phard_hub.Policy, phard_hub.Report, phard_hub.gate") == "[]"
+
+
+def test_the_gate_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "phard_report.json").write_text(make_report().to_json())
+    code = (
+        f"import sys; sys.argv = ['phard', 'gate', {str(tmp_path)!r}]\nfrom phard_hub.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code"
+    )
+    assert heavy_after(code) == "[]"
+
+
+def test_annotations_may_be_used() -> None:
+    assert (ROOT / "phard_hub" / "py.typed").is_file()
