@@ -236,16 +236,22 @@ def bars() -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True), disable=not is_first_process()) as display:
-        tasks: dict[str, Any] = {}
+    display = Bars(*columns, console=Console(stderr=True), disable=not is_first_process())
+    tasks: dict[str, Any] = {}
 
-        def progress(what: str, done: int, total: int) -> None:
-            # The same thing done a second time (measuring before and after) gets a bar of its own.
-            if what not in tasks or display.tasks[tasks[what]].completed >= total:
-                tasks[what] = display.add_task(what, total=total)
-            display.update(tasks[what], completed=done)
+    def progress(what: str, done: int, total: int) -> None:
+        if not tasks:
+            display.start()
+        # The same thing done a second time (measuring before and after) gets a bar of its own.
+        if what not in tasks or display.tasks[tasks[what]].completed >= total:
+            tasks[what] = display.add_task(what, total=total)
+        display.update(tasks[what], completed=done)
 
+    try:
         yield progress
+    finally:
+        if tasks:  # or it would print an empty line before an error
+            display.stop()
 
 
 def show_outcome(outcome: Outcome) -> None:

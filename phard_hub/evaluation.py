@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from phard_hub.errors import ImagesError
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast, images_at_once
@@ -16,6 +17,7 @@ from phard_hub.progress import Progress, silent
 from phard_hub.report.record import AttackOutcome, Evaluation, Rate
 from phard_hub.statistics import rate
 from phard_hub.triggers.bank import Trigger, change_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Threat:
@@ -119,8 +121,17 @@ def _accuracy(classifier: Classifier, images: LabelledImages) -> Rate:
 def attack_outcome(
     classifier: Classifier, images: LabelledImages, threat: Threat, *, reference: Classifier | None = None
 ) -> AttackOutcome:
-    """Attack success rate and recovered accuracy, on images that are not of the target class."""
+    """Attack success rate and recovered accuracy, on images that are not of the target class.
+
+    Raises:
+        ImagesError: there are no such images.
+    """
     others = images.take((images.labels != threat.target).nonzero().flatten())
+    if len(others) == 0:
+        raise ImagesError(
+            f"All images of {images.source} are of class {images.names[threat.target]}, the target of {threat.name}.",
+            advice="Give images of other classes too.",
+        )
     predicted, sizes = predict(classifier, others, threat.trigger)
     beside = None
     if reference is not None:

@@ -289,7 +289,10 @@ def _only(found: list[str], what: str, features: Iterable[str]) -> str:
     if len(found) == 1:
         return found[0]
     problem = f"{'several' if found else 'no'} {what} columns among {', '.join(found or features)}"
-    raise ImagesError(f"The data set has {problem}.", advice=f"Name one with --{what}-column.")
+    advice = f"Name one with --{what}-column."
+    if what == "label" and not found:
+        advice += " A folder needs a sub-folder for each class, and at least two of them."
+    raise ImagesError(f"The data set has {problem}.", advice=advice)
 
 
 def _class_indices(table: Any, column: str, labels: tuple[str, ...]) -> Tensor:  # noqa: ANN401

@@ -18,11 +18,12 @@ from torch import nn
 
 from phard_hub.attacks import Blend, WaNet
 from phard_hub.attacks.planting import plant
+from phard_hub.augmentation import indifferent_to_mirroring
 from phard_hub.evaluation import PGD, Threat, attack_outcome, evaluate, predict, robust_accuracy
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
-from phard_hub.training import Schedule, indifferent_to_mirroring
+from phard_hub.training import Schedule
 from phard_hub.triggers.search import measure
 from tests.small import global_random_state, marks, noise_images, small_net, unmarked
 

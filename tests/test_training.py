@@ -18,12 +18,14 @@ from torch.nn import functional
 
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
+from phard_hub.augmentation import augment, indifferent_to_mirroring
 from phard_hub.errors import InterruptedRunError
 from phard_hub.images import LabelledImages
+from phard_hub.isolation import stop_on_interrupt
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening
-from phard_hub.training import Course, Schedule, augment, indifferent_to_mirroring, stop_on_interrupt, train
+from phard_hub.training import Course, Schedule, train
 from tests.small import Linear, as_classifier, digit_images, noise_images, same_weights, small_net, trained_digits
 
 TINY = Schedule(steps=10, batch=16, guard_every=4, save_every=3, shift=0.125, flip=True)

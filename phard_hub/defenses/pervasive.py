@@ -135,7 +135,7 @@ class _Objective:
         self.share = settings.stamped
         self.sample_gradients = self.sample_forwards = 0
         pairs = all_pairs(self.classes)
-        if len(pairs) > settings.max_pairs:
+        if self.classes > 2 and len(pairs) > settings.max_pairs:
             order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
             pairs = sorted(pairs[i] for i in order[: settings.max_pairs])
         self.directions = Directions.of(pairs, self.classes)

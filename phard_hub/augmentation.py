@@ -1,0 +1,40 @@
+"""Random shifts and mirroring of training images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier, frozen
+
+
+def augment(pixels: Tensor, random: torch.Generator, *, shift: float, flip: bool) -> Tensor:
+    """Shift images by whole pixels with reflected borders, and mirror half of them."""
+    count, _, height, width = pixels.shape
+    if flip:
+        mirrored = (torch.rand(count, generator=random) < 0.5).to(pixels.device)
+        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    pad = round(shift * min(height, width))
+    if pad == 0:
+        return pixels
+    padded = nn.functional.pad(pixels, (pad, pad, pad, pad), mode="reflect")
+    corner = torch.randint(2 * pad + 1, (2, count), generator=random).to(pixels.device)
+    rows = corner[0][:, None] + torch.arange(height, device=pixels.device)
+    columns = corner[1][:, None] + torch.arange(width, device=pixels.device)
+    every = torch.arange(count, device=pixels.device)
+    return padded[every[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def indifferent_to_mirroring(classifier: Classifier, images: LabelledImages) -> bool:
+    """Whether mirrored images keep their label, as far as the classifier itself can tell.
+
+    It loses less than five points of accuracy on 500 mirrored images: true for photos, false for digits
+    and traffic signs, where mirroring would teach it nonsense.
+    """
+    device = next(classifier.parameters()).device
+    pixels, labels = images.batch(torch.arange(len(images))[:: max(1, len(images) // 500)], device)
+    with frozen(classifier), torch.no_grad():
+        straight = (classifier(pixels).argmax(1) == labels).float().mean()
+        mirrored = (classifier(pixels.flip(3)).argmax(1) == labels).float().mean()
+    return bool(straight - mirrored < 0.05)

@@ -1,0 +1,55 @@
+"""A training run leaves its process as it found it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+
+@contextmanager
+def global_generators_kept() -> Iterator[None]:
+    """Put the caller's generators back; loading a checkpoint sets those of Python and numpy too."""
+    with torch.random.fork_rng():
+        of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
+
+
+@contextmanager
+def prepared_for_one_run(accelerator: Accelerator) -> Iterator[None]:
+    """Make the accelerator forget this run, however it ends, or the next one would be saved together with it."""
+    try:
+        yield
+    finally:
+        accelerator.free_memory()
+        accelerator._custom_objects.clear()  # there is no public way
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """Turn Ctrl-C into a flag that is looked at between two steps; a second Ctrl-C stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(_signal: int, _frame: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,516 @@
+"""The command: what its help teaches, its exit codes, one line for each mistake, and the whole job end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import typer.main
+from PIL import Image
+
+from phard_hub import training
+from phard_hub.__main__ import main
+from phard_hub.cli import app
+from phard_hub.errors import NotEvaluatedError
+from phard_hub.report.record import Finding, Report
+from tests.report_factory import make_report
+
+ROOT = Path(__file__).parents[1]
+LABELS = ("cat", "dog", "owl", "fox")
+RELEASE = {
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "phard_report.json",
+    "plots/distances.png",
+    "plots/training.png",
+    "plots/triggers.png",
+    "preprocessor_config.json",
+}
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line that says what was wrong; everything else on stderr is progress."""
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        assert "Traceback" not in self.err
+        assert [line.startswith("phard: ") for line in lines].count(True) == 1, self.err
+        assert lines[-1].startswith("phard: "), self.err
+        return lines[-1]
+
+
+Phard = Callable[..., Done]
+
+
+@pytest.fixture
+def phard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Phard:
+    """Run the command inside this process, which has torch already."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["phard", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Done(int(stop.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def write_images(folder: Path, labels: tuple[str, ...] = LABELS, per_class: int = 24) -> Path:
+    """Noise in the colour of each class; each class in another mode of colours."""
+    random = np.random.default_rng(0)
+    for k, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = random.integers(0, 100, (32, 32, 3)) + 150 * np.eye(4)[k][:3]
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            image.convert(("RGB", "L", "RGBA", "P")[k % 4]).save(folder / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images") / "animals")
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def cheap(model: Path, images: Path, out: Path, *more: object) -> list[object]:
+    return ["harden", model, "--images", images, "--out", out, "--preset", "cheapest", *more]
+
+
+# Help
+
+
+def commands() -> dict[str, Any]:
+    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_every_verb_and_every_option_is_explained(phard: Phard) -> None:
+    assert set(commands()) == {"quickstart", "harden", "measure", "gate", "policy"}
+    for verb, command in commands().items():
+        assert all(len(parameter.help or "") > 15 for parameter in command.params), verb
+        done = phard(verb, "--help")
+        assert (done.code, done.err) == (0, "")
+        assert done.out.split("Usage: phard ")[1].startswith(verb)
+        assert command.help.split("\n")[0][:40] in done.out
+
+
+def test_without_a_verb_the_help_is_shown_and_it_is_wrong_use(phard: Phard) -> None:
+    done = phard()
+    assert done.code == 2
+    assert "phard quickstart" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["measur"], "Did you mean 'measure'?"),
+        (["gate"], "Missing argument 'report'. See `phard gate --help`."),
+        (["gate", "x", "--format", "xml"], "'xml' is not one of 'text', 'json', 'junit', 'sarif'."),
+        (["harden", "x", "--images", "y", "--out", "z", "--preset", "best"], "'best' is not one of 'fast', 'default'"),
+        (["harden", "x", "--images", "y"], "Missing option '--out'"),
+        (
+            ["harden", "x", "--images", "y", "--out", "z", "--seed", "-1"],
+            "'--seed': Input should be greater than or equal to 0",
+        ),
+        (["measure", "x", "--image", "y"], "--images"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments: list[str], expected: str, phard: Phard) -> None:
+    done = phard(*arguments)
+    assert done.code == 2
+    assert expected in done.complaint
+    assert done.err.count("\n") == 1
+
+
+# The gate
+
+
+def refused_report() -> Report:
+    return make_report(findings=(Finding(id="PH-A02", severity="error", file="x.bin", evidence="e", advice="a"),))
+
+
+def unknown_report() -> Report:
+    report = make_report()
+    assert report.after is not None
+    evaluation = report.after.evaluation.model_copy(update={"robust_accuracy": None})
+    return make_report(after=report.after.model_copy(update={"evaluation": evaluation}))
+
+
+@pytest.mark.parametrize(("report", "code"), [(make_report(), 0), (refused_report(), 1), (unknown_report(), 3)])
+@pytest.mark.parametrize("format", ["text", "json", "junit", "sarif"])
+def test_the_gate_answers_by_its_exit_code(
+    report: Report, code: int, format: str, tmp_path: Path, phard: Phard
+) -> None:
+    (tmp_path / "phard_report.json").write_text(report.to_json())
+    done = phard("gate", tmp_path, "--format", format)
+    assert (done.code, done.err) == (code, "")
+    assert done.out.strip()
+
+
+def test_a_policy_printed_is_a_policy_read(tmp_path: Path, phard: Phard) -> None:
+    (tmp_path / "phard_report.json").write_text(make_report().to_json())
+    policy = tmp_path / "policy.toml"
+    policy.write_text(phard("policy").out)
+    assert phard("gate", tmp_path, "--policy", policy).code == 0
+    policy.write_text("min_mean_distance = 255\n")
+    assert phard("gate", tmp_path, "--policy", policy).code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "policy", "expected"),
+    [
+        ("{}", "", "is not a report of schema 1"),
+        ("no json", "", "is not a report of schema 1"),
+        (None, "", "Cannot read the report"),
+        (make_report().to_json(), "min_mean_distanze = 1", "Did you mean 'min_mean_distance'?"),
+        (make_report().to_json(), "min_accuracy = 90", "min_accuracy"),
+        (make_report().to_json(), "min_accuracy =", "is not valid TOML"),
+        (make_report().to_json(), None, "Cannot read the policy"),
+    ],
+)
+def test_broken_reports_and_policies(
+    text: str | None, policy: str | None, expected: str, tmp_path: Path, phard: Phard
+) -> None:
+    for name, content in (("phard_report.json", text), ("policy.toml", policy)):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+    done = phard("gate", tmp_path, "--policy", tmp_path / "policy.toml") if policy != "" else phard("gate", tmp_path)
+    assert done.code == 2
+    assert expected in done.complaint
+    assert done.err.count("\n") == 1
+
+
+# Mistakes, each made by a function that gets a model, images and an empty folder, and changes copies of them.
+
+
+def unknown_id(model: Path, images: Path, place: Path) -> list[object]:
+    return ["measure", "nobody/nothing", "--images", images]
+
+
+def malformed_id(model: Path, images: Path, place: Path) -> list[object]:
+    return ["measure", "a/b/c", "--images", images]
+
+
+def no_weights(model: Path, images: Path, place: Path) -> list[object]:
+    copy = shutil.copytree(model, place / "model")
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    return cheap(copy, images, place / "out")
+
+
+def other_labels(model: Path, images: Path, place: Path) -> list[object]:
+    return cheap(model, write_images(place / "images", ("cat", "dog", "owl", "emu"), 4), place / "out")
+
+
+def truncated_image(model: Path, images: Path, place: Path) -> list[object]:
+    copy = shutil.copytree(images, place / "images")
+    broken = copy / "cat" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    return cheap(model, copy, place / "out")
+
+
+def empty_class(model: Path, images: Path, place: Path) -> list[object]:
+    copy = shutil.copytree(images, place / "images")
+    shutil.rmtree(copy / "fox")
+    (copy / "fox").mkdir()
+    return cheap(model, copy, place / "out")
+
+
+def one_class(model: Path, images: Path, place: Path) -> list[object]:
+    return cheap(model, write_images(place / "images", ("cat",), 8), place / "out")
+
+
+def too_few(model: Path, images: Path, place: Path) -> list[object]:
+    return cheap(model, write_images(place / "images", LABELS, 2), place / "out")
+
+
+def no_such_images(model: Path, images: Path, place: Path) -> list[object]:
+    return cheap(model, place / "nowhere" / "images", place / "out")
+
+
+def parent_is_a_file(model: Path, images: Path, place: Path) -> list[object]:
+    (place / "file").write_text("x")
+    return cheap(model, images, place / "file" / "out")
+
+
+def cannot_be_written(model: Path, images: Path, place: Path) -> list[object]:
+    return cheap(model, images, Path("/proc/nothing/out"))  # even root may not
+
+
+def foreign_folder(model: Path, images: Path, place: Path) -> list[object]:
+    (place / "out").mkdir()
+    (place / "out" / "thesis.tex").write_text("x")
+    return cheap(model, images, place / "out")
+
+
+def report_in_no_folder(model: Path, images: Path, place: Path) -> list[object]:
+    return ["measure", model, "--images", images, "--out", place / "nowhere" / "report.json"]
+
+
+def report_is_a_folder(model: Path, images: Path, place: Path) -> list[object]:
+    return ["measure", model, "--images", images, "--out", place]
+
+
+def unknown_rule(model: Path, images: Path, place: Path) -> list[object]:
+    (place / "policy.toml").write_text("max_acuracy_loss = 1")
+    return cheap(model, images, place / "out", "--policy", place / "policy.toml")
+
+
+def foreign_quickstart(model: Path, images: Path, place: Path) -> list[object]:
+    (place / "thesis.tex").write_text("x")
+    return ["quickstart", "--out", place]
+
+
+MISTAKES: dict[Callable[[Path, Path, Path], list[object]], tuple[int, str]] = {
+    unknown_id: (3, "The Hub did not give nobody/nothing"),
+    malformed_id: (2, "neither an existing folder nor a Hub id"),
+    no_weights: (2, "no *.safetensors file"),
+    other_labels: (2, "are not the model's"),
+    truncated_image: (2, "0.png"),
+    empty_class: (2, "no images of 1 of 4 classes: fox"),
+    one_class: (2, "A folder needs a sub-folder for each class, and at least two"),
+    too_few: (2, "images"),
+    no_such_images: (2, "neither an existing file or folder nor a Hub id"),
+    parent_is_a_file: (2, "Not a directory"),
+    cannot_be_written: (2, "/proc/nothing/out"),
+    foreign_folder: (2, "holds files that are no release"),
+    report_in_no_folder: (2, "No such file or directory"),
+    report_is_a_folder: (2, "it is a folder"),
+    unknown_rule: (2, "Did you mean 'max_accuracy_loss'?"),
+    foreign_quickstart: (2, "holds other files: thesis.tex"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    mistake: Callable[[Path, Path, Path], list[object]],
+    tiny_checkpoint: Path,
+    images: Path,
+    tmp_path: Path,
+    phard: Phard,
+) -> None:
+    arguments = mistake(tiny_checkpoint, images, tmp_path)
+    before = files(tmp_path)
+    done = phard(*arguments)
+    code, expected = MISTAKES[mistake]
+    assert done.code == code
+    assert expected in done.complaint
+    assert done.out == ""
+    assert files(tmp_path) == before
+
+
+def test_a_bug_does_not_look_like_a_refusal(monkeypatch: pytest.MonkeyPatch, phard: Phard) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("phard_hub.cli.gate", broken)
+    monkeypatch.setattr(Report, "read", lambda _: make_report())
+    done = phard("gate", "x")
+    assert done.code == NotEvaluatedError.exit_code
+    assert "ZeroDivisionError: a bug" in done.err
+    assert done.err.splitlines()[-1].startswith("phard: This is a bug")
+
+
+def test_ctrl_c_outside_of_training(monkeypatch: pytest.MonkeyPatch, phard: Phard) -> None:
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Report, "read", interrupted)
+    done = phard("gate", "x")
+    assert done.code == 3
+    assert "same command again" in done.complaint
+
+
+# The whole job
+
+
+@pytest.fixture(scope="module")
+def released(tiny_checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that was made without interruption."""
+    out = tmp_path_factory.mktemp("released") / "hardened"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["phard", *map(str, cheap(tiny_checkpoint, images, out))])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert stop.value.code in (0, 1, 3)
+    (out.parent / "code").write_text(str(stop.value.code))
+    return out
+
+
+def test_the_release_is_complete(released: Path) -> None:
+    assert files(released) == RELEASE
+    assert {path.name for path in released.parent.iterdir()} == {"hardened", "code"}
+
+
+def test_the_release_loads_as_any_model_from_the_hub(released: Path, images: Path) -> None:
+    from transformers import pipeline
+
+    classify = pipeline("image-classification", model=str(released), device="cpu")
+    answers = classify(Image.open(images / "cat" / "0.png"))
+    assert {answer["label"] for answer in answers} == set(LABELS)
+
+
+def test_the_card_can_be_read(released: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(released / "README.md")
+    assert card.data.pipeline_tag == "image-classification"
+    assert card.data.eval_results
+
+
+def test_the_gate_agrees_with_the_run(released: Path, phard: Phard) -> None:
+    done = phard("gate", released)
+    assert str(done.code) == (released.parent / "code").read_text()
+    report = Report.read(released)
+    assert report.after is not None
+    assert len(report.after.distances.pairs) == 12
+
+
+def test_a_second_run_replaces_the_release(
+    released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard
+) -> None:
+    out = shutil.copytree(released, tmp_path / "hardened")
+    (out / "model.safetensors").write_bytes(b"damaged")
+    done = phard(*cheap(tiny_checkpoint, images, out))
+    assert str(done.code) == (released.parent / "code").read_text()
+    assert f"Release: {out}" in done.out
+    assert "Policy, before hardening" in done.out
+    assert files(out) == RELEASE
+    assert (out / "model.safetensors").read_bytes() == (released / "model.safetensors").read_bytes()
+
+
+KILL = """
+import os, signal, sys
+from phard_hub import training
+save = training._Run._save
+def save_and_die(self):
+    save(self)
+    if self.step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+training._Run._save = save_and_die
+from phard_hub.__main__ import main
+main()
+"""
+
+
+def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_killed_run_continues_to_the_same_bytes(
+    released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = cheap(tiny_checkpoint, images, tmp_path / "hardened")
+    assert in_a_process(KILL, *arguments).returncode == -signal.SIGKILL
+    left = [path.name for path in tmp_path.iterdir()]
+    assert len(left) == 1
+    assert left[0].startswith(".hardened.")
+    steps: list[int] = []
+    update = training._Run._update
+
+    def noted(run: training._Run) -> Any:
+        steps.append(run.step)
+        return update(run)
+
+    monkeypatch.setattr(training._Run, "_update", noted)
+    phard(*arguments)
+    assert steps == [4, 5, 6, 7]
+    assert files(tmp_path / "hardened") == RELEASE
+    assert [path.name for path in tmp_path.iterdir()] == ["hardened"]
+    assert (tmp_path / "hardened" / "model.safetensors").read_bytes() == (released / "model.safetensors").read_bytes()
+
+
+def test_ctrl_c_keeps_the_state_and_says_how_to_continue(
+    tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = training._Run._update
+
+    def interrupted(run: training._Run) -> Any:
+        if run.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(run)
+
+    monkeypatch.setattr(training._Run, "_update", interrupted)
+    done = phard(*cheap(tiny_checkpoint, images, tmp_path / "hardened"))
+    assert done.code == 3
+    assert "Stopped at step 3 of 8." in done.complaint
+    assert "run the same command to continue" in done.complaint
+    assert not (tmp_path / "hardened").exists()
+    assert [path.name.startswith(".hardened.") for path in tmp_path.iterdir()] == [True]
+
+
+FULL = """
+import resource, signal
+from phard_hub.hub import release
+write = release.write_release
+def limited(*arguments, **keywords):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    return write(*arguments, **keywords)
+from phard_hub import pipeline
+pipeline.write_release = limited
+from phard_hub.__main__ import main
+main()
+"""
+
+
+def test_a_full_disk_keeps_the_former_release(
+    released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(released, tmp_path / "hardened")
+    before = {name: (out / name).read_bytes() for name in files(out)}
+    process = in_a_process(FULL, *cheap(tiny_checkpoint, images, out))
+    done = Done(process.returncode, process.stdout, process.stderr)
+    assert done.code == 2
+    assert "File too large" in done.complaint
+    assert {name: (out / name).read_bytes() for name in files(out)} == before
+
+
+def test_two_classes_are_enough(tmp_path: Path, phard: Phard, tiny_checkpoint: Path) -> None:
+    from transformers import ResNetForImageClassification
+
+    model = ResNetForImageClassification.from_pretrained(
+        tiny_checkpoint,
+        id2label={0: "cat", 1: "dog"},
+        label2id={"cat": 0, "dog": 1},
+        ignore_mismatched_sizes=True,
+    )
+    model.save_pretrained(tmp_path / "model")
+    shutil.copy(tiny_checkpoint / "preprocessor_config.json", tmp_path / "model")
+    images = write_images(tmp_path / "images", ("cat", "dog"))
+    out = tmp_path / "out"
+    assert phard(*cheap(tmp_path / "model", images, out)).code in (0, 1, 3)
+    report = Report.read(out)
+    assert [(pair.source, pair.target) for pair in report.before.distances.pairs] == [(0, 1), (1, 0)]
+
+
+def test_measuring_writes_a_report_and_prints_a_table(
+    tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard
+) -> None:
+    path = tmp_path / "report.json"
+    done = phard("measure", tiny_checkpoint, "--images", images, "--preset", "cheapest", "--out", path)
+    assert done.code == 0
+    assert "Accuracy" in done.out
+    assert json.loads(path.read_text())["after"] is None
+    assert phard("gate", path).code in (0, 1, 3)
