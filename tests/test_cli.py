@@ -461,15 +461,17 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_continue(
     assert [path.name.startswith(".hardened.") for path in tmp_path.iterdir()] == [True]
 
 
+# The disk takes no more than 2000 bytes a file from a certain call on.
 FULL = """
-import resource, signal
-from phard_hub.hub import release
-write = release.write_release
-def limited(*arguments, **keywords):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-    return write(*arguments, **keywords)
-from phard_hub import pipeline
-pipeline.write_release = limited
+import resource
+from phard_hub import pipeline, training
+def limit(place, name):
+    call = getattr(place, name)
+    def limited(*arguments, **keywords):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        return call(*arguments, **keywords)
+    setattr(place, name, limited)
+limit({})
 from phard_hub.__main__ import main
 main()
 """
@@ -480,11 +482,22 @@ def test_a_full_disk_keeps_the_former_release(
 ) -> None:
     out = shutil.copytree(released, tmp_path / "hardened")
     before = {name: (out / name).read_bytes() for name in files(out)}
-    process = in_a_process(FULL, *cheap(tiny_checkpoint, images, out))
+    process = in_a_process(FULL.format("pipeline, 'write_release'"), *cheap(tiny_checkpoint, images, out))
     done = Done(process.returncode, process.stdout, process.stderr)
     assert done.code == 2
     assert "File too large" in done.complaint
     assert {name: (out / name).read_bytes() for name in files(out)} == before
+
+
+@pytest.mark.xfail(strict=True, reason="the training loop lets torch's own errors through and leaves what it wrote")
+def test_a_disk_too_full_for_checkpoints(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    process = in_a_process(
+        FULL.format("training._Run, '_save'"), *cheap(tiny_checkpoint, images, tmp_path / "hardened")
+    )
+    done = Done(process.returncode, process.stdout, process.stderr)
+    assert done.code == 2
+    assert "cannot be written" in done.complaint.casefold() or "cannot write" in done.complaint.casefold()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_classes_are_enough(tmp_path: Path, phard: Phard, tiny_checkpoint: Path) -> None:

@@ -34,6 +34,7 @@ from phard_hub.images import LabelledImages, load_images
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
 from phard_hub.presets import DEFAULT
+from phard_hub.report.record import State
 from phard_hub.triggers.search import measure
 from tests.benchmarks.resnet_cifar import CifarResNet
 
@@ -54,6 +55,9 @@ def harden(
     seed: int = 0,
     plant_steps: int = 1000,
     distances: Annotated[bool, typer.Option(help="Measure class distances too.")] = True,
+    before_from: Annotated[
+        Path | None, typer.Option(help="Result of another seed: take what it measured before hardening.")
+    ] = None,
     out: Out = None,
     weights: Annotated[Path | None, typer.Option(help="Write the hardened weights here.")] = None,
 ) -> None:
@@ -86,7 +90,10 @@ def harden(
                 return assess(model, test, settings, progress)[0]
             return evaluate(model, test, threats, pgd=PGD(seed=seed), reference=reference, progress=progress)
 
-        before = judge(classifier)
+        if before_from is None:
+            before = judge(classifier)
+        else:
+            before = State.model_validate(json.loads(before_from.read_text())["report"]["before"])
         hardened, hardening = DEFAULT.defense.harden(
             classifier, train, accelerator, seed=seed, validation=guard, progress=progress
         )
