@@ -243,7 +243,7 @@ def bars() -> Iterator[Progress]:
         if not tasks:
             display.start()
         # The same thing done a second time (measuring before and after) gets a bar of its own.
-        if what not in tasks or display.tasks[tasks[what]].completed >= total:
+        if what not in tasks or done < display.tasks[tasks[what]].completed:
             tasks[what] = display.add_task(what, total=total)
         display.update(tasks[what], completed=done)
 

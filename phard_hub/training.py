@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phard_hub.augmentation import augment, indifferent_to_mirroring
-from phard_hub.errors import InterruptedRunError
+from phard_hub.errors import InterruptedRunError, OutputError
 from phard_hub.images import LabelledImages
 from phard_hub.isolation import global_generators_kept, prepared_for_one_run, stop_on_interrupt
 from phard_hub.models.classifier import Classifier, frozen
@@ -343,7 +344,14 @@ class _Run:
         if self.checkpoint is None:
             return
         fresh = self.checkpoint.with_name(self.checkpoint.name + ".writing")
-        self.accelerator.save_state(str(fresh))
+        try:
+            self.accelerator.save_state(str(fresh))
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise OutputError(
+                f"The checkpoint {fresh} cannot be written: {str(error).splitlines()[0]}.",
+                advice="Free some space: a checkpoint takes about five times the size of the model.",
+            ) from error
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             shutil.rmtree(self.checkpoint, ignore_errors=True)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from phard_hub import training
 from phard_hub.__main__ import main
-from phard_hub.cli import app
+from phard_hub.cli import app, bars
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.record import Finding, Report
 from tests.report_factory import make_report
@@ -489,7 +489,6 @@ def test_a_full_disk_keeps_the_former_release(
     assert {name: (out / name).read_bytes() for name in files(out)} == before
 
 
-@pytest.mark.xfail(strict=True, reason="the training loop lets torch's own errors through and leaves what it wrote")
 def test_a_disk_too_full_for_checkpoints(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
     process = in_a_process(
         FULL.format("training._Run, '_save'"), *cheap(tiny_checkpoint, images, tmp_path / "hardened")
@@ -527,3 +526,10 @@ def test_measuring_writes_a_report_and_prints_a_table(
     assert "Accuracy" in done.out
     assert json.loads(path.read_text())["after"] is None
     assert phard("gate", path).code in (0, 1, 3)
+
+
+def test_a_bar_is_shown_once_for_each_time_that_something_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with bars() as progress:
+        for done in (0, 1, 2, 2, 0, 2):  # finished twice over, then done again
+            progress("evaluating", done, 2)
+    assert capsys.readouterr().err.count("evaluating") == 2

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
@@ -96,13 +97,15 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
     """No file may grow beyond 2 kB: a disk that is full as far as a process can see."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_release_is_complete_and_exact(tmp_path: Path, source: Path) -> None:
@@ -180,9 +183,10 @@ def test_interruption_keeps_the_former_release(tmp_path: Path, source: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
 
-def test_a_full_disk_keeps_the_former_release(tmp_path: Path, source: Path, small_files: None) -> None:
+def test_a_full_disk_keeps_the_former_release(tmp_path: Path, source: Path) -> None:
     big = {"a": torch.zeros(10_000)}
-    with pytest.raises(OutputError, match="File too large") as caught:
+    # Only around the call: pytest's own output may be a file, too.
+    with small_files(), pytest.raises(OutputError, match="File too large") as caught:
         release(tmp_path / "out", source, big)
     assert caught.value.advice
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
