@@ -47,6 +47,8 @@ class PervasiveHardening:
             of it to all of it. It is what the distances grow towards, and what accuracy is paid for.
         price: start of the weight of a trigger's size in its loss, for 3 x 32 x 32 images.
         price_factor: the price is multiplied by it while a trigger is above its budget, divided below.
+        single_part: share of the images that are stamped with one part of the trigger alone, by chance. The
+            additive field is the cheapest part, and without this the others, the warp above all, hardly learn.
         max_pairs: with more ordered pairs than this, a random choice of them.
         parts: what a trigger is made of.
     """
@@ -57,11 +59,12 @@ class PervasiveHardening:
     distillation: float = 2.0
     head_start: int = 20
     head_start_batch: int = 256
-    learning_rate: float = 0.0075
+    learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 13.8
+    budget: float = 15.6
     price: float = 1.0
     price_factor: float = 1.15
+    single_part: float = 0.0
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
 
@@ -183,12 +186,13 @@ class _Objective:
         count = max(1, round(self.share * len(pixels)))
         source, true = pixels[:count], labels[:count]
         rows = self.choose(true.cpu(), random).to(self.device)
-        self._attack(source, rows)
+        parts = self._choose_parts(len(rows), random)
+        self._attack(source, rows, parts)
         with torch.no_grad():
-            full = self.bank(source, self.components[rows])
+            full = self.bank(source, self.components[rows], parts)
             wanted = self.budget * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
             strength = (wanted / change_size(full, source).clamp(min=1e-6)).clamp(max=1)
-            stamped = self.bank(source, self.components[rows], strength)
+            stamped = self.bank(source, self.components[rows], strength[:, None] * parts)
         batch = torch.cat([pixels, stamped])
         logits = model(batch).float()
         self.sample_gradients += len(batch)
@@ -218,13 +222,24 @@ class _Objective:
         for _ in range(self.settings.head_start):
             numbers = torch.randint(len(self.images), (self.settings.head_start_batch,), generator=random)
             pixels, labels = self.images.batch(numbers, self.device)
-            self._attack(pixels, self.choose(labels.cpu(), random).to(self.device))
+            rows = self.choose(labels.cpu(), random).to(self.device)
+            self._attack(pixels, rows, self._choose_parts(len(rows), random))
 
-    def _attack(self, pixels: Tensor, rows: Tensor) -> None:
+    def _choose_parts(self, count: int, random: torch.Generator) -> Tensor:
+        """Strengths ``(count, parameters)``: all ones, or one for a single part and zero for the others."""
+        names = self.bank.parameter_names
+        strengths = torch.ones(count, len(names))
+        if self.settings.single_part:
+            alone = torch.rand(count, generator=random) < self.settings.single_part
+            part = torch.randint(len(names), (count,), generator=random)
+            strengths[alone] = functional.one_hot(part[alone], len(names)).float()
+        return strengths.to(self.device)
+
+    def _attack(self, pixels: Tensor, rows: Tensor, parts: Tensor) -> None:
         """One step of the bank against the model as it is, in evaluation mode and without a mark on it."""
         targets = self.directions.target.to(self.device)[rows]
         with frozen(self.plain):
-            stamped = self.bank(pixels, self.components[rows])
+            stamped = self.bank(pixels, self.components[rows], parts)
             with fast_autocast(self.device):
                 logits = self.plain(stamped)
             size = change_size(stamped, pixels)

@@ -102,6 +102,11 @@ class Bank(nn.Module):
                 parameter.copy_(START.get(name, 0.005) * noise)
         return self
 
+    @property
+    def parameter_names(self) -> list[str]:
+        """What the columns of a two-dimensional strength stand for."""
+        return [name for name, _ in self.named_parameters()]
+
     def forward(self, pixels: Tensor, index: Tensor, strength: Tensor | None = None) -> Tensor:
         """Stamp images.
 
@@ -109,13 +114,15 @@ class Bank(nn.Module):
             pixels: ``(N, C, H, W)`` in [0, 1].
             index: ``(N,)``, the trigger for each image; or ``(N, m)``, the triggers whose parameters are
                 added up for it, -1 for none.
-            strength: ``(N,)``, scales the parameters; 0 is the identity, 1 (default) the trigger.
+            strength: ``(N,)``, scales the parameters; 0 is the identity, 1 (default) the trigger. With
+                ``(N, parameters)`` each parameter has its own, so that parts can be switched off.
         """
         chosen: dict[str, Tensor] = {}
-        for name, parameter in self.named_parameters():
+        for column, (name, parameter) in enumerate(self.named_parameters()):
             rows = parameter[index] if index.dim() == 1 else _added(parameter, index)
             if strength is not None:
-                rows = rows * strength.view(-1, *[1] * (rows.dim() - 1))
+                scale = strength if strength.dim() == 1 else strength[:, column]
+                rows = rows * scale.view(-1, *[1] * (rows.dim() - 1))
             chosen[name] = rows
         out = pixels
         if "flow" in chosen:
