@@ -25,7 +25,11 @@ OWN = ("model", "digits", "release")
 PLANTING = Schedule(steps=500, batch=64, learning_rate=0.05, shift=0.06, flip=False)
 PRESET = Preset(
     search=SearchSettings(steps=80, batch=8, fit_images=30, heldout_images=15),
-    defense=PervasiveHardening(schedule=Schedule(steps=500, batch=64, shift=0.06, flip=False, guard_every=50)),
+    defense=PervasiveHardening(
+        schedule=Schedule(steps=500, batch=64, shift=0.06, flip=False, guard_every=50),
+        learning_rate=0.0075,
+        budget=13.8,
+    ),
     pgd=PGD(images=300),
 )
 

@@ -161,7 +161,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     folder = Path(__file__).parent
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
     dirty = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
-    arguments = ["DIR" if Path(word).is_dir() else word for word in sys.argv[1:]]
+    arguments = ["DIR" if Path(word).is_dir() else Path(word).name for word in sys.argv[1:]]
     head = {
         "command": shlex.join(["python", "-m", "tests.benchmarks.cifar10_resnet20", *arguments]),
         "commit": commit.stdout.strip(),
