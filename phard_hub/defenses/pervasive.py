@@ -26,6 +26,7 @@ from phard_hub.precision import fast_autocast
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import Hardening
 from phard_hub.training import Course, Schedule, train
+from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, change_size
 from phard_hub.triggers.pool import Directions, all_pairs
 
@@ -148,7 +149,11 @@ class _Objective:
         count = len(self.directions)
         self.components = self._components().to(self.device)
         size = int(self.components.max()) + 1
-        self.bank = Bank(size, (channels, height, width), settings.parts).randomise(seed).to(self.device)
+        autoencoder = None
+        if settings.parts.latent:
+            autoencoder = train_autoencoder(images.pixels, seed=seed, device=self.device)
+        self.bank = Bank(size, (channels, height, width), settings.parts, autoencoder=autoencoder).to(self.device)
+        self.bank.randomise(seed)
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
         self.price = torch.full((count,), settings.price * float(3072 / (channels * height * width)) ** 0.5)
         self.budget = settings.budget / 255 * float(channels * height * width) ** 0.5

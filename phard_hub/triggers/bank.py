@@ -83,7 +83,7 @@ class Bank(nn.Module):
         self.parts = parts or Parts()
         self.image_shape = image_shape
         if self.parts.latent and autoencoder is None:
-            raise ValueError("The latent part needs an autoencoder: see triggers.search.train_autoencoder.")
+            raise ValueError("The latent part needs an autoencoder: see triggers.autoencoder.train_autoencoder.")
         # In a tuple, the autoencoder is no submodule: it is frozen and shared between banks.
         self._autoencoder = (autoencoder,)
         for name, shape in self.parts.shapes(*image_shape).items():

@@ -17,6 +17,7 @@ from phard_hub.precision import fast_autocast, images_at_once
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import ClassDistances, PairDistance, Rate
 from phard_hub.statistics import bootstrap_mean, rate
+from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, change_size
 from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs, fit_and_heldout
 
@@ -126,8 +127,13 @@ class _Search:
         self.forwards = self.gradients = 0
         self.directions = Directions.of(self._pairs(), images.num_classes)
         count = len(self.directions)
-        self.bank = Bank(count, self.shape, settings.parts).randomise(settings.seed).to(self.device)
-        self.best = Bank(count, self.shape, settings.parts).to(self.device)
+        autoencoder = None
+        if settings.parts.latent:
+            autoencoder = train_autoencoder(self.fit.pixels, seed=settings.seed, device=self.device, progress=progress)
+        self.bank, self.best = (
+            Bank(count, self.shape, settings.parts, autoencoder=autoencoder).to(self.device) for _ in range(2)
+        )
+        self.bank.randomise(settings.seed)
         self.found = torch.full((count,), torch.inf, dtype=torch.double)
         self.closest = torch.full((count,), -1.0, dtype=torch.double)
         self.price = torch.full((count,), settings.price * float(3072 / np.prod(self.shape)) ** 0.5)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from phard_hub.errors import ImagesError
 from phard_hub.evaluation import predict
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import ClassDistances
+from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Parts
 from phard_hub.triggers.pool import UNIVERSAL, Directions, Pool, all_pairs, fit_and_heldout
 from phard_hub.triggers.search import CHEAPEST, Measurement, SearchSettings, measure
@@ -325,3 +327,20 @@ def test_the_digits_are_told_apart() -> None:
     """The classifier of these tests is a real one; what is measured on it means something."""
     test = digit_images(3)[1]
     assert (predict(trained_digits(), test)[0] == test.labels).float().mean().item() > 0.95
+
+
+def test_the_latent_part_gets_an_autoencoder_of_the_images() -> None:
+    images, _ = digit_images(CLASSES)
+    trained, untrained = (train_autoencoder(images.pixels, steps=steps, batch=32) for steps in (120, 1))
+    pixels, _ = images.batch(torch.arange(40))
+    errors = [float(functional.mse_loss(model(pixels), pixels)) for model in (trained, untrained)]
+    assert errors[0] < errors[1] / 4
+    assert not any(parameter.requires_grad for parameter in trained.parameters())
+
+
+def test_measuring_with_the_latent_part_alone() -> None:
+    classifier, images = linear_case(CLASSES, shift=0.1)
+    parts = Parts(warp=False, latent=True, curve=False, colour=False, field=False)
+    found = measure(classifier, images, replace(TINY, steps=20, parts=parts))
+    assert set(dict(found.bank.named_parameters())) == {"shift", "scale", "gain", "bias"}
+    assert found.distances.reached
