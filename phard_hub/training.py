@@ -86,7 +86,7 @@ class Schedule:
     flip: bool | None = None
     guard_every: int = 100
     max_accuracy_loss: float = 1.0
-    wobble: float = 4.0
+    wobble: float = 10.0
     save_every: int = 100
 
 

@@ -130,11 +130,12 @@ def convergence(
     weights: Annotated[Path | None, typer.Option(help="Hardened weights; without it, the checkpoint itself.")] = None,
     seed: int = 0,
     factor: int = 2,
+    max_pairs: Annotated[int, typer.Option(help="Only so many pairs, the closest by mean logit margin.")] = 90,
     out: Out = None,
 ) -> None:
     """Measure the class distances with a multiple of the default budget."""
     classifier = resnet20(weights or data / CHECKPOINT).to(default_accelerator().device)
-    settings = replace(DEFAULT.search, steps=factor * DEFAULT.search.steps, seed=seed)
+    settings = replace(DEFAULT.search, steps=factor * DEFAULT.search.steps, max_pairs=max_pairs, seed=seed)
     with bars() as progress:
         found = measure(classifier, images(data / "cifar10_test.parquet"), settings, progress=progress)
     kind = "hardened" if weights else "original"
