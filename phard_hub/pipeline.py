@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import is_initialized
 
 from phard_hub.evaluation import Threat, evaluate
 from phard_hub.hub.audit import Audit, audit
@@ -185,7 +186,9 @@ def measure_only(
 
 
 def default_accelerator() -> Accelerator:
-    """What the machine has, in bf16 where that is fast."""
+    """What the machine has, in bf16 where that is fast; a process that has an accelerator keeps its precision."""
+    if is_initialized():
+        return Accelerator()
     return Accelerator(mixed_precision="bf16" if has_fast_bf16(PartialState().device) else "no")
 
 
