@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +56,16 @@ class Done(NamedTuple):
 
 
 Phard = Callable[..., Done]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_accelerator() -> Iterator[None]:
+    """The command makes its own accelerator, as in a process of its own; other tests have left theirs."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
