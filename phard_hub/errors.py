@@ -78,3 +78,8 @@ class HubUnavailableError(NotEvaluatedError):
 
 class InterruptedRunError(NotEvaluatedError):
     """The user stopped the run; its last checkpoint is kept."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line without its full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")

@@ -21,7 +21,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from phard_hub.errors import HubUnavailableError, ImagesError, OutputError
+from phard_hub.errors import HubUnavailableError, ImagesError, OutputError, first_line
 
 Progress = Callable[[int, int], None]
 """Called now and then with (images done, images in all)."""
@@ -257,7 +257,7 @@ def _dataset_errors(dataset: str) -> Iterator[None]:
         advice = "Check the spelling; if it is gated or private, log in with `hf auth login`."
         raise ImagesError(f"There is no file, folder or Hub data set {dataset}.", advice=advice) from error
     except (ConnectionError, HfHubHTTPError, httpx.TransportError) as error:
-        problem = f"The Hub did not give {dataset}: {_line(error)}."
+        problem = f"The Hub did not give {dataset}: {first_line(error)}."
         raise HubUnavailableError(problem, advice="Try again later, or give a local folder.") from error
     except (DatasetsError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         cause = error.__cause__ or error
@@ -265,7 +265,7 @@ def _dataset_errors(dataset: str) -> Iterator[None]:
             advice = "Make space or set HF_HOME to a folder that can be written."
             raise OutputError(f"Cannot read {dataset} or cache it: {cause.strerror}.", advice=advice) from error
         advice = "Give images in one folder a class, parquet files, or a Hub data set with one configuration."
-        raise ImagesError(f"{dataset} cannot be read as images: {_line(error)}.", advice=advice) from error
+        raise ImagesError(f"{dataset} cannot be read as images: {first_line(error)}.", advice=advice) from error
 
 
 def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, str]:  # noqa: ANN401
@@ -369,7 +369,9 @@ def _decode(raw: Any, where: str, mode: str) -> Image.Image:  # noqa: ANN401
         with Image.open(source) as file:
             return _to_mode(ImageOps.exif_transpose(file), mode)
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, Image.DecompressionBombError) as error:
-        raise ImagesError(f"Cannot decode {where}: {_line(error)}.", advice="Repair or remove this image.") from error
+        raise ImagesError(
+            f"Cannot decode {where}: {first_line(error)}.", advice="Repair or remove this image."
+        ) from error
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -396,8 +398,3 @@ def _place(image: Image.Image, size: tuple[int, int], resample: Image.Resampling
         new = (max(width, height * image.width // image.height), height)
     left, top = (new[0] - width) // 2, (new[1] - height) // 2
     return image.resize(new, resample).crop((left, top, left + width, top + height))
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")

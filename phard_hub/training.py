@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phard_hub.augmentation import augment, indifferent_to_mirroring
-from phard_hub.errors import InterruptedRunError, OutputError
+from phard_hub.errors import InterruptedRunError, OutputError, first_line
 from phard_hub.images import LabelledImages
 from phard_hub.isolation import global_generators_kept, prepared_for_one_run, stop_on_interrupt
 from phard_hub.models.classifier import Classifier, frozen
@@ -349,7 +349,7 @@ class _Run:
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
             shutil.rmtree(fresh, ignore_errors=True)
             raise OutputError(
-                f"The checkpoint {fresh} cannot be written: {str(error).splitlines()[0]}.",
+                f"The checkpoint {fresh} cannot be written: {first_line(error)}.",
                 advice="Free some space: a checkpoint takes about five times the size of the model.",
             ) from error
         self.accelerator.wait_for_everyone()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phard_hub.errors import HubUnavailableError, OutputError, RepoError
+from phard_hub.errors import HubUnavailableError, OutputError, RepoError, first_line
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -192,7 +192,7 @@ def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise RepoError(f"{repo} has no revision {revision!r}.", advice="Give a branch, a tag or a commit.") from error
     except (errors.HFValidationError, errors.DisabledRepoError) as error:
-        raise RepoError(f"{repo} cannot be used: {_line(error)}.", advice="Check the id.") from error
+        raise RepoError(f"{repo} cannot be used: {first_line(error)}.", advice="Check the id.") from error
     except (
         errors.RevisionResolutionError,
         errors.LocalEntryNotFoundError,
@@ -201,15 +201,11 @@ def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
         ConnectionError,
     ) as error:
         raise HubUnavailableError(
-            f"The Hub did not give {repo}{at}, and the cache does not hold it: {_line(error)}.",
+            f"The Hub did not give {repo}{at}, and the cache does not hold it: {first_line(error)}.",
             advice="Try again later, or give a local folder.",
         ) from error
     except OSError as error:
         advice = "Make space or set HF_HOME to a folder that can be written."
         raise OutputError(
-            f"Cannot write {repo} into the cache: {error.strerror or _line(error)}.", advice=advice
+            f"Cannot write {repo} into the cache: {error.strerror or first_line(error)}.", advice=advice
         ) from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from phard_hub.errors import AuditError, CheckpointError
+from phard_hub.errors import AuditError, CheckpointError, first_line
 from phard_hub.hub.audit import Audit
 from phard_hub.hub.pull import Snapshot, sha256
 from phard_hub.models.classifier import Classifier, Resample, Resize
@@ -242,7 +242,7 @@ def _processor_errors(name: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError, NotImplementedError) as error:
         raise CheckpointError(
-            f"The image processor {name} cannot be used: {_line(error)}.",
+            f"The image processor {name} cannot be used: {first_line(error)}.",
             advice="Compare preprocessor_config.json with that of the model it was made from.",
         ) from error
 
@@ -264,7 +264,9 @@ def _require_finite(path: Path) -> None:
                     advice = "These weights cannot be measured: get them anew."
                     raise CheckpointError(f"{path.name}: {name} holds NaN or infinity.", advice=advice)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no safetensors file: {_line(error)}.", advice="Download it again.") from error
+        raise CheckpointError(
+            f"{path} is no safetensors file: {first_line(error)}.", advice="Download it again."
+        ) from error
 
 
 def _load_network(snapshot: Snapshot) -> nn.Module:
@@ -281,7 +283,7 @@ def _load_network(snapshot: Snapshot) -> nn.Module:
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
         raise CheckpointError(
-            f"{snapshot.repo} cannot be loaded as an image classifier: {_line(error)}.",
+            f"{snapshot.repo} cannot be loaded as an image classifier: {first_line(error)}.",
             advice="Give a checkpoint that AutoModelForImageClassification loads, with matching config.json.",
         ) from error
     _require_exact(snapshot, info)
@@ -324,7 +326,7 @@ def _load_processor(snapshot: Snapshot) -> ImageProcessor:
         processor = from_pretrained(snapshot.folder, backend="pil", local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         raise CheckpointError(
-            f"{snapshot.repo} has no image processor that can be used: {_line(error)}.",
+            f"{snapshot.repo} has no image processor that can be used: {first_line(error)}.",
             advice="Add the preprocessor_config.json of the model it was made from.",
         ) from error
     if not type(processor).__module__.startswith("transformers.models."):
@@ -332,8 +334,3 @@ def _load_processor(snapshot: Snapshot) -> ImageProcessor:
             f"{type(processor).__name__} is not a class of the library.", advice="Use one of the library."
         )
     return processor  # type: ignore[no-any-return]
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
