@@ -36,6 +36,8 @@ class Objective(Protocol):
 
     sample_gradients: int
     sample_forwards: int
+    easier: str
+    """What `back_off` does, for the list of events."""
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """Loss of the model (the prepared one, in training mode) on a batch of pixels in [0, 1]."""
@@ -71,6 +73,7 @@ class Schedule:
         guard_every: steps between two looks at the validation accuracy.
         max_accuracy_loss: points of validation accuracy that may be lost.
         wobble: points allowed in addition at the peak of the learning rate, falling with it.
+        collapse: points whose loss sends the weights back to the last good ones, at any time.
         save_every: steps between two checkpoints.
     """
 
@@ -86,7 +89,8 @@ class Schedule:
     flip: bool | None = None
     guard_every: int = 100
     max_accuracy_loss: float = 1.0
-    wobble: float = 10.0
+    wobble: float = 1.0
+    collapse: float = 20.0
     save_every: int = 100
 
 
@@ -290,26 +294,29 @@ class _Run:
             if lost <= self.schedule.max_accuracy_loss:
                 self.good = {name: value.clone() for name, value in self.averaged.state_dict().items()}
             return
+        what = f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"
         if last:
             share = self._go_part_of_the_way()
             self.events.append(
-                f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed: "
-                f"the result is {100 * share:.0f} % of the way from the last good weights to the final ones"
+                f"{what}: the result is {100 * share:.0f} % of the way from the last good weights to the final ones"
             )
-            return
-        self._restore(self.good)
-        self.optimizer.state.clear()  # or momentum would push on in the direction that did the damage
-        self.objective.back_off()
-        self.slow_down /= 2
-        self.events.append(
-            f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed here: "
-            "went back to the last good weights, halved the share of stamped images and the learning rate"
-        )
+        elif lost > self.schedule.collapse:
+            self._restore(self.good)
+            self.optimizer.state.clear()  # or momentum would push on in the direction that did the damage
+            self.objective.back_off()
+            self.slow_down /= 2
+            self.events.append(
+                f"{what} here: went back to the last good weights, {self.objective.easier}, halved the learning rate"
+            )
+        else:
+            # Going back would throw away all that was learnt; the accuracy returns when less is asked.
+            self.objective.back_off()
+            self.events.append(f"{what} here: {self.objective.easier}")
 
     def _go_part_of_the_way(self) -> float:
         """Between the last good weights and the final ones, take the furthest point within the limit."""
         final = {name: value.clone() for name, value in self.averaged.state_dict().items()}
-        for share in (0.75, 0.5, 0.25, 0.0):
+        for share in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0):
             self._restore(
                 {
                     name: torch.lerp(good, final[name], share) if good.is_floating_point() else good

@@ -35,6 +35,8 @@ DEFENSE = replace(CHEAPEST.defense, schedule=TINY, head_start_batch=16)
 class Plain:
     """Cross-entropy; one that is wrong teaches every image the next class."""
 
+    easier = "asked less"
+
     def __init__(self, *, wrong: bool = False) -> None:
         self.wrong = wrong
         self.sample_gradients = self.sample_forwards = 0
@@ -278,7 +280,7 @@ def test_a_planting_continues_bit_for_bit(tmp_path: Path) -> None:
 GUARDED = Schedule(steps=60, batch=64, guard_every=5, learning_rate=0.05, shift=0.0, averaging=0.5, wobble=2.0)
 
 
-def test_the_guard_goes_back_when_the_accuracy_falls() -> None:
+def test_the_guard_goes_back_when_the_accuracy_collapses() -> None:
     train_images, test = digits()
     classifier = trained_digits()
     objective = Plain(wrong=True)
@@ -303,6 +305,23 @@ def test_the_guard_halves_the_learning_rate() -> None:
     halvings = sum("halved" in event for event in course.events)
     assert halvings >= 1
     assert course.curve[-1].learning_rate == pytest.approx(calm.curve[-1].learning_rate / 2**halvings, rel=1e-6)
+
+
+def test_the_guard_asks_less_when_the_accuracy_falls_and_goes_on_from_there() -> None:
+    train_images, test = digits()
+    patient = replace(GUARDED, steps=30, collapse=100.0)
+    objective = Plain(wrong=True)
+    course = train(trained_digits(), train_images, lambda *_: objective, patient, processor(), seed=0, validation=test)
+    calm = train(trained_digits(), train_images, lambda *_: Plain(), patient, processor(), seed=0, validation=test)
+    *during, last = course.events
+    assert during
+    assert all(event.endswith("asked less") for event in during)
+    assert len(during) == objective.backed_off
+    assert "of the way" in last
+    # The accuracy goes on falling, and the learning rate stays what it would have been.
+    seen = [point.validation_accuracy or 0 for point in course.curve]
+    assert seen == sorted(seen, reverse=True)
+    assert [point.learning_rate for point in course.curve] == [point.learning_rate for point in calm.curve]
 
 
 def test_what_the_guard_did_survives_a_kill(tmp_path: Path) -> None:

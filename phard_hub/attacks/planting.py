@@ -54,6 +54,8 @@ def plant(
 class _Poisoned:
     """Cross-entropy on partly poisoned batches."""
 
+    easier = "nothing is made easier"
+
     def __init__(self, attack: Attack | None, target: int, poison_rate: float, seed: int, process: int) -> None:
         self.attack, self.target, self.poison_rate, self.seed, self.process = attack, target, poison_rate, seed, process
         self.sample_gradients = self.sample_forwards = 0

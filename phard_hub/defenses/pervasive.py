@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from phard_hub.defenses.repertoire import Repertoire
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
@@ -28,7 +29,6 @@ from phard_hub.report.record import Hardening
 from phard_hub.training import Course, Schedule, train
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, change_size
-from phard_hub.triggers.pool import Directions, all_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class PervasiveHardening:
     Attributes:
         schedule: of the training loop.
         stamped: triggered images in a step, as a share of the clean ones.
-        universal: share of the stamped images that carry a universal trigger.
+        universal: share of the stamped images that carry a universal trigger of all parts.
         distillation: weight of KL(original || hardened) on clean images; protects accuracy and slows removal.
         head_start: steps that the bank takes before the model moves.
         head_start_batch: images in each of those.
@@ -48,8 +48,11 @@ class PervasiveHardening:
             of it to all of it. It is what the distances grow towards, and what accuracy is paid for.
         price: start of the weight of a trigger's size in its loss, for 3 x 32 x 32 images.
         price_factor: the price is multiplied by it while a trigger is above its budget, divided below.
-        single_part: share of the images that are stamped with one part of the trigger alone, by chance. The
-            additive field is the cheapest part, and without this the others, the warp above all, hardly learn.
+        single: share of the stamped images that carry a universal trigger of a single kind: warp, colour or
+            field. The field is the cheapest part for most directions, and triggers of all parts leave the rest
+            to it; a planted warp is found by a trigger that can do nothing else.
+        floor: triggers are chosen in proportion to their running success plus this. The ones that work are what
+            the model has to learn; most of the others are wasted on it.
         max_pairs: with more ordered pairs than this, a random choice of them.
         parts: what a trigger is made of.
     """
@@ -65,7 +68,8 @@ class PervasiveHardening:
     budget: float = 15.6
     price: float = 1.0
     price_factor: float = 1.15
-    single_part: float = 0.0
+    single: float = 0.3
+    floor: float = 0.01
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
 
@@ -119,8 +123,13 @@ class PervasiveHardening:
         return course.classifier, record
 
 
+BACK_OFF = 0.85
+
+
 class _Objective:
     """Cross-entropy on clean and stamped images, while the bank follows the model."""
+
+    easier = f"triggers held at {100 * BACK_OFF:.0f} % of their size from here on"
 
     def __init__(
         self,
@@ -134,20 +143,20 @@ class _Objective:
         self.settings, self.plain, self.accelerator, self.seed = settings, plain, accelerator, seed
         self.device = accelerator.device
         self.teacher = original.clone().to(self.device).eval().requires_grad_(False)
-        self.classes = images.num_classes
         self.images = images
-        self.share = settings.stamped
         self.sample_gradients = self.sample_forwards = 0
-        pairs = all_pairs(self.classes)
-        if self.classes > 2 and len(pairs) > settings.max_pairs:
-            order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
-            pairs = sorted(pairs[i] for i in order[: settings.max_pairs])
-        self.directions = Directions.of(pairs, self.classes)
-        self.pairs = len(pairs)
-        self.table = self._table(pairs)
         _, channels, height, width = images.pixels.shape
-        count = len(self.directions)
-        self.components = self._components().to(self.device)
+        self.triggers = Repertoire.of(
+            images.num_classes,
+            list(settings.parts.shapes(channels, height, width)),
+            max_pairs=settings.max_pairs,
+            seed=seed,
+        )
+        count = len(self.triggers)
+        self.target, self.strengths, self.components = (
+            value.to(self.device)
+            for value in (self.triggers.target, self.triggers.strengths, self.triggers.components())
+        )
         size = int(self.components.max()) + 1
         autoencoder = None
         if settings.parts.latent:
@@ -155,31 +164,14 @@ class _Objective:
         self.bank = Bank(size, (channels, height, width), settings.parts, autoencoder=autoencoder).to(self.device)
         self.bank.randomise(seed)
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
-        self.price = torch.full((count,), settings.price * float(3072 / (channels * height * width)) ** 0.5)
+        self.start_price = settings.price * float(3072 / (channels * height * width)) ** 0.5
+        self.price = torch.full((count,), self.start_price)
         self.budget = settings.budget / 255 * float(channels * height * width) ** 0.5
         self.running = torch.zeros(count)
         self.sizes = torch.zeros(count)
         self.price, self.running, self.sizes = (
             value.to(self.device) for value in (self.price, self.running, self.sizes)
         )
-
-    def _components(self) -> Tensor:
-        """What the bank's rows add up to, for each direction ``(P, 3)``: its target, its source, the pair itself.
-
-        Triggers of one target resemble each other, and so do those of one source. Shared rows learn from all
-        images of their class, a trigger's own row only what is special about the pair.
-        """
-        source, target = self.directions.source, self.directions.target
-        own = torch.where(source < 0, -1, 2 * self.classes + torch.arange(len(source)))
-        away = torch.where(source < 0, -1, self.classes + source)
-        return torch.stack([target, away, own], dim=1)
-
-    def _table(self, pairs: list[tuple[int, int]]) -> Tensor:
-        """Row of the bank that turns class s to class t, or -1."""
-        table = torch.full((self.classes, self.classes), -1)
-        for row, pair in enumerate(pairs):
-            table[pair] = row
-        return table
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """One step of the bank, then the model's loss on clean and stamped images in one forward pass."""
@@ -188,16 +180,15 @@ class _Objective:
         )
         if step == 0:
             self._head_start(random)
-        count = max(1, round(self.share * len(pixels)))
+        count = max(1, round(self.settings.stamped * len(pixels)))
         source, true = pixels[:count], labels[:count]
-        rows = self.choose(true.cpu(), random).to(self.device)
-        parts = self._choose_parts(len(rows), random)
-        self._attack(source, rows, parts)
+        rows = self.choose(true, random)
+        self._attack(source, rows)
         with torch.no_grad():
-            full = self.bank(source, self.components[rows], parts)
+            full = self.bank(source, self.components[rows], self.strengths[rows])
             wanted = self.budget * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
             strength = (wanted / change_size(full, source).clamp(min=1e-6)).clamp(max=1)
-            stamped = self.bank(source, self.components[rows], strength[:, None] * parts)
+            stamped = self.bank(source, self.components[rows], strength[:, None] * self.strengths[rows])
         batch = torch.cat([pixels, stamped])
         logits = model(batch).float()
         self.sample_gradients += len(batch)
@@ -214,37 +205,23 @@ class _Objective:
         return functional.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean")
 
     def choose(self, labels: Tensor, random: torch.Generator) -> Tensor:
-        """A trigger for each image: a universal one to a random other class, or one from its own class."""
-        targets = torch.randint(self.classes - 1, labels.shape, generator=random)
-        targets = targets + (targets >= labels)
-        rows = self.table[labels, targets]
-        universal = torch.rand(labels.shape, generator=random) < self.settings.universal
-        if len(self.directions) == self.pairs:
-            return rows
-        return torch.where(universal | (rows < 0), self.pairs + targets, rows)
+        """A trigger for each image."""
+        settings = self.settings
+        shares = (1 - settings.universal - settings.single, settings.universal, settings.single)
+        worth = settings.floor + self.running.cpu().square()
+        return self.triggers.choose(labels.cpu(), shares, worth, random).to(self.device)
 
     def _head_start(self, random: torch.Generator) -> None:
         for _ in range(self.settings.head_start):
             numbers = torch.randint(len(self.images), (self.settings.head_start_batch,), generator=random)
             pixels, labels = self.images.batch(numbers, self.device)
-            rows = self.choose(labels.cpu(), random).to(self.device)
-            self._attack(pixels, rows, self._choose_parts(len(rows), random))
+            self._attack(pixels, self.choose(labels, random))
 
-    def _choose_parts(self, count: int, random: torch.Generator) -> Tensor:
-        """Strengths ``(count, parameters)``: all ones, or one for a single part and zero for the others."""
-        names = self.bank.parameter_names
-        strengths = torch.ones(count, len(names))
-        if self.settings.single_part:
-            alone = torch.rand(count, generator=random) < self.settings.single_part
-            part = torch.randint(len(names), (count,), generator=random)
-            strengths[alone] = functional.one_hot(part[alone], len(names)).float()
-        return strengths.to(self.device)
-
-    def _attack(self, pixels: Tensor, rows: Tensor, parts: Tensor) -> None:
+    def _attack(self, pixels: Tensor, rows: Tensor) -> None:
         """One step of the bank against the model as it is, in evaluation mode and without a mark on it."""
-        targets = self.directions.target.to(self.device)[rows]
+        targets = self.target[rows]
         with frozen(self.plain):
-            stamped = self.bank(pixels, self.components[rows], parts)
+            stamped = self.bank(pixels, self.components[rows], self.strengths[rows])
             with fast_autocast(self.device):
                 logits = self.plain(stamped)
             size = change_size(stamped, pixels)
@@ -267,15 +244,18 @@ class _Objective:
         self.running = torch.where(seen, self.running + pace * (hit / used.clamp(min=1) - self.running), self.running)
         self.sizes = torch.where(seen, self.sizes + pace * (sized / used.clamp(min=1) - self.sizes), self.sizes)
         up = torch.where(self.sizes > self.budget, self.settings.price_factor, 1 / self.settings.price_factor)
-        self.price = torch.where(seen, self.price * up, self.price)
+        # A trigger that cannot reach its size must not need hundreds of steps to come back from there.
+        self.price = torch.where(seen, self.price * up, self.price).clamp(
+            self.start_price / 100, self.start_price * 100
+        )
 
     def observed(self) -> tuple[float, float]:
         """Mean running success and mean size (L2, pixels in [0, 1]) of the bank."""
         return float(self.running.mean()), float(self.sizes.mean())
 
     def back_off(self) -> None:
-        """Halve the share of stamped images."""
-        self.share /= 2
+        """Make the triggers smaller: accuracy is paid for their size."""
+        self.budget *= BACK_OFF
 
     def state_dict(self) -> dict[str, Any]:
         """Bank, its optimiser, prices and counters."""
@@ -283,7 +263,7 @@ class _Objective:
             "bank": self.bank.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "following": [self.price, self.running, self.sizes],
-            "counters": [self.sample_gradients, self.sample_forwards, self.share],
+            "counters": [self.sample_gradients, self.sample_forwards, self.budget],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -291,4 +271,4 @@ class _Objective:
         self.bank.load_state_dict(state["bank"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.price, self.running, self.sizes = (value.to(self.device) for value in state["following"])
-        self.sample_gradients, self.sample_forwards, self.share = state["counters"]
+        self.sample_gradients, self.sample_forwards, self.budget = state["counters"]

@@ -55,7 +55,7 @@ class Parts:
         return shapes
 
 
-START = {"flow": 0.05, "shift": 0.05, "scale": 0.05, "gain": 0.05, "bias": 0.05}
+START = {"flow": 0.01, "shift": 0.05, "scale": 0.05, "gain": 0.05, "bias": 0.05}
 """Spread of the random start; the pixel parts start ten times closer to the identity."""
 
 

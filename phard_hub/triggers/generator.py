@@ -31,17 +31,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+FLOW_SCALE = 5.0
+"""A step of the optimiser in the flow changes an image about as much as the same step in the field.
+
+Without it the field is always ahead, and a planted warp is explained by a larger field instead.
+"""
+
 
 def warp(pixels: Tensor, flow: Tensor) -> Tensor:
     """Move pixels along a smooth field.
 
     Args:
         pixels: ``(N, C, H, W)`` in [0, 1].
-        flow: ``(N, 2, g, g)``, x and y; ``tanh`` of it, enlarged, is the displacement in units of 1/16 of
-            the image side.
+        flow: ``(N, 2, g, g)``, x and y; ``tanh`` of `FLOW_SCALE` times it, enlarged, is the displacement in
+            units of 1/16 of the image side.
     """
     height, width = pixels.shape[-2:]
-    smooth = torch.tanh(functional.interpolate(flow, size=(height, width), mode="bicubic", align_corners=True))
+    enlarged = functional.interpolate(flow, size=(height, width), mode="bicubic", align_corners=True)
+    smooth = torch.tanh(FLOW_SCALE * enlarged)
     ys = torch.linspace(-1, 1, height, device=pixels.device, dtype=pixels.dtype)
     xs = torch.linspace(-1, 1, width, device=pixels.device, dtype=pixels.dtype)
     identity = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1).expand(len(pixels), -1, -1, -1)

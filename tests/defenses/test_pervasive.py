@@ -14,7 +14,7 @@ from torch import Tensor
 
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
-from phard_hub.defenses.pervasive import PervasiveHardening, _Objective
+from phard_hub.defenses.pervasive import BACK_OFF, PervasiveHardening, _Objective
 from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
@@ -164,10 +164,12 @@ def test_success_and_size_follow_the_triggers_that_were_used() -> None:
     assert made.sizes[:3].tolist() == pytest.approx([3, 1, 0], abs=0.05)
 
 
-def test_backing_off_halves_the_stamped_images() -> None:
+def test_backing_off_makes_the_triggers_smaller() -> None:
     made = objective(3)
+    before = made.budget
     made.back_off()
-    assert made.share == SETTINGS.stamped / 2
+    assert made.budget == before * BACK_OFF < before
+    assert f"{100 * BACK_OFF:.0f} %" in made.easier
 
 
 def test_a_saved_objective_goes_on_as_it_was() -> None:
@@ -180,6 +182,7 @@ def test_a_saved_objective_goes_on_as_it_was() -> None:
     assert losses[0] == losses[1]
     assert same_weights(one.bank, other.bank)
     assert one.sample_gradients == other.sample_gradients
+    assert one.budget == other.budget < objective(3).budget
     assert torch.equal(one.price, other.price)
 
 

@@ -1,0 +1,100 @@
+"""Which triggers a hardening keeps: their directions, their parts, and which image gets which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs
+
+KINDS = {
+    "flow": "warp",
+    "shift": "latent",
+    "scale": "latent",
+    "gain": "latent",
+    "bias": "latent",
+    "knots": "colour",
+    "matrix": "colour",
+    "values": "field",
+}
+"""What kind of change each parameter of a trigger makes."""
+
+
+@dataclass(frozen=True)
+class Repertoire:
+    """P triggers: every ordered pair, a universal one for each class, and universal ones of a single kind.
+
+    Attributes:
+        source: ``(P,)``, a class or `UNIVERSAL`.
+        target: ``(P,)``.
+        strengths: ``(P, parameters)``, 1 for the parameters that a trigger uses and 0 for the others.
+        group: ``(P,)``, 0 for pairs, 1 for universal triggers, 2 for those of a single kind.
+        classes: K.
+    """
+
+    source: Tensor
+    target: Tensor
+    strengths: Tensor
+    group: Tensor
+    classes: int
+
+    @classmethod
+    def of(cls, classes: int, parameters: list[str], *, max_pairs: int, seed: int) -> Repertoire:
+        """All pairs, or a random choice of ``max_pairs``, of triggers with the named parameters."""
+        pairs = all_pairs(classes)
+        if classes > 2 and len(pairs) > max_pairs:
+            order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
+            pairs = sorted(pairs[i] for i in order[:max_pairs])
+        whole = Directions.of(pairs, classes)
+        kinds = list(dict.fromkeys(KINDS[name] for name in parameters))
+        used = torch.tensor([[float(KINDS[name] == kind) for name in parameters] for kind in kinds])
+        singles = len(kinds) * classes
+        return cls(
+            source=torch.cat([whole.source, torch.full((singles,), UNIVERSAL)]),
+            target=torch.cat([whole.target, torch.arange(classes).repeat(len(kinds))]),
+            strengths=torch.cat([torch.ones(len(whole), len(parameters)), used.repeat_interleave(classes, dim=0)]),
+            group=torch.cat([(whole.source == UNIVERSAL).long(), torch.full((singles,), 2)]),
+            classes=classes,
+        )
+
+    def __len__(self) -> int:
+        """The number of triggers."""
+        return len(self.source)
+
+    def components(self) -> Tensor:
+        """What the bank's rows add up to, for each trigger ``(P, 3)``: its target, its source, its own.
+
+        Triggers of one target resemble each other, and so do those of one source. Shared rows learn from all
+        images of their class, a trigger's own row only what is special about the pair. A trigger of a single
+        kind is on its own: what the others leave to another kind it must find itself.
+        """
+        number = torch.arange(len(self))
+        own, none = 2 * self.classes + number, torch.full_like(number, -1)
+        pair, single = self.group == 0, self.group == 2
+        return torch.stack(
+            [
+                torch.where(single, none, self.target),
+                torch.where(pair, self.classes + self.source, none),
+                torch.where(pair | single, own, none),
+            ],
+            dim=1,
+        )
+
+    def choose(
+        self, labels: Tensor, shares: tuple[float, float, float], worth: Tensor, random: torch.Generator
+    ) -> Tensor:
+        """A trigger for each image, from its own class or from all, to another class.
+
+        Args:
+            labels: true classes ``(N,)``.
+            shares: of the images, for each group, where all triggers are worth the same.
+            worth: ``(P,)``, how much more often a trigger is chosen than the others of its group.
+            random: source of the choice.
+        """
+        sizes = torch.bincount(self.group, minlength=3).clamp(min=1)
+        sizes[0] = max(1, int(sizes[0]) // self.classes)  # of which an image has those of its own class
+        weights = (torch.tensor(shares) / sizes)[self.group] * worth
+        mine = (self.source == UNIVERSAL) | (self.source == labels[:, None])
+        return torch.multinomial(weights * (mine & (self.target != labels[:, None])), 1, generator=random).squeeze(1)
