@@ -36,8 +36,6 @@ class Objective(Protocol):
 
     sample_gradients: int
     sample_forwards: int
-    easier: str
-    """What `back_off` does, for the list of events."""
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """Loss of the model (the prepared one, in training mode) on a batch of pixels in [0, 1]."""
@@ -45,8 +43,8 @@ class Objective(Protocol):
     def observed(self) -> tuple[float, float]:
         """Success and mean L2 size of what the objective attacks with, for the curves."""
 
-    def back_off(self) -> None:
-        """Ask less of the model; called when its accuracy falls too far."""
+    def back_off(self) -> str:
+        """Ask less of the model, whose accuracy fell too far, and say how."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
@@ -87,9 +85,9 @@ class Schedule:
     averaging: float = 0.98
     shift: float = 0.125
     flip: bool | None = None
-    guard_every: int = 100
+    guard_every: int = 50
     max_accuracy_loss: float = 1.0
-    wobble: float = 1.0
+    wobble: float = 1.5
     collapse: float = 20.0
     save_every: int = 100
 
@@ -303,15 +301,12 @@ class _Run:
         elif lost > self.schedule.collapse:
             self._restore(self.good)
             self.optimizer.state.clear()  # or momentum would push on in the direction that did the damage
-            self.objective.back_off()
             self.slow_down /= 2
-            self.events.append(
-                f"{what} here: went back to the last good weights, {self.objective.easier}, halved the learning rate"
-            )
+            done = "went back to the last good weights, halved the learning rate"
+            self.events.append(f"{what} here: {done}, {self.objective.back_off()}")
         else:
             # Going back would throw away all that was learnt; the accuracy returns when less is asked.
-            self.objective.back_off()
-            self.events.append(f"{what} here: {self.objective.easier}")
+            self.events.append(f"{what} here: {self.objective.back_off()}")
 
     def _go_part_of_the_way(self) -> float:
         """Between the last good weights and the final ones, take the furthest point within the limit."""

@@ -35,8 +35,6 @@ DEFENSE = replace(CHEAPEST.defense, schedule=TINY, head_start_batch=16)
 class Plain:
     """Cross-entropy; one that is wrong teaches every image the next class."""
 
-    easier = "asked less"
-
     def __init__(self, *, wrong: bool = False) -> None:
         self.wrong = wrong
         self.sample_gradients = self.sample_forwards = 0
@@ -50,8 +48,9 @@ class Plain:
     def observed(self) -> tuple[float, float]:
         return 0.25, 1.5
 
-    def back_off(self) -> None:
+    def back_off(self) -> str:
         self.backed_off += 1
+        return "asked less"
 
     def state_dict(self) -> dict[str, Any]:
         return {"backed_off": self.backed_off}

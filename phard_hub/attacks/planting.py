@@ -54,8 +54,6 @@ def plant(
 class _Poisoned:
     """Cross-entropy on partly poisoned batches."""
 
-    easier = "nothing is made easier"
-
     def __init__(self, attack: Attack | None, target: int, poison_rate: float, seed: int, process: int) -> None:
         self.attack, self.target, self.poison_rate, self.seed, self.process = attack, target, poison_rate, seed, process
         self.sample_gradients = self.sample_forwards = 0
@@ -82,8 +80,9 @@ class _Poisoned:
         """Nothing is searched."""
         return 0.0, 0.0
 
-    def back_off(self) -> None:
+    def back_off(self) -> str:
         """Planting has no guard."""
+        return "nothing"
 
     def state_dict(self) -> dict[str, Any]:
         """The counters."""

@@ -39,7 +39,8 @@ class PervasiveHardening:
         schedule: of the training loop.
         stamped: triggered images in a step, as a share of the clean ones.
         universal: share of the stamped images that carry a universal trigger of all parts.
-        distillation: weight of KL(original || hardened) on clean images; protects accuracy and slows removal.
+        distillation: full weight of KL(original || hardened) on clean images. It protects the accuracy, and what is
+            planted in the original too, so it comes in only when the accuracy guard acts, half of it each time.
         head_start: steps that the bank takes before the model moves.
         head_start_batch: images in each of those.
         learning_rate: of the bank's Adam.
@@ -123,13 +124,12 @@ class PervasiveHardening:
         return course.classifier, record
 
 
-BACK_OFF = 0.85
+SMALLER = 0.85
+"""What is left of the triggers' size when the guard acts and distillation is at its full weight."""
 
 
 class _Objective:
     """Cross-entropy on clean and stamped images, while the bank follows the model."""
-
-    easier = f"triggers held at {100 * BACK_OFF:.0f} % of their size from here on"
 
     def __init__(
         self,
@@ -144,6 +144,7 @@ class _Objective:
         self.device = accelerator.device
         self.teacher = original.clone().to(self.device).eval().requires_grad_(False)
         self.images = images
+        self.distillation = 0.0
         self.sample_gradients = self.sample_forwards = 0
         _, channels, height, width = images.pixels.shape
         self.triggers = Repertoire.of(
@@ -193,8 +194,8 @@ class _Objective:
         logits = model(batch).float()
         self.sample_gradients += len(batch)
         loss = functional.cross_entropy(logits, torch.cat([labels, true]))
-        if self.settings.distillation:
-            loss = loss + self.settings.distillation * self._divergence(pixels, logits[: len(pixels)])
+        if self.distillation:
+            loss = loss + self.distillation * self._divergence(pixels, logits[: len(pixels)])
         return loss
 
     def _divergence(self, pixels: Tensor, logits: Tensor) -> Tensor:
@@ -253,9 +254,14 @@ class _Objective:
         """Mean running success and mean size (L2, pixels in [0, 1]) of the bank."""
         return float(self.running.mean()), float(self.sizes.mean())
 
-    def back_off(self) -> None:
-        """Make the triggers smaller: accuracy is paid for their size."""
-        self.budget *= BACK_OFF
+    def back_off(self) -> str:
+        """Protect the accuracy more, in two steps, then make the triggers smaller: accuracy is paid for their size."""
+        full = self.settings.distillation
+        if self.distillation < full:
+            self.distillation += full / 2
+            return f"distillation from the original model at weight {self.distillation:g} from here on"
+        self.budget *= SMALLER
+        return f"triggers held at {100 * SMALLER:.0f} % of their size from here on"
 
     def state_dict(self) -> dict[str, Any]:
         """Bank, its optimiser, prices and counters."""
@@ -263,7 +269,7 @@ class _Objective:
             "bank": self.bank.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "following": [self.price, self.running, self.sizes],
-            "counters": [self.sample_gradients, self.sample_forwards, self.budget],
+            "counters": [self.sample_gradients, self.sample_forwards, self.budget, self.distillation],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -271,4 +277,4 @@ class _Objective:
         self.bank.load_state_dict(state["bank"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.price, self.running, self.sizes = (value.to(self.device) for value in state["following"])
-        self.sample_gradients, self.sample_forwards, self.budget = state["counters"]
+        self.sample_gradients, self.sample_forwards, self.budget, self.distillation = state["counters"]

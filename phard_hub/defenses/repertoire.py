@@ -93,8 +93,10 @@ class Repertoire:
             worth: ``(P,)``, how much more often a trigger is chosen than the others of its group.
             random: source of the choice.
         """
-        sizes = torch.bincount(self.group, minlength=3).clamp(min=1)
-        sizes[0] = max(1, int(sizes[0]) // self.classes)  # of which an image has those of its own class
-        weights = (torch.tensor(shares) / sizes)[self.group] * worth
+        # How many of each group an image can have, on average: pairs of its own class, and no way to itself.
+        usable = torch.tensor([1.0, self.classes - 1, self.classes - 1]) / self.classes
+        sizes = (torch.bincount(self.group, minlength=3) * usable).clamp(min=1)
+        # Never quite nothing: a class whose pairs were left out still has its universal triggers.
+        weights = (torch.tensor(shares).clamp(min=1e-9) / sizes)[self.group] * worth
         mine = (self.source == UNIVERSAL) | (self.source == labels[:, None])
         return torch.multinomial(weights * (mine & (self.target != labels[:, None])), 1, generator=random).squeeze(1)

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
-from phard_hub.defenses.pervasive import BACK_OFF, PervasiveHardening, _Objective
+from phard_hub.defenses.pervasive import SMALLER, PervasiveHardening, _Objective
 from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening, PairDistance
 from phard_hub.training import Schedule
 from phard_hub.triggers.bank import Trigger
-from phard_hub.triggers.pool import UNIVERSAL, all_pairs
+from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
 from tests.small import digit_images, same_weights, small_net, trained_digits, unmarked
 
@@ -59,72 +59,23 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("max_pairs", [1000, 5, 2])
-@pytest.mark.parametrize("universal", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("classes", [2, 3, 4])
-def test_a_trigger_fits_the_label_and_turns_it_to_another(classes: int, universal: float, max_pairs: int) -> None:
-    made = objective(classes, replace(SETTINGS, universal=universal, max_pairs=max_pairs))
-    pairs = min(classes * (classes - 1), max_pairs)
-    assert len(made.directions) == pairs + (classes if classes > 2 else 0)
-    labels = torch.arange(classes).repeat(300)
-    rows = made.choose(labels, generator())
-    source, target = made.directions.source[rows], made.directions.target[rows]
-    assert bool((target != labels).all())
-    assert bool(((source == labels) | (source == UNIVERSAL)).all())
-    # All that can be used is used; where a pair was left out, the universal trigger stands in for it.
-    kept = set(zip(made.directions.source.tolist(), made.directions.target.tolist(), strict=True))
-    standing_in = {pairs + target for source, target in all_pairs(classes) if (source, target) not in kept}
-    used = set(rows.tolist())
-    count = len(made.directions)
-    expected = set(range(count))
-    if universal == 1.0 and classes > 2:
-        expected = set(range(pairs, count))
-    elif universal == 0.0:
-        expected = set(range(pairs)) | standing_in
-    assert used == expected
-    if classes > 2 and pairs == classes * (classes - 1):
-        assert (source == UNIVERSAL).float().mean().item() == pytest.approx(universal, abs=0.08)
-
-
-@pytest.mark.parametrize("max_pairs", [1000, 3])
-@pytest.mark.parametrize("classes", [2, 3, 4])
-def test_triggers_share_what_their_classes_have_in_common(classes: int, max_pairs: int) -> None:
-    made = objective(classes, replace(SETTINGS, max_pairs=max_pairs))
-    assert len(made.components) == len(made.directions)
-    shared: dict[int, set[tuple[str, int]]] = {}
-    for row, components in enumerate(made.components.tolist()):
-        source, target = int(made.directions.source[row]), int(made.directions.target[row])
-        used = [component for component in components if component >= 0]
-        assert all(component < len(made.bank) for component in used)
-        if source == UNIVERSAL:
-            meanings = [("target", target)]
-        else:
-            meanings = [("target", target), ("source", source), ("own", row)]
-        for component, meaning in zip(used, meanings, strict=True):
-            shared.setdefault(component, set()).add(meaning)
-    # Each component means one thing.
-    assert all(len(meanings) == 1 for meanings in shared.values())
-    assert len(shared) == len(set().union(*shared.values()))
-
-
-def test_all_other_classes_are_targets_equally_often() -> None:
+def test_triggers_that_work_are_chosen_more_often() -> None:
     made = objective(4)
-    labels = torch.full((3000,), 2)
-    targets = made.directions.target[made.choose(labels, generator())]
-    assert torch.bincount(targets, minlength=4).tolist() == pytest.approx([1000, 1000, 0, 1000], abs=120)
-
-
-def test_the_same_generator_chooses_the_same() -> None:
-    made, labels = objective(3), torch.arange(3).repeat(20)
-    assert torch.equal(made.choose(labels, generator(1)), made.choose(labels, generator(1)))
-    assert not torch.equal(made.choose(labels, generator(1)), made.choose(labels, generator(2)))
+    labels = torch.full((4000,), 2)
+    even = torch.bincount(made.choose(labels, generator()), minlength=len(made.triggers))
+    works = int(((made.triggers.source == 2) & (made.triggers.target == 1)).nonzero())
+    made.running[works] = 0.9
+    worked = torch.bincount(made.choose(labels, generator()), minlength=len(made.triggers))
+    assert (worked > 2 * even).nonzero().flatten().tolist() == [works]
 
 
 def trigger(made: _Objective, row: int) -> Trigger:
     """One direction's trigger as a function on pixels."""
 
     def stamp(pixels: Tensor) -> Tensor:
-        stamped: Tensor = made.bank(pixels, made.components[row].expand(len(pixels), -1))
+        stamped: Tensor = made.bank(
+            pixels, made.components[row].expand(len(pixels), -1), made.strengths[row].expand(len(pixels), -1)
+        )
         return stamped
 
     return stamp
@@ -137,8 +88,8 @@ def test_the_head_start_finds_a_trigger_that_works() -> None:
 
     def turned() -> float:
         shares = []
-        for row in (made.directions.target == TARGET).nonzero().flatten().tolist():
-            source = int(made.directions.source[row])
+        for row in (made.triggers.target == TARGET).nonzero().flatten().tolist():
+            source = int(made.triggers.source[row])
             others = test.labels != TARGET if source == UNIVERSAL else test.labels == source
             predictions, _ = predict(made.plain, test.take(others.nonzero().flatten()), trigger(made, row))
             shares.append((predictions == TARGET).double().mean().item())
@@ -164,18 +115,39 @@ def test_success_and_size_follow_the_triggers_that_were_used() -> None:
     assert made.sizes[:3].tolist() == pytest.approx([3, 1, 0], abs=0.05)
 
 
-def test_backing_off_makes_the_triggers_smaller() -> None:
+def test_backing_off_brings_in_distillation_and_then_makes_the_triggers_smaller() -> None:
     made = objective(3)
-    before = made.budget
-    made.back_off()
-    assert made.budget == before * BACK_OFF < before
-    assert f"{100 * BACK_OFF:.0f} %" in made.easier
+    size = made.budget
+    seen = []
+    for _ in range(4):
+        said = made.back_off()
+        seen.append((made.distillation, made.budget / size, said.split()[0]))
+    full = SETTINGS.distillation
+    assert seen == [
+        (full / 2, 1, "distillation"),
+        (full, 1, "distillation"),
+        (full, pytest.approx(SMALLER), "triggers"),
+        (full, pytest.approx(SMALLER**2), "triggers"),
+    ]
+
+
+def test_what_backing_off_did_counts_in_the_loss() -> None:
+    made, other = objective(3), objective(3)
+    images = digit_images(3)[0]
+    pixels, labels = images.batch(range(16))
+    for _ in range(5):  # away from the original, to which there is no divergence at the start
+        made.plain.load_state_dict({k: v + 0.05 for k, v in made.plain.state_dict().items()})
+    other.plain.load_state_dict(made.plain.state_dict())
+    other.back_off()
+    losses = [each.loss(each.plain, pixels, labels, 1).item() for each in (made, other)]
+    assert losses[1] > losses[0]
 
 
 def test_a_saved_objective_goes_on_as_it_was() -> None:
     one, other = objective(3), objective(3)
     one._head_start(generator(4))
-    one.back_off()
+    for _ in range(3):
+        one.back_off()
     other.load_state_dict(deepcopy(one.state_dict()))
     pixels, labels = digit_images(3)[0].batch(range(16))
     losses = [made.loss(made.plain, pixels, labels, 7).item() for made in (one, other)]
@@ -183,11 +155,11 @@ def test_a_saved_objective_goes_on_as_it_was() -> None:
     assert same_weights(one.bank, other.bank)
     assert one.sample_gradients == other.sample_gradients
     assert one.budget == other.budget < objective(3).budget
+    assert one.distillation == other.distillation > 0
     assert torch.equal(one.price, other.price)
 
 
-@pytest.mark.parametrize("distillation", [1.0, 0.0])
-def test_samples_are_counted_exactly(distillation: float) -> None:
+def test_samples_are_counted_exactly() -> None:
     steps, batch, head_start, head_start_batch = 5, 20, 2, 12
     settings = replace(
         SETTINGS,
@@ -195,13 +167,12 @@ def test_samples_are_counted_exactly(distillation: float) -> None:
         stamped=0.25,
         head_start=head_start,
         head_start_batch=head_start_batch,
-        distillation=distillation,
     )
     images = digit_images(3)[0]
     _, record = settings.harden(small_net(3), images, Accelerator(cpu=True))
     # In a step the bank looks at 5 images, the model at 20 clean and 5 stamped ones.
     assert record.sample_gradients == head_start * head_start_batch + steps * (5 + 25)
-    assert record.sample_forwards == (steps * batch if distillation else 0)
+    assert record.sample_forwards == 0  # the original is asked only when the guard has acted
 
 
 def test_the_record_says_how_it_was_done() -> None:
