@@ -77,7 +77,7 @@ class Schedule:
 
     steps: int = 1100
     batch: int = 128
-    learning_rate: float = 0.02
+    learning_rate: float = 0.03
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up: float = 0.2
@@ -87,7 +87,7 @@ class Schedule:
     flip: bool | None = None
     guard_every: int = 50
     max_accuracy_loss: float = 1.0
-    wobble: float = 1.5
+    wobble: float = 2.0
     collapse: float = 20.0
     save_every: int = 100
 

@@ -59,14 +59,14 @@ class PervasiveHardening:
     """
 
     schedule: Schedule = field(default_factory=Schedule)
-    stamped: float = 0.375
-    universal: float = 0.4
+    stamped: float = 0.5
+    universal: float = 0.3
     distillation: float = 2.0
     head_start: int = 20
     head_start_batch: int = 256
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 15.6
+    budget: float = 13.0
     price: float = 1.0
     price_factor: float = 1.15
     single: float = 0.3
@@ -124,7 +124,7 @@ class PervasiveHardening:
         return course.classifier, record
 
 
-SMALLER = 0.85
+SMALLER = 0.92
 """What is left of the triggers' size when the guard acts and distillation is at its full weight."""
 
 
