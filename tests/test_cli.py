@@ -19,7 +19,8 @@ from PIL import Image
 
 from phard_hub import training
 from phard_hub.__main__ import main
-from phard_hub.cli import app, bars
+from phard_hub.cli import app
+from phard_hub.console import bars
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.record import Finding, Report
 from tests.report_factory import make_report
