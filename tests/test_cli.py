@@ -23,20 +23,10 @@ from phard_hub.cli import app
 from phard_hub.console import bars
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.record import Finding, Report
-from tests.report_factory import make_report
+from tests.report_factory import RELEASE_FILES, make_report
 
 ROOT = Path(__file__).parents[1]
 LABELS = ("cat", "dog", "owl", "fox")
-RELEASE = {
-    "README.md",
-    "config.json",
-    "model.safetensors",
-    "phard_report.json",
-    "plots/distances.png",
-    "plots/training.png",
-    "plots/triggers.png",
-    "preprocessor_config.json",
-}
 
 
 class Done(NamedTuple):
@@ -369,7 +359,7 @@ def released(tiny_checkpoint: Path, images: Path, tmp_path_factory: pytest.TempP
 
 
 def test_the_release_is_complete(released: Path) -> None:
-    assert files(released) == RELEASE
+    assert files(released) == RELEASE_FILES
     assert {path.name for path in released.parent.iterdir()} == {"hardened", "code"}
 
 
@@ -406,7 +396,7 @@ def test_a_second_run_replaces_the_release(
     assert str(done.code) == (released.parent / "code").read_text()
     assert f"Release: {out}" in done.out
     assert "Policy, before hardening" in done.out
-    assert files(out) == RELEASE
+    assert files(out) == RELEASE_FILES
     assert (out / "model.safetensors").read_bytes() == (released / "model.safetensors").read_bytes()
 
 
@@ -448,7 +438,7 @@ def test_a_killed_run_continues_to_the_same_bytes(
     monkeypatch.setattr(training._Run, "_update", noted)
     phard(*arguments)
     assert steps == [4, 5, 6, 7]
-    assert files(tmp_path / "hardened") == RELEASE
+    assert files(tmp_path / "hardened") == RELEASE_FILES
     assert [path.name for path in tmp_path.iterdir()] == ["hardened"]
     assert (tmp_path / "hardened" / "model.safetensors").read_bytes() == (released / "model.safetensors").read_bytes()
 
