@@ -1,17 +1,23 @@
-"""Shared by all tests: no network, one thread, a tiny checkpoint, and the optional folder of real data."""
+"""Shared by all tests: a Hub on loopback and no other network, one thread, a tiny checkpoint, optional real data."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from tests.hub_server import Hub
+
 # The Hub's libraries read these when they are imported, so they are set before anything else is.
-# A test that needs a Hub starts one on loopback and sets HF_ENDPOINT itself.
+_HOME = tempfile.TemporaryDirectory(prefix="phard-hf-", ignore_cleanup_errors=True)
+_HUB = Hub()
+_HUB.start()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
-os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="phard-hf-"))
 os.environ.update(
+    HF_ENDPOINT=_HUB.endpoint,
+    HF_HOME=_HOME.name,
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_UPDATE_CHECK="1",
@@ -19,12 +25,23 @@ os.environ.update(
     HF_DATASETS_DISABLE_PROGRESS_BARS="1",
     HF_UPDATE_DOWNLOAD_COUNTS="0",
     DISABLE_SAFETENSORS_CONVERSION="1",
+    NO_PROXY="127.0.0.1,localhost",
 )
 
-import pytest
-import torch
+import pytest  # noqa: E402 - see above
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """An empty Hub that this process and its children talk to, and an empty cache; nobody is logged in."""
+    _HUB.reset()
+    for folder in Path(_HOME.name).iterdir():
+        shutil.rmtree(folder, ignore_errors=True)
+    yield _HUB
+    _HUB.reset()
 
 
 @pytest.fixture(scope="session")

@@ -283,7 +283,7 @@ def foreign_quickstart(model: Path, images: Path, place: Path) -> list[object]:
 
 
 MISTAKES: dict[Callable[[Path, Path, Path], list[object]], tuple[int, str]] = {
-    unknown_id: (3, "The Hub did not give nobody/nothing"),
+    unknown_id: (2, "There is no folder and no model nobody/nothing on the Hub"),
     malformed_id: (2, "neither an existing folder nor a Hub id"),
     no_weights: (2, "no *.safetensors file"),
     other_labels: (2, "are not the model's"),

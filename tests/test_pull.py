@@ -12,6 +12,7 @@ import pytest
 
 from phard_hub.errors import HubUnavailableError, OutputError, RepoError
 from phard_hub.hub.pull import pull
+from tests.hub_server import Hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -62,8 +63,8 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
         pull(str(tmp_path), revision="main")
 
 
-def test_the_hub_is_down_and_nothing_cached() -> None:
-    with pytest.raises(HubUnavailableError) as caught:
+def test_the_hub_is_down_and_nothing_cached(hub: Hub) -> None:
+    with hub.down(), pytest.raises(HubUnavailableError) as caught:
         pull("someone/something")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 3
