@@ -35,6 +35,12 @@ What was asked::
     hub.log -> [Request(route, method, host, path, query, authorized, status)]; hub.log.clear()
     hub.asked("commit") -> the requests of one route;  hub.leaks() -> those that took a token to the file host
 
+Webhooks::
+
+    hub.payloads -> what the Hub would post to webhooks, oldest first: commits, pull requests, comments, settings
+    hub.webhook("http://127.0.0.1:9000/gate", secret="s", repo="org/model")   # and it does post
+    hub.deliveries() -> [Delivery(webhook, payload, status)], once all have ended
+
 Alone, to try things by hand (sub-folders org/name are models, datasets/org/name data sets)::
 
     python -m tests.hub_server --folder my-repos --port 8000
@@ -50,6 +56,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.loopback.events import Delivery, Webhook
 from tests.loopback.serving import Request, Server
 from tests.loopback.store import Blob, Discussion, Kind, Repo, Role, Token
 
@@ -163,6 +170,19 @@ class Hub(Server):
         """Take the token out of the environment."""
         os.environ.pop("HF_TOKEN", None)
 
+    @property
+    def payloads(self) -> list[dict[str, Any]]:
+        """What was told to webhooks, or would be if there were any."""
+        return self.postman.payloads
+
+    def webhook(self, url: str, *, secret: str | None = None, repo: str | None = None) -> None:
+        """Post what happens from now on, in one repository or in all, to this address."""
+        self.postman.webhooks.append(Webhook(url, secret, repo))
+
+    def deliveries(self) -> list[Delivery]:
+        """Wait until all posts have ended, and return them."""
+        return self.postman.wait()
+
     def accept(self, id_: str, user: str = "me", *, kind: Kind = "models") -> None:
         """Let a user have accepted the terms of a gated repository."""
         self._repo(id_, kind).accepted.add(user)
@@ -194,7 +214,7 @@ def main() -> None:
         else:
             hub.create(f"{folder.parent.name}/{folder.name}", folder)
     hub.start()
-    token = hub.token("write", orgs=hub.store.users)
+    token = hub.token("write", orgs=list(hub.store.users))
     sys.stdout.write(f"export HF_ENDPOINT={hub.endpoint} HF_TOKEN={token} HF_HUB_DISABLE_XET=1\n")
     sys.stdout.flush()
     try:

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tests.loopback import reading, writing  # noqa: F401 - they fill the table of routes
+from tests.loopback.events import Postman
 from tests.loopback.faults import Fault
 from tests.loopback.store import HubError, Store, Token
 from tests.loopback.wire import ENTRIES, Call, Entry
@@ -56,7 +57,8 @@ class Server:
     def reset(self) -> None:
         """Forget everything."""
         with self.lock:
-            self.store = Store()
+            self.postman = Postman(self.endpoint)
+            self.store = Store(self.postman)
             self.faults: list[Fault] = []
             self.log: list[Request] = []
             self.page_size = 1000
@@ -70,7 +72,7 @@ class Server:
             http="h11",
             ws="none",
             lifespan="off",
-            log_level="critical",
+            log_level="error",
             access_log=False,
             timeout_graceful_shutdown=1,
         )
@@ -172,7 +174,7 @@ class Server:
                 )
                 return entry.handler(call)
         except HubError as error:
-            headers = {"X-Error-Message": error.message, **error.extra}
+            headers = {"X-Error-Message": " ".join(error.message.split()), **error.extra}
             if error.code:
                 headers["X-Error-Code"] = error.code
             return JSONResponse({"error": error.message}, error.status, headers)

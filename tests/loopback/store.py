@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -172,6 +172,18 @@ class Repo:
         return self.discussions[num - 1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that webhooks are told; ``moved`` is a ref with its old and its new commit."""
+
+    repo: Repo
+    action: Literal["create", "update", "delete"]
+    scope: Literal["repo", "repo.content", "repo.config", "discussion", "discussion.comment"]
+    discussion: Discussion | None = None
+    comment: dict[str, Any] | None = None
+    moved: tuple[str, str | None, str] | None = None
+
+
 @dataclass(frozen=True)
 class Token:
     """Who may do what."""
@@ -181,9 +193,10 @@ class Token:
 
 
 class Store:
-    """All repositories and users of a Hub."""
+    """All repositories and users of a Hub; ``publish`` is told what happens."""
 
-    def __init__(self) -> None:
+    def __init__(self, publish: Callable[[Event], None]) -> None:
+        self.publish = publish
         self.repos: dict[tuple[Kind, str], Repo] = {}
         self.users: dict[str, set[str]] = {}
         self.tokens: dict[str, Token] = {}
@@ -198,6 +211,7 @@ class Store:
         repo = self.repos[kind, id_] = Repo(kind, id_, **settings)
         attributes = Blob(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n", lfs=False)
         self.commit(repo, MAIN, {".gitattributes": attributes}, title="initial commit", author=author)
+        self.publish(Event(repo=repo, action="create", scope="repo"))
         return repo
 
     def commit(
@@ -209,10 +223,9 @@ class Store:
         title: str,
         message: str = "",
         author: str = "hub",
-        base: str | None = None,
     ) -> Commit:
-        """Put changed and deleted (None) files on top of ``base``, or of the ref's head, and move the ref there."""
-        parent = base or repo.refs.get(ref)
+        """Put changed and deleted (None) files on top of a ref's head, and move the ref there."""
+        parent = repo.refs.get(ref)
         files = dict(repo.commits[parent].files) if parent else {}
         for path, blob in changes.items():
             if blob is None:
@@ -223,16 +236,28 @@ class Store:
         content = f"{repo.kind} {repo.id} {parent} {title} {next(self._clock)}\n{tree}"
         commit = Commit(hashlib.sha1(content.encode()).hexdigest(), parent, title, message, author, now(), files)
         repo.commits[commit.id] = commit
-        repo.refs[ref] = commit.id
+        old, repo.refs[ref] = repo.refs.get(ref), commit.id
+        if old:
+            self.publish(Event(repo=repo, action="update", scope="repo.content", moved=(ref, old, commit.id)))
         return commit
 
-    def open_discussion(self, repo: Repo, author: str, title: str, text: str, *, base: str | None) -> Discussion:
+    def open_discussion(
+        self,
+        repo: Repo,
+        author: str,
+        title: str,
+        text: str,
+        *,
+        base: str | None = None,
+        status: Literal["draft", "open"] = "open",
+    ) -> Discussion:
         """Start a discussion; with a ``base`` commit it is a pull request with a ref of its own."""
-        discussion = Discussion(len(repo.discussions) + 1, title, author, "draft" if base else "open", base)
+        discussion = Discussion(len(repo.discussions) + 1, title, author, status, base)
         repo.discussions.append(discussion)
         if base:
             repo.refs[discussion.ref] = base
-        discussion.comment(author, text)
+        comment = discussion.comment(author, text)
+        self.publish(Event(repo=repo, action="create", scope="discussion", discussion=discussion, comment=comment))
         return discussion
 
     def conflicts(self, repo: Repo, discussion: Discussion) -> list[str]:
@@ -257,6 +282,7 @@ class Store:
         commit = self.commit(repo, MAIN, changes, title=f"{discussion.title} (#{discussion.num})", author=author)
         discussion.status, discussion.merge_commit = "merged", commit.id
         discussion.add_event("status-change", author, status="merged")
+        self.publish(Event(repo=repo, action="update", scope="discussion", discussion=discussion))
         return commit
 
     def used(self, owner: str) -> int:

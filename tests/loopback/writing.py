@@ -6,12 +6,12 @@ import base64
 import hashlib
 import json
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from starlette.responses import JSONResponse, Response
 
 from tests.loopback.cards import check_card
-from tests.loopback.store import Blob, Discussion, HubError, Kind, Repo, Token, goes_to_file_host
+from tests.loopback.store import Blob, Discussion, Event, HubError, Kind, Repo, Token, goes_to_file_host
 from tests.loopback.wire import REPO, WEB, Call, route
 
 
@@ -36,6 +36,7 @@ def delete(call: Call) -> Response:
     owner = said.get("organization") or call.store.require_account(call.caller).user
     repo = call.store.find(_plural(said.get("type")), f"{owner}/{said['name']}", call.caller)
     call.store.require_owner(owner, call.caller)
+    call.store.publish(Event(repo=repo, action="delete", scope="repo"))
     del call.store.repos[repo.kind, repo.id]
     return Response()
 
@@ -55,6 +56,7 @@ def settings(call: Call) -> Response:
         call.repo.private = said["visibility"] == "private"
     if "gated" in said:
         call.repo.gated = said["gated"]
+    call.store.publish(Event(repo=call.repo, action="update", scope="repo.config"))
     return JSONResponse({"private": call.repo.private, "gated": call.repo.gated})
 
 
@@ -142,7 +144,6 @@ def commit(call: Call) -> Response:
         base = repo.at(parent).id if parent else repo.refs[ref]
         title, text = header["summary"], header.get("description", "")
         pull_request = call.store.open_discussion(repo, account.user, title, text, base=base)
-        pull_request.status = "open"
         ref = pull_request.ref
     elif parent and parent != repo.refs[ref]:
         raise HubError(412, "A commit has happened since. Please refresh and try again.")
@@ -244,7 +245,9 @@ DISCUSSION = f"{DISCUSSIONS}/{{num}}"
 def open_discussion(call: Call) -> Response:
     account, said = call.store.require_account(call.caller), call.json()
     base = call.repo.refs["refs/heads/main"] if said.get("pullRequest") else None
-    made = call.store.open_discussion(call.repo, account.user, said["title"], said.get("description", ""), base=base)
+    title, text = said["title"], said.get("description", "")
+    status: Literal["draft", "open"] = "draft" if base else "open"
+    made = call.store.open_discussion(call.repo, account.user, title, text, base=base, status=status)
     return JSONResponse({"num": made.num, "pullRequest": bool(base)})
 
 
@@ -278,22 +281,32 @@ def change_discussion(call: Call) -> Response:
     account, found, said = call.store.require_account(call.caller), _numbered(call), call.json() or {}
     verb = call.param("verb")
     if verb == "comment":
-        return JSONResponse({"newMessage": found.comment(account.user, said["comment"])})
+        return JSONResponse({"newMessage": _comment(call, found, said["comment"])})
     if account.user != found.author or verb == "merge":
         call.store.require_owner(call.repo.owner, call.caller)
     if verb == "merge":
         call.store.merge(call.repo, found, account.user)
         return JSONResponse({"merged": True})
     if said.get("comment"):
-        found.comment(account.user, said["comment"])
+        _comment(call, found, said["comment"])
     if verb == "status":
         found.status = said["status"]
+        call.store.publish(Event(repo=call.repo, action="update", scope="discussion", discussion=found))
         return JSONResponse({"newStatus": found.add_event("status-change", account.user, status=said["status"])})
     if verb == "title":
         changed = {"from": found.title, "to": said["title"]}
         found.title = said["title"]
         return JSONResponse({"newTitle": found.add_event("title-change", account.user, **changed)})
     raise HubError(404, f"Cannot {verb} a discussion")
+
+
+def _comment(call: Call, discussion: Discussion, text: str) -> dict[str, Any]:
+    assert call.caller
+    made = discussion.comment(call.caller.user, text)
+    call.store.publish(
+        Event(repo=call.repo, action="create", scope="discussion.comment", discussion=discussion, comment=made)
+    )
+    return made
 
 
 def _numbered(call: Call) -> Discussion:
