@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phard_hub.console import bars, is_first_process, show_outcome, show_table
+from phard_hub.console import bars, is_first_process, show_outcome, show_plan, show_pushed, show_table
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
@@ -30,8 +30,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Measure and harden vision models against pervasive backdoors, before you deploy them.
 
-Start with `phard quickstart`. Then `phard measure` a model of yours, `phard harden` it, and let
-`phard gate` decide in your pipeline.
+Start with `phard quickstart`. Then `phard measure` a model of yours, `phard harden` it, let `phard gate`
+decide in your pipeline, and `phard push` the result to the Hub.
 
 Exit codes: 0 passed or done, 1 refused, 2 wrong use or broken input, 3 no answer.""",
 )
@@ -101,7 +101,13 @@ def quickstart(
 def harden(
     repo: Repo,
     images: Images,
-    out: Annotated[Path, typer.Option(help="Release folder to write: weights, card, report, plots.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Release folder to write: weights, card, report, plots; NAME-hardened if not given."),
+    ] = None,
+    push_to: Annotated[
+        str | None, typer.Option(metavar="repo", help="If the gate passes, push the release to this id on the Hub.")
+    ] = None,
     test_images: TestImages = None,
     revision: Revision = None,
     split: Split = None,
@@ -116,17 +122,23 @@ def harden(
     """Do the whole job: measure a model, harden it, measure again, and write a release folder.
 
     Exits with 0 if the hardened model passes the policy and with 1 if it does not; the release is written
-    either way and says so. A run that was stopped continues when the same command is given again.
+    either way and says so. It is pushed, if asked for, only when it passes; `phard push` can do more. A run that was stopped continues when the same command is given again.
 
     On several GPUs, start it with `accelerate launch -m phard_hub harden` and the same arguments.
     """
+    from phard_hub.hub.push import check_access, push
     from phard_hub.pipeline import run
 
     data = data_options(locals())
     settings = make_settings(preset, policy, seed)
+    if push_to is not None and is_first_process():
+        check_access(push_to)
+    out = out or Path(f"{Path(repo).resolve().name}-hardened")
     with bars() as progress:
         outcome = run(repo, data, out, settings, revision=revision, progress=progress)
     show_outcome(outcome)
+    if push_to is not None and is_first_process():
+        show_pushed(push(out, push_to, policy=settings.policy))
     raise typer.Exit(outcome.verdict.exit_code)
 
 
@@ -186,6 +198,47 @@ def gate_command(
     }
     typer.echo(views[format]())
     raise typer.Exit(verdict.exit_code)
+
+
+@app.command()
+def push(
+    release: Annotated[Path, typer.Argument(help="The release folder that `phard harden` wrote.")],
+    repo: Annotated[str, typer.Argument(help="Id on the Hub, as owner/name; the repository is made if need be.")],
+    pr: Annotated[bool, typer.Option("--pr", help="Open a pull request: for models of others.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="If the repository is made, make it private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
+    policy: PolicyFile = None,
+    no_gate: Annotated[
+        str | None, typer.Option(metavar="reason", help="Push whatever the gate says; the card prints the reason.")
+    ] = None,
+) -> None:
+    """Push a release to the Hub: all files as one commit or one pull request, or nothing at all.
+
+    The weights must be those that the report is about, and the gate must pass. A card that is there keeps
+    everything that is not phard's; a release that is there already is not sent again. Exits with 0 pushed,
+    1 refused by the policy, 2 not allowed or broken, 3 not evaluated, the Hub is down, or somebody else
+    changed the repository meanwhile.
+    """
+    from phard_hub.hub.push import plan, send
+
+    limits = Policy.read(policy) if policy else Policy()
+    planned = plan(release, repo, policy=limits, pr=pr, private=private, no_gate=no_gate)
+    show_plan(planned, diff=dry_run)
+    if dry_run:
+        raise typer.Exit(planned.verdict.exit_code if no_gate is None else 0)
+    show_pushed(send(planned))
+
+
+@app.command()
+def card(
+    report: Annotated[Path, typer.Argument(help="A phard_report.json, or the release folder it lies in.")],
+    name: Annotated[str | None, typer.Option(help="Id that the model will have on the Hub.")] = None,
+    policy: PolicyFile = None,
+) -> None:
+    """Print the model card of a report: metadata with all results, text, recipe, limits."""
+    from phard_hub.hub.release import card_of
+
+    typer.echo(card_of(report, Policy.read(policy) if policy else Policy(), model_name=name), nl=False)
 
 
 @app.command()

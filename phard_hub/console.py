@@ -13,6 +13,7 @@ from phard_hub.report.gate import Verdict
 from phard_hub.report.record import Report
 
 if TYPE_CHECKING:
+    from phard_hub.hub.push import Plan, Pushed
     from phard_hub.pipeline import Outcome
     from phard_hub.progress import Progress
 
@@ -88,3 +89,20 @@ def show_verdict(title: str, verdict: Verdict) -> None:
     typer.echo(f"\nPolicy, {title}: {word}")
     for rule in (*verdict.having("fail"), *verdict.having("not_evaluated")):
         typer.echo(f"  {rule.name}: {rule.message}")
+
+
+def show_plan(plan: Plan, *, diff: bool) -> None:
+    """What a push does to each file, on demand with what it does to the card."""
+    place = f"{plan.target.url} at {plan.target.commit[:12]}" if plan.target.commit else f"{plan.target.url} (new)"
+    typer.echo(f"{'Pull request to' if plan.pull_request else 'Push to'} {place}")
+    for change in plan.changes:
+        typer.echo(f"  {change.kind:<9}  {change.size / 1e6:>9.3f} MB  {change.path}")
+    if diff:
+        typer.echo(f"\n{plan.card_diff or 'The card stays as it is.'}")
+    show_verdict(f"{plan.verdict.stage} hardening", plan.verdict)
+
+
+def show_pushed(pushed: Pushed) -> None:
+    """Where the release is now."""
+    said = "Pushed" if pushed.sent else "Nothing to push: it is there already"
+    typer.echo(f"\n{said}: {pushed.url} at {pushed.commit[:12]}")

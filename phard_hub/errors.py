@@ -8,9 +8,11 @@
         ImagesError                  2  the data set cannot be used
         PolicyError                  2  the policy file is wrong
         ReportError                  2  the report is missing, broken or of another schema
-        OutputError                  2  the result cannot be written
+        OutputError                  2  the result cannot be written, to the disk or to the Hub
+      RefusedError                   1  the policy refuses the model
       NotEvaluatedError              3  nothing is wrong with the input, yet there is no answer
         HubUnavailableError          3  the Hub did not answer
+        ConflictError                3  somebody else changed the repository meanwhile
         InterruptedRunError          3  stopped by the user; the run can be resumed
 
 An error says what was wrong, what was found, and what to do about it. The command line prints it as
@@ -63,7 +65,13 @@ class ReportError(InputError):
 
 
 class OutputError(InputError):
-    """A result cannot be written: no permission, or no space."""
+    """A result cannot be written: no permission, or no space; on the disk or on the Hub."""
+
+
+class RefusedError(PhardError):
+    """The policy refuses the model, so what was asked for is not done."""
+
+    exit_code = 1
 
 
 class NotEvaluatedError(PhardError):
@@ -74,6 +82,10 @@ class NotEvaluatedError(PhardError):
 
 class HubUnavailableError(NotEvaluatedError):
     """The Hub did not answer and the cache does not hold what is needed."""
+
+
+class ConflictError(NotEvaluatedError):
+    """Somebody else changed the repository meanwhile; nothing was written over."""
 
 
 class InterruptedRunError(NotEvaluatedError):

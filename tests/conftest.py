@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.command import Done, Phard
 from tests.hub_server import Hub
 
 # The Hub's libraries read these when they are imported, so they are set before anything else is.
@@ -42,6 +44,23 @@ def hub() -> Iterator[Hub]:
         shutil.rmtree(folder, ignore_errors=True)
     yield _HUB
     _HUB.reset()
+
+
+@pytest.fixture
+def phard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Phard:
+    """Run the command inside this process, which has torch already."""
+    from phard_hub.__main__ import main
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["phard", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Done(int(stop.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,30 +23,11 @@ from phard_hub.cli import app
 from phard_hub.console import bars
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.record import Finding, Report
+from tests.command import Done, Phard
 from tests.report_factory import RELEASE_FILES, make_report
 
 ROOT = Path(__file__).parents[1]
 LABELS = ("cat", "dog", "owl", "fox")
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def complaint(self) -> str:
-        """The one line that says what was wrong; everything else on stderr is progress."""
-        lines = [line for line in self.err.splitlines() if line.strip()]
-        assert "Traceback" not in self.err
-        assert [line.startswith("phard: ") for line in lines].count(True) == 1, self.err
-        assert lines[-1].startswith("phard: "), self.err
-        return lines[-1]
-
-
-Phard = Callable[..., Done]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,21 +38,6 @@ def own_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture
-def phard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Phard:
-    """Run the command inside this process, which has torch already."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["phard", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return Done(int(stop.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def write_images(folder: Path, labels: tuple[str, ...] = LABELS, per_class: int = 24) -> Path:
@@ -107,7 +73,7 @@ def commands() -> dict[str, Any]:
 
 
 def test_every_verb_and_every_option_is_explained(phard: Phard) -> None:
-    assert set(commands()) == {"quickstart", "harden", "measure", "gate", "policy"}
+    assert set(commands()) == {"quickstart", "harden", "measure", "gate", "push", "card", "policy"}
     for verb, command in commands().items():
         assert all(len(parameter.help or "") > 15 for parameter in command.params), verb
         done = phard(verb, "--help")
@@ -129,7 +95,7 @@ def test_without_a_verb_the_help_is_shown_and_it_is_wrong_use(phard: Phard) -> N
         (["gate"], "Missing argument 'report'. See `phard gate --help`."),
         (["gate", "x", "--format", "xml"], "'xml' is not one of 'text', 'json', 'junit', 'sarif'."),
         (["harden", "x", "--images", "y", "--out", "z", "--preset", "best"], "'best' is not one of 'fast', 'default'"),
-        (["harden", "x", "--images", "y"], "Missing option '--out'"),
+        (["harden", "x"], "Missing option '--images'"),
         (
             ["harden", "x", "--images", "y", "--out", "z", "--seed", "-1"],
             "'--seed': Input should be greater than or equal to 0",

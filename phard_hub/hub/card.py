@@ -139,7 +139,7 @@ def _with_license(metadata: dict[str, Any], report: Report, base: dict[str, Any]
     """Metadata with the licence of the model that this one was made from, for it goes with the weights."""
     terms = {key: base[key] for key in _LICENSE if key in base}
     if report.source.license:
-        terms["license"] = report.source.license
+        terms.setdefault("license", report.source.license)
     return {key: value for key, value in metadata.items() if key not in _LICENSE or not terms} | terms
 
 
