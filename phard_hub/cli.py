@@ -122,7 +122,8 @@ def harden(
     """Do the whole job: measure a model, harden it, measure again, and write a release folder.
 
     Exits with 0 if the hardened model passes the policy and with 1 if it does not; the release is written
-    either way and says so. It is pushed, if asked for, only when it passes; `phard push` can do more. A run that was stopped continues when the same command is given again.
+    either way and says so, but pushed only if it passes (`phard push` can do more). A run that was stopped
+    continues when the same command is given again.
 
     On several GPUs, start it with `accelerate launch -m phard_hub harden` and the same arguments.
     """

@@ -29,7 +29,7 @@ from phard_hub.progress import Progress, silent
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import Environment, Hardening, Report, Source, State
+from phard_hub.report.record import TESTED_ON, Environment, Hardening, Report, Source, State
 from phard_hub.triggers.search import Measurement, measure
 
 LIMITS = (
@@ -199,14 +199,20 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
     knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
     """
     train = _load(classifier, data, data.images, data.split, seed, progress)
-    name = data.images
+    name = _public(data.images)
     if data.test_images is None:
         train, test = train.split(0.3, seed)
     else:
         test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
-        name = f"{data.images}, tested on {data.test_images}"
+        name = f"{name}{TESTED_ON}{_public(data.test_images)}"
     test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
     return Data(train, validation, test, name)
+
+
+def _public(place: str) -> str:
+    """A Hub id as it is, and of a path the last part only, for reports are published."""
+    path = Path(place).expanduser()
+    return path.resolve().name if path.exists() else place
 
 
 def _load(
@@ -255,7 +261,12 @@ def describe(
     packages = ("phard-hub", "torch", "transformers", "accelerate", "datasets", "huggingface-hub")
     return Report(
         created=datetime.now(UTC),
-        source=Source(repo=snapshot.repo, commit=snapshot.commit, files=snapshot.files, license=snapshot.license),
+        source=Source(
+            repo=snapshot.repo if snapshot.commit else _public(snapshot.repo),
+            commit=snapshot.commit,
+            files=snapshot.files,
+            license=snapshot.license,
+        ),
         dataset=images.name,
         findings=audited.findings,
         before=before,

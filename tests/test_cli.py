@@ -353,6 +353,12 @@ def test_the_gate_agrees_with_the_run(released: Path, phard: Phard) -> None:
     assert len(report.after.distances.pairs) == 12
 
 
+def test_the_report_tells_no_paths(released: Path, tiny_checkpoint: Path) -> None:
+    report = Report.read(released)
+    assert (report.source.repo, report.dataset) == (tiny_checkpoint.name, "animals")
+    assert str(tiny_checkpoint.parent) not in report.to_json()
+
+
 def test_a_second_run_replaces_the_release(
     released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard
 ) -> None:

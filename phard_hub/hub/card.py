@@ -15,7 +15,7 @@ import yaml
 
 from phard_hub.report.formats import headline, summary_rows
 from phard_hub.report.gate import Verdict
-from phard_hub.report.record import REPORT_NAME, Rate, Report, State
+from phard_hub.report.record import REPORT_NAME, TESTED_ON, Rate, Report, State
 from phard_hub.report.wording import pair_name, printable
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def eval_results(report: Report) -> list[EvalResult]:
     state = report.after or report.before
     dataset: dict[str, Any] = {
         "task_type": "image-classification",
-        "dataset_type": report.dataset if _HUB_ID.fullmatch(report.dataset) else "other",
-        "dataset_name": _dataset_name(report),
+        "dataset_type": report.test_dataset if _HUB_ID.fullmatch(report.test_dataset) else "other",
+        "dataset_name": _public(report.test_dataset),
     }
     return [
         EvalResult(**dataset, metric_type=kind, metric_name=name, metric_value=round(value, 6), metric_args=args)
@@ -232,7 +232,7 @@ def _body(
         measured=state.distances,
         environment=report.environment,
         created=f"{report.created:%Y-%m-%d}",
-        dataset=escape(_dataset_name(report)),
+        dataset=escape(TESTED_ON.join(_public(name) for name in report.dataset.split(TESTED_ON)), 200),
         headline=headline(verdict),
         no_gate=no_gate,
         rows=summary_rows(report),
@@ -259,10 +259,9 @@ def _origin(report: Report) -> str:
     return f"[{escape(source.repo)}](https://huggingface.co/{source.repo}/tree/{source.commit})"
 
 
-def _dataset_name(report: Report) -> str:
-    """The data set's name; of a path only the last part, because cards are public."""
-    name = report.dataset
-    return printable(name if _HUB_ID.fullmatch(name) else Path(name).name or name)
+def _public(dataset: str) -> str:
+    """A data set's name; of a path only the last part, because cards are public."""
+    return printable(dataset if _HUB_ID.fullmatch(dataset) else Path(dataset).name or dataset)
 
 
 def _snippet(model_name: str, library_name: str) -> str:

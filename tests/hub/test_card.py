@@ -107,6 +107,12 @@ def test_local_source_has_no_base_model_and_hides_paths() -> None:
     assert "/data/private" not in text
 
 
+def test_results_are_those_of_the_data_set_tested_on() -> None:
+    text = render(make_report(dataset="org/train, tested on org/test"))
+    assert {result.dataset_type for result in data_of(text).eval_results or []} == {"org/test"}
+    assert "Data set: org/train, tested on org/test." in text
+
+
 def test_what_was_not_measured_is_left_out() -> None:
     distances = make_distances(unreached=EVERYTHING).model_copy(update={"universal": ()})
     after = change_state(make_report().before, robust_accuracy=None, attacks=(), distances=distances)
