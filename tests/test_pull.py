@@ -1,20 +1,15 @@
-"""Pulling: local folders here; a Hub is simulated by replacing the three functions that reach it."""
+"""Pulling from local folders; `tests/hub/test_download.py` pulls from a Hub."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from phard_hub.errors import HubUnavailableError, OutputError, RepoError
+from phard_hub.errors import RepoError
 from phard_hub.hub.pull import pull
-from tests.hub_server import Hub
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def test_a_folder_is_hashed(tiny_checkpoint: Path) -> None:
@@ -63,80 +58,10 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
         pull(str(tmp_path), revision="main")
 
 
-def test_the_hub_is_down_and_nothing_cached(hub: Hub) -> None:
-    with hub.down(), pytest.raises(HubUnavailableError) as caught:
-        pull("someone/something")
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 3
+def test_a_readme_of_any_size(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n" + "- [a](b)\n" * 10**6)
+    assert pull(str(tmp_path)).license == "mit"
 
 
-def hub_error(name: str) -> Exception:
-    from huggingface_hub import errors
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-    response = httpx.Response(404, request=httpx.Request("GET", "http://127.0.0.1:9/x"))
-    error: Exception = getattr(errors, name)("no", response=response)
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        ("GatedRepoError", "is gated"),
-        ("RepositoryNotFoundError", "no folder and no model"),
-        ("RevisionNotFoundError", "has no revision 'v9'"),
-    ],
-)
-def test_what_the_hub_refuses(error: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise hub_error(error)
-
-    monkeypatch.setattr("huggingface_hub.resolve_revision", refuse)
-    with pytest.raises(RepoError, match=expected):
-        pull("someone/something", revision="v9")
-
-
-def simulate_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, names: list[str]) -> dict[str, Any]:
-    asked: dict[str, Any] = {}
-
-    def download(repo: str, **arguments: Any) -> str:
-        asked.update(arguments)
-        return str(folder)
-
-    siblings = [SimpleNamespace(rfilename=name) for name in names]
-    status = {"scansDone": True, "filesWithIssues": [{"path": "old.bin", "level": "unsafe"}]}
-    info = SimpleNamespace(siblings=siblings, security_repo_status=status)
-    monkeypatch.setattr("huggingface_hub.resolve_revision", lambda *_, **__: SimpleNamespace(resolved=COMMIT))
-    monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: info)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    return asked
-
-
-def test_only_what_is_needed_comes_from_the_hub_and_pinned(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ["model.safetensors", "config.json", "old.bin", "x.py", "onnx/model.safetensors"]
-    asked = simulate_hub(monkeypatch, tiny_checkpoint, names)
-    snapshot = pull("someone/something", revision="main")
-    assert asked["revision"] == snapshot.commit == COMMIT
-    assert asked["allow_patterns"] == ["model.safetensors", "config.json"]
-    assert snapshot.listing == tuple(names)
-    assert snapshot.flagged == ("old.bin (unsafe)",)
-
-
-def test_without_safetensors_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = simulate_hub(monkeypatch, tmp_path, ["config.json", "pytorch_model.bin", "onnx/model.safetensors"])
-    with pytest.raises(RepoError, match=r"no \*\.safetensors"):
-        pull("someone/something")
-    assert not asked
-
-
-def test_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    simulate_hub(monkeypatch, tmp_path, ["model.safetensors"])
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(OutputError, match="No space left on device"):
-        pull("someone/something")
+def test_without_weights_none_are_hashed(tiny_checkpoint: Path) -> None:
+    assert set(pull(str(tiny_checkpoint), weights=False).files) == {"config.json", "preprocessor_config.json"}

@@ -21,6 +21,8 @@ MAIN = "refs/heads/main"
 _LARGE_SUFFIXES = re.compile(
     r"\.(arrow|bin|bz2|ckpt|gz|h5|joblib|msgpack|npy|npz|onnx|parquet|pb|pickle|pkl|pt|pth|safetensors|tar|zip)"
 )
+# No two commits of a process are the same, also not of two Hubs: clients remember what they saw of a commit.
+_TICKS = itertools.count()
 _LARGE_SIZE = 10 * 1024 * 1024
 
 
@@ -202,7 +204,6 @@ class Store:
         self.tokens: dict[str, Token] = {}
         self.objects: dict[str, bytes] = {}
         self.quota: int | None = None
-        self._clock = itertools.count()
 
     def create(self, kind: Kind, id_: str, author: str = "hub", **settings: Any) -> Repo:
         """Make a repository with its first commit."""
@@ -233,8 +234,9 @@ class Store:
             else:
                 files[path] = blob
         tree = "".join(f"{path} {blob.oid}\n" for path, blob in sorted(files.items()))
-        content = f"{repo.kind} {repo.id} {parent} {title} {next(self._clock)}\n{tree}"
-        commit = Commit(hashlib.sha1(content.encode()).hexdigest(), parent, title, message, author, now(), files)
+        date = now()
+        content = f"{repo.kind} {repo.id} {parent} {title} {date} {next(_TICKS)}\n{tree}"
+        commit = Commit(hashlib.sha1(content.encode()).hexdigest(), parent, title, message, author, date, files)
         repo.commits[commit.id] = commit
         old, repo.refs[ref] = repo.refs.get(ref), commit.id
         if old:
