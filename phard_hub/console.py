@@ -97,6 +97,8 @@ def show_plan(plan: Plan, *, diff: bool) -> None:
     typer.echo(f"{'Pull request to' if plan.pull_request else 'Push to'} {place}")
     for change in plan.changes:
         typer.echo(f"  {change.kind:<9}  {change.size / 1e6:>9.3f} MB  {change.path}")
+    for path in plan.other_weights:
+        typer.echo(f"  stays, with weights that are not hardened: {path}")
     if diff:
         typer.echo(f"\n{plan.card_diff or 'The card stays as it is.'}")
     show_verdict(f"{plan.verdict.stage} hardening", plan.verdict)

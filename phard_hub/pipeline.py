@@ -160,6 +160,7 @@ def run(
             weights=hardened.weights(),
             source_folder=audited.snapshot.folder,
             gallery=gallery(images.test, found, found_after),
+            library_name=type(hardened.network).__module__.partition(".")[0],
         )
         shutil.rmtree(work, ignore_errors=True)
     accelerator.wait_for_everyone()

@@ -38,6 +38,7 @@ from phard_hub.report.formats import headline, summary_rows
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.policy import Policy
 
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")
 _LOOK_AGAIN = "Push again: it will then be merged into what is there now."
 
 
@@ -105,6 +106,12 @@ class Plan:
     def _kind(self, path: str) -> Literal["new", "changed", "unchanged"]:
         there = self.target.files.get(path)
         return "unchanged" if self.contents[path].is_there(there) else "changed" if there else "new"
+
+    @property
+    def other_weights(self) -> tuple[str, ...]:
+        """Files that stay, though they hold weights of another model: those are the owner's to delete."""
+        names = (path for path in self.target.files if path not in self.contents)
+        return tuple(sorted(name for name in names if name.endswith(_WEIGHTS)))
 
     @property
     def is_done(self) -> bool:

@@ -579,7 +579,8 @@ def test_the_hub_is_down(pr: bool, hub: Hub, release: Path) -> None:
 
 def test_a_dry_run_shows_everything_and_sends_nothing(hub: Hub, release: Path, phard: Phard) -> None:
     hub.login()
-    hub.create("me/model", {"README.md": OWN_CARD, "config.json": CONFIG, "plots/training.png": b"\0old"})
+    old = {"plots/training.png": b"\0old", "pytorch_model.bin": b"\0old", "model.safetensors.index.json": "{}"}
+    hub.create("me/model", {"README.md": OWN_CARD, "config.json": CONFIG, **old})
     before = hub.state()
     done = phard("push", release, "me/model", "--dry-run")
     assert (done.code, done.err) == (0, "")
@@ -588,6 +589,7 @@ def test_a_dry_run_shows_everything_and_sends_nothing(hub: Hub, release: Path, p
     assert (shown["config.json"], shown["README.md"], shown["model.safetensors"]) == ("unchanged", "changed", "new")
     assert "+- phard" in done.out
     assert "-old" in done.out
+    assert "stays, with weights that are not hardened: pytorch_model.bin" in done.out
     assert "Mine" not in done.out.split("@@", 1)[1].replace(" # Mine", "")
     assert hub.state() == before
     assert {request.method for request in hub.log} <= {"GET", "HEAD"}
