@@ -32,7 +32,7 @@ Trouble (routes: see `hub.routes()`; "*" is all of them)::
 
 What was asked::
 
-    hub.log -> [Request(route, method, host, path, query, authorized, status)]; hub.log.clear()
+    hub.log -> [Request(route, method, host, path, query, authorized, status, sent)]; hub.log.clear()
     hub.asked("commit") -> the requests of one route;  hub.leaks() -> those that took a token to the file host
 
 Webhooks::

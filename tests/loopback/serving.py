@@ -27,7 +27,11 @@ from tests.loopback.wire import ENTRIES, Call, Entry
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request that came in; ``authorized`` says whether it carried a token, ``status`` 0 that it got no answer."""
+    """One request that came in.
+
+    ``authorized`` says whether it carried a token, ``status`` 0 that it got no answer, ``sent`` how many bytes
+    of content the answer had.
+    """
 
     route: str
     method: str
@@ -36,6 +40,7 @@ class Request:
     query: str
     authorized: bool
     status: int
+    sent: int
 
 
 class Server:
@@ -152,6 +157,7 @@ class Server:
                 query=request.url.query,
                 authorized="authorization" in request.headers,
                 status=0 if dropped else response.status_code,
+                sent=0 if dropped or request.method == "HEAD" else len(response.body),
             )
         )
         return response
