@@ -58,7 +58,11 @@ class Format(StrEnum):
 Repo = Annotated[str, typer.Argument(help="The model: Hub id such as `microsoft/resnet-50`, or a local folder.")]
 Images = Annotated[
     str,
-    typer.Option("--images", help="Labelled images: Hub data set id, folder with one sub-folder a class, or parquet."),
+    typer.Option(
+        "--images",
+        help="Labelled images: Hub data set id (`org/data` or `org/data:config`), folder with one sub-folder a class, or "
+        "parquet.",
+    ),
 ]
 TestImages = Annotated[
     str | None, typer.Option(help="Images never trained on, to measure with; without it, a fifth of --images.")
