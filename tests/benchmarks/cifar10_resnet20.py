@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from phard_hub.attacks import ATTACKS
 from phard_hub.attacks.planting import PLANTING, plant
-from phard_hub.cli import bars
+from phard_hub.console import bars
 from phard_hub.evaluation import PGD, Threat, evaluate
 from phard_hub.hub.audit import Audit
 from phard_hub.hub.pull import Snapshot, sha256
@@ -51,7 +51,7 @@ Out = Annotated[Path | None, typer.Option(help="JSON file to write.")]
 @app.command()
 def harden(
     data: DataFolder,
-    attack: Annotated[str | None, typer.Option(help="Plant this backdoor first: blend or wanet.")] = None,
+    attack: Annotated[str | None, typer.Option(help="Plant this backdoor of ATTACKS first.")] = None,
     seed: int = 0,
     plant_steps: int = 1000,
     distances: Annotated[bool, typer.Option(help="Measure class distances too.")] = True,
@@ -70,7 +70,7 @@ def harden(
     reference = None
     with bars() as progress:
         if attack is not None:
-            trigger = ATTACKS[attack](seed=seed)
+            trigger = ATTACKS[attack](seed=seed).fit(classifier, train, 0, progress=progress)
             threats, reference = [Threat(name=attack, trigger=trigger, target=0)], classifier
             schedule = replace(PLANTING, steps=plant_steps)
             classifier = plant(
@@ -102,7 +102,9 @@ def harden(
         save_file(hardened.weights(), weights)
     name = f"cifar10-resnet20-{attack or 'original'}-seed{seed}.json"
     content: dict[str, Any] = {
-        "planted": None if attack is None else {"attack": asdict(trigger), "target": 0, "schedule": asdict(schedule)}
+        "planted": None
+        if attack is None
+        else {"attack": trigger.parameters(), "target": 0, "schedule": asdict(schedule)}
     }
     if distances:
         snapshot = Snapshot(
