@@ -60,8 +60,8 @@ Images = Annotated[
     str,
     typer.Option(
         "--images",
-        help="Labelled images: Hub data set id (`org/data` or `org/data:config`), folder with one sub-folder a class, or "
-        "parquet.",
+        help="Labelled images: Hub data set id (`org/data` or `org/data:config`), folder with one sub-folder a "
+        "class, or parquet.",
     ),
 ]
 TestImages = Annotated[
