@@ -579,7 +579,11 @@ def test_the_hub_is_down(pr: bool, hub: Hub, release: Path) -> None:
 
 def test_a_dry_run_shows_everything_and_sends_nothing(hub: Hub, release: Path, phard: Phard) -> None:
     hub.login()
-    old = {"plots/training.png": b"\0old", "pytorch_model.bin": b"\0old", "model.safetensors.index.json": "{}"}
+    old: dict[str, bytes | str] = {
+        "plots/training.png": b"\0old",
+        "pytorch_model.bin": b"\0old",
+        "model.safetensors.index.json": "{}",
+    }
     hub.create("me/model", {"README.md": OWN_CARD, "config.json": CONFIG, **old})
     before = hub.state()
     done = phard("push", release, "me/model", "--dry-run")
