@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -69,8 +70,8 @@ def load_images(
             f"Images of {channels} channels with filter {resample!r} cannot be loaded.",
             advice=f"Use 1 or 3 channels and one of {', '.join(FILTERS)}.",
         )
-    wanted = None if max_images is None else Wanted(per_class=-(-max_images // len(labels)), classes=len(labels))
-    table = open_table(dataset, split, wanted)
+    enough = None if max_images is None else Wanted(per_class=math.ceil(max_images / len(labels)), classes=len(labels))
+    table = open_table(dataset, split, enough)
     image_column, label_column = find_columns(table.features, image_column, label_column, labels)
     with dataset_errors(dataset):
         values = table.values(label_column)

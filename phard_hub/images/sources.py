@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from glob import glob
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -115,7 +116,8 @@ def _large_files(files: Sequence[str]) -> list[Opener]:
     from huggingface_hub import HfFileSystem
 
     hub = HfFileSystem()
-    if sum(hub.size(file) or 0 for file in files) <= LARGE:
+    sizes = accumulate(hub.size(file) or 0 for file in files)
+    if not any(size > LARGE for size in sizes):  # a million small files need not be asked for all
         return []
     # No cache: blocks of 5 MB around each label would be most of a file.
     return [partial(hub.open, file, "rb", cache_type="none") for file in files]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,7 @@ from tests.hub_server import Hub
 
 LABELS = ("Golden Retriever", "tabby-cat", "snowy_owl")
 DATA = "org/data"
-
-
-@pytest.fixture(autouse=True)
-def brief_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients that wait before trying again do not wait long."""
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
+pytestmark = pytest.mark.usefixtures("brief_waits")
 
 
 @pytest.fixture
