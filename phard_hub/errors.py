@@ -8,6 +8,7 @@
         ImagesError                  2  the data set cannot be used
         PolicyError                  2  the policy file is wrong
         ReportError                  2  the report is missing, broken or of another schema
+        BackdoorError                2  a planted backdoor's record or key is missing or broken
         OutputError                  2  the result cannot be written, to the disk or to the Hub
       RefusedError                   1  the policy refuses the model
       NotEvaluatedError              3  nothing is wrong with the input, yet there is no answer
@@ -64,6 +65,10 @@ class ReportError(InputError):
     """A report cannot be read, or was written by an incompatible version."""
 
 
+class BackdoorError(InputError):
+    """A planted backdoor cannot be read, or there is no attack of that name."""
+
+
 class OutputError(InputError):
     """A result cannot be written: no permission, or no space; on the disk or on the Hub."""
 
@@ -93,5 +98,7 @@ class InterruptedRunError(NotEvaluatedError):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line without its full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
+    """What another library's error says, in one line without its full stop; a heading takes the next line along."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return line.rstrip(".")

@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from phard_hub.errors import RepoError
 from phard_hub.hub.download import CARD, LARGEST_CARD, Download, download, wanted
@@ -112,7 +113,7 @@ def _snapshot(
             repo=repo,
             commit=found.commit if found else None,
             files={name: sha256(folder / name) for name in names},
-            license=_license(folder / CARD),
+            license=_license(folder),
             listing=listing,
             flagged=found.flagged if found else (),
             left_out=found.left_out if found else (),
@@ -124,18 +125,23 @@ def _snapshot(
         ) from error
 
 
-def _license(readme: Path) -> str | None:
-    """The licence in the README's metadata; None if there is none or it cannot be understood."""
+def card_metadata(folder: Path) -> dict[str, Any]:
+    """The metadata at the head of a folder's README; empty if there is none or it cannot be understood."""
     import yaml
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
+    readme = folder / CARD
     if not readme.is_file():
-        return None
+        return {}
     with readme.open("rb") as file:  # its head, for the README of a folder may be of any size
         block = REGEX_YAML_BLOCK.search(file.read(LARGEST_CARD).decode("utf-8", errors="replace"))
     try:
         metadata = yaml.safe_load(block[2]) if block else None
     except (ValueError, RecursionError, yaml.YAMLError):
-        return None
-    value = metadata.get("license") if isinstance(metadata, dict) else None
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _license(folder: Path) -> str | None:
+    value = card_metadata(folder).get("license")
     return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""What the audit can notice: the table of findings, and how one is made.
+"""What the audit can notice: the table of findings, how one is made, and the record of all of them.
 
 Ids are for ever: reports, policies and code scanning services refer to them. A check that is dropped
 leaves its number unused.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from phard_hub.report.policy import Severity
-from phard_hub.report.record import Finding
+from phard_hub.report.policy import Policy, Severity
+from phard_hub.report.record import Finding, Record
 from phard_hub.report.wording import printable
 
 _WIDTH = 200
@@ -47,6 +47,8 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "PH-A28": "The weights hold tensors that the library's class does not have.",
         "PH-A29": "The weights lack tensors that the library's class has.",
         "PH-A30": "A tensor has another shape than in the library's class.",
+        "PH-A31": "The Hub could not be asked, so what its scanners say is not known.",
+        "PH-A32": "A file was not downloaded because of its size.",
         "PH-A99": "A check crashed, so it did not pass.",
     }
 )
@@ -80,3 +82,17 @@ def warning(id_: str, file: str, evidence: str, advice: str) -> Finding:
 def note(id_: str, file: str, evidence: str, advice: str) -> Finding:
     """A finding that says what was not looked at, or could not be."""
     return finding("note", id_, file, evidence, advice)
+
+
+class AuditRecord(Record):
+    """What one audit looked at and what it found; ``commit`` and ``upstream`` are None where there is none."""
+
+    repo: str
+    commit: str | None
+    upstream: str | None
+    files: dict[str, str]
+    findings: tuple[Finding, ...]
+
+    def refused_by(self, policy: Policy) -> tuple[Finding, ...]:
+        """The findings that a policy forbids."""
+        return tuple(found for found in self.findings if found.severity in (policy.forbid_findings or ()))

@@ -16,6 +16,7 @@ from phard_hub.errors import AuditError
 from phard_hub.hub import audit as audit_module
 from phard_hub.hub.audit import Audit, audit
 from phard_hub.hub.pull import Snapshot, pull
+from tests.hub_server import Hub
 
 
 @pytest.fixture
@@ -195,3 +196,26 @@ def test_evidence_is_one_short_line(model: Path) -> None:
     (finding,) = audit(pull(str(model))).errors
     assert "\n" not in finding.evidence
     assert len(finding.evidence) <= 200
+
+
+def test_the_hub_is_down_and_the_cache_is_what_there_is(model: Path, hub: Hub) -> None:
+    hub.create("org/model", model)
+    assert audit(pull("org/model")).findings == ()
+    with hub.down():
+        (finding,) = audit(pull("org/model")).findings
+    assert (finding.id, finding.severity) == ("PH-A31", "note")
+    assert "the files are those of the cache" in finding.evidence
+
+
+def test_a_card_too_large_to_download(model: Path, hub: Hub) -> None:
+    hub.create("org/model", model)
+    hub.commit("org/model", {"README.md": "x" * 2**21})
+    (finding,) = audit(pull("org/model")).findings
+    assert (finding.id, finding.severity, finding.file) == ("PH-A32", "note", "README.md")
+
+
+def test_the_hubs_scanners_over_the_wire(model: Path, hub: Hub) -> None:
+    hub.create("org/model", model)
+    hub.commit("org/model", {"training_args.bin": b"pickle"})
+    hub.flag("org/model", "training_args.bin", "unsafe")
+    assert ids(audit(pull("org/model"))) == {"PH-A02", "PH-A10"}

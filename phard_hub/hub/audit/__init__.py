@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from phard_hub.errors import AuditError
 from phard_hub.hub.audit import config, pickles, repository, weights
 from phard_hub.hub.pull import Snapshot
-from phard_hub.report.findings import error
+from phard_hub.report.findings import AuditRecord, error
 from phard_hub.report.record import Finding
 
 Check = Callable[[Snapshot], Iterator[Finding]]
@@ -49,6 +49,19 @@ class Audit:
             listed = "; ".join(f"{error.id} {error.file}: {error.evidence}" for error in self.errors)
             advice = " ".join(dict.fromkeys(error.advice for error in self.errors))
             raise AuditError(f"{self.snapshot.repo} may not be loaded: {listed}.", advice=advice)
+
+    def record(self) -> AuditRecord:
+        """The audit as plain data, to show or to keep."""
+        upstream = self.upstream
+        return AuditRecord(
+            repo=self.snapshot.repo,
+            commit=self.snapshot.commit,
+            upstream=f"{upstream.repo}@{upstream.commit}"
+            if upstream and upstream.commit
+            else upstream and upstream.repo,
+            files=self.snapshot.files,
+            findings=self.findings,
+        )
 
 
 def audit(snapshot: Snapshot) -> Audit:

@@ -127,6 +127,10 @@ def timm_settings(snapshot: Snapshot) -> Iterator[Finding]:
     inner = _pretrained_cfg(snapshot)
     for key in sorted(inner.keys() - _PRETRAINED_CFG):
         yield error("PH-A22", "config.json", f"pretrained_cfg.{key} = {inner[key]}", f"Remove {key}.")
+    arguments, classes = read_config(snapshot).get("model_args"), read_config(snapshot).get("num_classes")
+    if isinstance(arguments, dict) and classes and arguments.get("num_classes", classes) != classes:
+        evidence = f"model_args.num_classes = {arguments['num_classes']}, but num_classes = {classes}"
+        yield error("PH-A22", "config.json", evidence, "Make them equal: the classifier would be made anew.")
     if inner.get("label_offset"):
         evidence = f"pretrained_cfg.label_offset = {inner['label_offset']}"
         yield error("PH-A22", "config.json", evidence, "Remove it, and the extra rows of the classifier with it.")

@@ -1,4 +1,4 @@
-"""Reading files that nobody vouches for: JSON and the card's metadata, within bounds."""
+"""Reading JSON that nobody vouches for, and where paths really lead."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import yaml
-
 from phard_hub.hub.pull import Snapshot
 
 _LARGEST_JSON = 32 * 2**20
-_LARGEST_METADATA = 2**20
 
 
 def read_json(snapshot: Snapshot, name: str) -> Any:  # noqa: ANN401 - whatever the JSON holds
@@ -59,25 +56,6 @@ def strings(value: Any) -> Iterator[str]:  # noqa: ANN401
             yield current
         elif isinstance(current, dict | list):
             pending += current.values() if isinstance(current, dict) else current
-
-
-def card_metadata(snapshot: Snapshot) -> dict[str, Any]:
-    """The metadata at the head of the README; empty if there is none or it cannot be understood.
-
-    Only the first MiB is looked at, for a README may be of any size.
-    """
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
-    if "README.md" not in snapshot.files:
-        return {}
-    with (snapshot.folder / "README.md").open("rb") as file:
-        head = file.read(_LARGEST_METADATA).decode("utf-8", errors="replace")
-    block = REGEX_YAML_BLOCK.search(head)
-    try:
-        metadata = yaml.safe_load(block[2]) if block else None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
 
 
 def leads_out(path: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from phard_hub.hub.audit.files import leads_out, lies_inside, read_json
 from phard_hub.hub.pull import Snapshot
-from phard_hub.report.findings import error, warning
+from phard_hub.report.findings import error, note, warning
 from phard_hub.report.record import Finding
 
 _CODE = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".exe", ".whl", ".egg", ".llamafile"})
@@ -79,4 +79,14 @@ def compiled(snapshot: Snapshot) -> Iterator[Finding]:
             )
 
 
-CHECKS = (no_safetensors, code, index, links, scanners, compiled)
+def not_seen(snapshot: Snapshot) -> Iterator[Finding]:
+    """PH-A31, PH-A32: what pulling could not see or did not bring."""
+    if snapshot.from_cache:
+        evidence = f"the files are those of the cache: {snapshot.from_cache}"
+        yield note("PH-A31", snapshot.repo, evidence, "Audit it again when the Hub answers.")
+    for file in snapshot.left_out:
+        name = file.rsplit(" (", 1)[0]
+        yield note("PH-A32", name, f"not downloaded: {file}", "Look at it on the model's page.")
+
+
+CHECKS = (no_safetensors, code, index, links, scanners, compiled, not_seen)
