@@ -97,9 +97,7 @@ def _to_model(names: list[str] | None, used: list[int], labels: Sequence[str]) -
             return torch.arange(len(labels))
     if len(number) < len(labels):
         twice = [label for label, key in zip(labels, _keys(labels), strict=True) if _keys(labels).count(key) > 1]
-        problem = (
-            f"The model has classes of equal names ({shown(twice)}), so the data set's are not the model's for sure."
-        )
+        problem = f"Names that the model has twice ({shown(twice)}) do not say which class is meant."
         raise ImagesError(problem, advice="Use a data set with the same list of classes in the same order.")
     if unknown:
         raise _mismatch(unknown, [label for label in labels if not {*_keys([label])} & {*_keys(names)}], len(used))

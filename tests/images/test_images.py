@@ -111,6 +111,12 @@ def test_equal_lists_may_hold_a_name_twice(tmp_path: Path) -> None:
     assert load(path, labels=names).labels.tolist() == [0, 1, 2]
 
 
+def test_a_name_that_the_model_has_twice_says_nothing(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", colored(["cat", "dog"]), ["crane", "owl"], Value("string"))
+    with pytest.raises(ImagesError, match=r"Names that the model has twice \(crane, Crane\) do not say"):
+        load(path, labels=("crane", "Crane", "owl"))
+
+
 @pytest.mark.parametrize(
     ("feature", "values", "expected"),
     [
