@@ -13,6 +13,7 @@ Repositories::
     hub.tag("org/model", "v1");  hub.flag("org/model", "x.bin", "unsafe")   # what the Hub's scanners say
     hub.head("org/model", "main") -> commit id;  hub.files("org/model", "main") -> {path: bytes}
     hub.discussions("org/model") -> list with num, title, status, base, events
+    hub.page_size = 2   # lists come in pages of so many entries
     hub.state() -> everything that a push could change, to compare before and after (`==`)
 
 Users::

@@ -12,7 +12,21 @@ from starlette.types import Receive, Scope, Send
 
 @dataclass(kw_only=True)
 class Fault:
-    """One thing to go wrong; see `tests.hub_server.Hub.fail` and `when` for the fields."""
+    """One thing to go wrong.
+
+    Attributes:
+        route: the name of the route, or "*" for all.
+        path: what the path of the request has to hold.
+        method: which one; None is any.
+        skip: how many requests that fit go well before.
+        times: how often it goes wrong; None is for ever.
+        status: an error of this status is the answer, and nothing is done.
+        message: what it says.
+        drop_after: the connection closes after so many bytes of the answer; with 0 there is none.
+        slow: seconds that the content takes.
+        corrupt: the last bit of the content is wrong.
+        action: called before the request is answered.
+    """
 
     route: str
     path: str = ""
