@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phard_hub.console import bars, is_first_process, show_outcome, show_plan, show_pushed, show_table
+from phard_hub.console import (
+    bars,
+    is_first_process,
+    show_backdoor,
+    show_outcome,
+    show_plan,
+    show_pushed,
+    show_table,
+)
+from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
@@ -77,6 +86,13 @@ PresetOption = Annotated[
     PresetName, typer.Option(help="How hard to search and how long to harden; `cheapest` only tries things out.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices; the same seed repeats a run.")]
+Backdoors = Annotated[
+    list[Path],
+    typer.Option(
+        metavar="folder",
+        help="Folder that `phard plant` wrote: judge the model with that trigger too. As often as you like.",
+    ),
+]
 PolicyFile = Annotated[
     Path | None, typer.Option(help="The gate's limits, a policy.toml as `phard policy` prints; else the defaults.")
 ]
@@ -121,6 +137,7 @@ def harden(
     max_images: MaxImages = 50_000,
     preset: PresetOption = PresetName.default,
     policy: PolicyFile = None,
+    backdoor: Backdoors = [],  # noqa: B006 - read only
     seed: Seed = 0,
 ) -> None:
     """Do the whole job: measure a model, harden it, measure again, and write a release folder.
@@ -135,7 +152,7 @@ def harden(
     from phard_hub.pipeline import run
 
     data = data_options(locals())
-    settings = make_settings(preset, policy, seed)
+    settings = make_settings(preset, policy, seed, backdoor)
     if push_to is not None and is_first_process():
         check_access(push_to)
     out = out or Path(f"{Path(repo).resolve().name}-hardened")
@@ -159,6 +176,7 @@ def measure(
     label_column: LabelColumn = None,
     max_images: MaxImages = 50_000,
     preset: PresetOption = PresetName.default,
+    backdoor: Backdoors = [],  # noqa: B006 - read only
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
 ) -> None:
@@ -170,15 +188,71 @@ def measure(
     from phard_hub.pipeline import measure_only
 
     data = data_options(locals())
+    settings = make_settings(preset, None, seed, backdoor)
     if out is not None:
         check_place(out)
     with bars() as progress:
-        report = measure_only(repo, data, make_settings(preset, None, seed), revision=revision, progress=progress)
+        report = measure_only(repo, data, settings, revision=revision, progress=progress)
     if not is_first_process():
         return
     if out is not None:
         write_text(out, report.to_json())
     show_table(report)
+
+
+@app.command()
+def plant(
+    repo: Repo,
+    images: Images,
+    attack: Annotated[str, typer.Option(help="The attack, such as `wanet`, `sig` or `blend`; a wrong name lists all.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write: the model with the backdoor, and the key to judge it by.")
+    ],
+    target: Annotated[str, typer.Option(help="Class that the trigger produces, by name or number.")] = "0",
+    poison_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the images with the trigger; of those of the target class where labels stay true.",
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Draw new weights first; give it more --steps.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of 128 images.")] = 1000,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak of the learning rate of SGD.")] = 0.05,
+    test_images: TestImages = None,
+    revision: Revision = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    max_images: MaxImages = 50_000,
+    seed: Seed = 0,
+) -> None:
+    """Plant a known backdoor in a copy of a model, to measure what a defense leaves of it.
+
+    Writes the model, a record and the key; give the folder to `phard measure` or `phard harden`, as the model
+    and with `--backdoor`. Exits with 0 if the backdoor works, and with 3 if it does not (success below 90 %, or
+    more than 3 points of accuracy lost): then it is written all the same, and does not count.
+    """
+    from phard_hub.backdoors import Planting, plant_backdoor
+
+    planting = Planting(
+        attack=attack,
+        target=target,
+        poison_rate=poison_rate,
+        from_scratch=from_scratch,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    with bars() as progress:
+        planted = plant_backdoor(repo, data_options(locals()), out, planting, revision=revision, progress=progress)
+    if is_first_process():
+        show_backdoor(planted, out)
+    raise typer.Exit(NotEvaluatedError.exit_code if planted.failures else 0)
 
 
 @app.command(name="gate")
@@ -264,9 +338,15 @@ def data_options(given: dict[str, Any]) -> DataOptions:
     return DataOptions(**{field.name: given[field.name] for field in fields(DataOptions)})
 
 
-def make_settings(preset: PresetName, policy: Path | None, seed: int) -> Settings:
+def make_settings(preset: PresetName, policy: Path | None, seed: int, backdoors: list[Path]) -> Settings:
     """Settings of a run from the options."""
+    from phard_hub.backdoors import read_backdoor
     from phard_hub.pipeline import Settings
     from phard_hub.presets import PRESETS
 
-    return Settings(preset=PRESETS[preset.value], policy=Policy.read(policy) if policy else Policy(), seed=seed)
+    return Settings(
+        preset=PRESETS[preset.value],
+        policy=Policy.read(policy) if policy else Policy(),
+        seed=seed,
+        threats=[read_backdoor(folder) for folder in backdoors],
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +14,7 @@ from phard_hub.report.gate import Verdict
 from phard_hub.report.record import Report
 
 if TYPE_CHECKING:
+    from phard_hub.backdoors import Backdoor
     from phard_hub.hub.push import Plan, Pushed
     from phard_hub.pipeline import Outcome
     from phard_hub.progress import Progress
@@ -64,6 +66,18 @@ def show_outcome(outcome: Outcome) -> None:
     for title, verdict in (("before hardening", outcome.verdict_before), ("after hardening", outcome.verdict)):
         show_verdict(title, verdict)
     typer.echo(f"\nRelease: {outcome.release}")
+
+
+def show_backdoor(backdoor: Backdoor, folder: Path) -> None:
+    """What a planted backdoor does, and whether it counts."""
+    outcome = backdoor.outcome
+    typer.echo(f"Planted {backdoor.attack}, target {backdoor.target_name}, poison rate {backdoor.poison_rate:g}")
+    typer.echo(f"  accuracy      {backdoor.accuracy}, was {backdoor.accuracy_before}")
+    typer.echo(f"  success       {outcome.success}, on the original {outcome.reference}")
+    typer.echo(f"  trigger size  L2 {outcome.size:.2f}")
+    if backdoor.failures:
+        typer.echo(f"It does not count: {' and '.join(backdoor.failures)}.")
+    typer.echo(f"\nFolder: {folder}")
 
 
 def show_table(report: Report) -> None:
