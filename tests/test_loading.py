@@ -187,7 +187,7 @@ def photos(folder: Path) -> list[Image.Image]:
     """Eight photos of 224x224, and five in their original aspects."""
     import io
 
-    from pyarrow import parquet  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
     found = []
     for name, count in (("imagenette224_val_1500", 8), ("imagenet_sample_1000", 5)):
