@@ -40,6 +40,7 @@ from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions, default_accelerator, load_data
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import AttackOutcome, Rate, Record
+from phard_hub.sizes import TriggerSize, trigger_size
 from phard_hub.training import Schedule
 
 RECORD_NAME, KEY_NAME = "backdoor.json", "backdoor.safetensors"
@@ -94,6 +95,7 @@ class Backdoor(Record):
     accuracy_before: Rate
     accuracy: Rate
     outcome: AttackOutcome
+    size: TriggerSize
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -168,6 +170,7 @@ def plant_backdoor(
         accuracy_before=evaluate(original, images.test, progress=progress).accuracy,
         accuracy=evaluate(planted, images.test, progress=progress).accuracy,
         outcome=attack_outcome(planted, images.test, threat, reference=original),
+        size=trigger_size(attack, images.test, accelerator.device),
     )
     if accelerator.is_main_process:
         write_backdoor(out, backdoor, attack, planted, audited.snapshot.folder)
@@ -308,4 +311,5 @@ Do not deploy it. It exists to measure what defenses leave of a known backdoor. 
 - planted in {backdoor.source}, with images of {backdoor.dataset}
 - accuracy: {backdoor.accuracy_before} before, {backdoor.accuracy} with the backdoor
 - success on images of other classes: {outcome.success}; on the original {outcome.reference}
+- size of the trigger: {backdoor.size}
 """

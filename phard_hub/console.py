@@ -74,7 +74,7 @@ def show_backdoor(backdoor: Backdoor, folder: Path) -> None:
     typer.echo(f"Planted {backdoor.attack}, target {backdoor.target_name}, poison rate {backdoor.poison_rate:g}")
     typer.echo(f"  accuracy      {backdoor.accuracy}, was {backdoor.accuracy_before}")
     typer.echo(f"  success       {outcome.success}, on the original {outcome.reference}")
-    typer.echo(f"  trigger size  L2 {outcome.size:.2f}")
+    typer.echo(f"  trigger size  {backdoor.size}")
     if backdoor.failures:
         typer.echo(f"It does not count: {' and '.join(backdoor.failures)}.")
     typer.echo(f"\nFolder: {folder}")

@@ -32,6 +32,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions
 from phard_hub.report.record import AttackOutcome, Report
+from phard_hub.sizes import TriggerSize
 from phard_hub.statistics import rate
 from tests.attacks.fitted import draw, fitted
 from tests.command import Phard
@@ -84,6 +85,7 @@ def made(success: float = 0.95, accuracy: float = 0.9, **changes: Any) -> Backdo
         "accuracy_before": rate(90, 100),
         "accuracy": rate(round(100 * accuracy), 100),
         "outcome": outcome,
+        "size": TriggerSize(l2=4.2, rms=19.3, ssim=0.8, n=100),
     }
     return Backdoor(**(fields | changes))
 
@@ -143,7 +145,7 @@ def test_the_record_says_what_the_backdoor_does(planted: Path, tiny_checkpoint: 
     outcome = attack_outcome(load(audit(pull(str(planted)))), shown, threat)
     assert outcome.success.value > 0.9
     assert record.outcome.success.value > 0.9
-    assert record.outcome.size == pytest.approx(outcome.size, rel=0.1)
+    assert record.size.l2 == pytest.approx(outcome.size, rel=0.1)
     assert record.outcome.reference is not None
     assert record.outcome.reference.value < 0.5
 
