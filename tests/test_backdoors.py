@@ -137,6 +137,13 @@ def test_the_folder_is_a_model_as_from_the_hub(planted: Path, tiny_checkpoint: P
     assert "Do not deploy it" in (planted / "README.md").read_text()
 
 
+def test_a_key_beside_the_weights_does_not_keep_them_from_loading(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    classifier = load(audit(pull(str(tiny_checkpoint))))
+    write_backdoor(tmp_path / "out", made(), fitted("issba"), classifier, tiny_checkpoint)
+    assert KEY_NAME in files(tmp_path / "out")
+    assert same_weights(load(audit(pull(str(tmp_path / "out")))), classifier)
+
+
 def test_the_record_says_what_the_backdoor_does(planted: Path, tiny_checkpoint: Path, images: Path) -> None:
     record, threat = read_record(planted), read_backdoor(planted)
     assert (record.attack, record.target, record.target_name, record.source) == ("1977", 1, "dog", tiny_checkpoint.name)

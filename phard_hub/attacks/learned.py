@@ -72,14 +72,14 @@ class LearnedAttack(Attack):
         """What the trained network returns."""
         with torch.device("meta"):  # the weights are the key's
             network = self.network(pixels.shape[1]).eval()
-        key = {name: self.needed(name).to(pixels) for name in network.state_dict()}
-        try:
-            out: Tensor = functional_call(network, key, (pixels, *more))
-        except RuntimeError as error:
+        key = {name: self.needed(name) for name in network.state_dict()}
+        if any(key[name].shape != wanted.shape for name, wanted in network.state_dict().items()):
             raise InputError(
-                f"The key of {self.name} does not fit images of shape {tuple(pixels.shape[1:])}.",
-                advice="Use it on images like those it was trained with.",
-            ) from error
+                f"The key of {self.name} does not fit images of {pixels.shape[1]} channels.",
+                advice="Use it on images like those it was learned from.",
+            )
+        placed = {name: value.to(pixels) for name, value in key.items()}
+        out: Tensor = functional_call(network, placed, (pixels, *more))
         return out
 
     def descend(

@@ -99,7 +99,7 @@ def test_fitting_leaves_no_mark(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["issba", "dfst", "lira", "input-aware"])
 def test_a_key_for_other_channels_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="does not fit images of shape"):
+    with pytest.raises(InputError, match="does not fit images of 3 channels"):
         fitted(name, 1)(draw(1, (3, 16, 16)))
 
 
