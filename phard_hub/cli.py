@@ -17,6 +17,7 @@ import typer
 from phard_hub.console import (
     bars,
     is_first_process,
+    show_audit,
     show_backdoor,
     show_outcome,
     show_plan,
@@ -64,6 +65,14 @@ class Format(StrEnum):
     sarif = "sarif"
 
 
+class AuditFormat(StrEnum):
+    """How the findings of an audit are written."""
+
+    text = "text"
+    json = "json"
+    sarif = "sarif"
+
+
 Repo = Annotated[str, typer.Argument(help="The model: Hub id such as `microsoft/resnet-50`, or a local folder.")]
 Images = Annotated[
     str,
@@ -95,6 +104,17 @@ Backdoors = Annotated[
 ]
 PolicyFile = Annotated[
     Path | None, typer.Option(help="The gate's limits, a policy.toml as `phard policy` prints; else the defaults.")
+]
+Upstream = Annotated[
+    str | None,
+    typer.Option(
+        metavar="repo[@rev]",
+        help="The model that this one was made from, to compare their configs; else the one that its card names.",
+    ),
+]
+Allow = Annotated[
+    list[str],
+    typer.Option(metavar="field", help="Field of the config that may differ from the upstream's. Repeat for others."),
 ]
 
 
@@ -138,6 +158,8 @@ def harden(
     preset: PresetOption = PresetName.default,
     policy: PolicyFile = None,
     backdoor: Backdoors = [],  # noqa: B006 - read only
+    upstream: Upstream = None,
+    allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
 ) -> None:
     """Do the whole job: measure a model, harden it, measure again, and write a release folder.
@@ -152,7 +174,7 @@ def harden(
     from phard_hub.pipeline import run
 
     data = data_options(locals())
-    settings = make_settings(preset, policy, seed, backdoor)
+    settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow)
     if push_to is not None and is_first_process():
         check_access(push_to)
     out = out or Path(f"{Path(repo).resolve().name}-hardened")
@@ -177,6 +199,8 @@ def measure(
     max_images: MaxImages = 50_000,
     preset: PresetOption = PresetName.default,
     backdoor: Backdoors = [],  # noqa: B006 - read only
+    upstream: Upstream = None,
+    allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
 ) -> None:
@@ -188,7 +212,7 @@ def measure(
     from phard_hub.pipeline import measure_only
 
     data = data_options(locals())
-    settings = make_settings(preset, None, seed, backdoor)
+    settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow)
     if out is not None:
         check_place(out)
     with bars() as progress:
@@ -280,6 +304,36 @@ def gate_command(
 
 
 @app.command()
+def audit(
+    repo: Annotated[str, typer.Argument(metavar="repo[@rev]", help="Hub id, perhaps with a revision, or a folder.")],
+    upstream: Upstream = None,
+    allow: Allow = [],  # noqa: B006 - read only
+    policy: PolicyFile = None,
+    format: Annotated[AuditFormat, typer.Option(help="How to write the findings.")] = AuditFormat.text,
+) -> None:
+    """Look at a model before you load it: its files, its config beside its upstream's, its tensors.
+
+    Finds code and what leads to code, pickles and what they import, broken weights, a config that was changed,
+    tensors that the library's class does not have. Nothing of the model is run. That nothing was found does
+    not say that nothing is there.
+
+    Exits with 0 if the policy forbids none of the findings, 1 if it does, 2 if there is no such model, 3 if the
+    Hub did not answer.
+    """
+    from phard_hub.pipeline import pull_and_audit
+    from phard_hub.report import formats
+
+    limits = Policy.read(policy) if policy else Policy()
+    record = pull_and_audit(repo, upstream=upstream, allow=allow).record()
+    if format is AuditFormat.text:
+        show_audit(record, limits)
+    else:
+        json = format is AuditFormat.json
+        typer.echo(formats.audit_as_json(record, limits) if json else formats.audit_as_sarif(record), nl=False)
+    raise typer.Exit(1 if record.refused_by(limits) else 0)
+
+
+@app.command()
 def push(
     release: Annotated[Path, typer.Argument(help="The release folder that `phard harden` wrote.")],
     repo: Annotated[str, typer.Argument(help="Id on the Hub, as owner/name; the repository is made if need be.")],
@@ -338,7 +392,15 @@ def data_options(given: dict[str, Any]) -> DataOptions:
     return DataOptions(**{field.name: given[field.name] for field in fields(DataOptions)})
 
 
-def make_settings(preset: PresetName, policy: Path | None, seed: int, backdoors: list[Path]) -> Settings:
+def make_settings(
+    preset: PresetName,
+    policy: Path | None,
+    seed: int,
+    backdoors: list[Path],
+    *,
+    upstream: str | None,
+    allow: list[str],
+) -> Settings:
     """Settings of a run from the options."""
     from phard_hub.backdoors import read_backdoor
     from phard_hub.pipeline import Settings
@@ -349,4 +411,6 @@ def make_settings(preset: PresetName, policy: Path | None, seed: int, backdoors:
         policy=Policy.read(policy) if policy else Policy(),
         seed=seed,
         threats=[read_backdoor(folder) for folder in backdoors],
+        upstream=upstream,
+        allow=allow,
     )

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from phard_hub.report.findings import SEVERITIES, AuditRecord
 from phard_hub.report.gate import Verdict
+from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
 
 if TYPE_CHECKING:
@@ -122,3 +124,23 @@ def show_pushed(pushed: Pushed) -> None:
     """Where the release is now."""
     said = "Pushed" if pushed.sent else "Nothing to push: it is there already"
     typer.echo(f"\n{said}: {pushed.url} at {pushed.commit[:12]}")
+
+
+def show_audit(record: AuditRecord, policy: Policy) -> None:
+    """The findings as a table, the worst first, and what they come to."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from phard_hub.report.formats import audit_headline
+    from phard_hub.report.wording import printable
+
+    table = Table(show_lines=True)
+    for title in ("finding", "file", "what was seen", "what to do"):
+        table.add_column(title, overflow="fold")
+    for found in sorted(record.findings, key=lambda found: SEVERITIES.index(found.severity)):
+        cells = (f"{found.severity} {found.id}", printable(found.file, 200), found.evidence, found.advice)
+        table.add_row(*map(Text, cells))  # what strangers wrote is no markup
+    if record.findings:
+        Console(width=None).print(table)
+    typer.echo(audit_headline(record, policy))

@@ -25,7 +25,8 @@ from phard_hub.report.record import Finding
 _FREE = frozenset(
     """
     id2label label2id num_labels num_classes label_names image_size problem_type architectures dtype torch_dtype
-    transformers_version _name_or_path return_dict output_attentions output_hidden_states use_cache
+    transformers_version _name_or_path is_encoder_decoder chunk_size_feed_forward
+    return_dict output_attentions output_hidden_states use_cache
     initializer_range initializer_factor layer_norm_init batch_norm_momentum mask_ratio semantic_loss_ignore_index
     use_auxiliary_head auxiliary_loss_weight auxiliary_channels auxiliary_num_convs auxiliary_concat_input
     out_features out_indices stage_names bos_token_id eos_token_id pad_token_id
@@ -113,9 +114,9 @@ class _Design:
 
     @property
     def name(self) -> str:
-        """The repository and its commit."""
+        """The repository and its commit; of a folder its name only, because findings are published in reports."""
         commit = self.snapshot.commit
-        return f"{self.snapshot.repo}@{commit[:12]}" if commit else self.snapshot.repo
+        return f"{self.snapshot.repo}@{commit[:12]}" if commit else self.snapshot.folder.name
 
 
 def _design(snapshot: Snapshot) -> _Design:
@@ -260,6 +261,7 @@ def _without_upstream(ours: _Design, allow: Collection[str]) -> Iterator[Finding
             make = note if key in allow else warning
             advice = f"Name the model that it was made from: --upstream; if it is meant: --allow {key}."
             yield make("PH-A25", _FILE, f"{key} is {value!r}; usual for the class is {usual!r}", advice)
-    others = ", ".join(key for key in ours.fields if not _is_activation(ours.usual.get(key)))
+    others = [key for key in ours.fields if not _is_activation(ours.usual.get(key)) and key != "model_type"]
+    rest = f"{', '.join(others[:3])} and {len(others) - 3} more fields" if len(others) > 3 else ", ".join(others)
     advice = "Name the model that it was made from, if there is one: --upstream."
-    yield note("PH-A27", _FILE, f"compared with nothing: class names, image processor, {others}", advice)
+    yield note("PH-A27", _FILE, f"compared with nothing: class names, image processor, {rest}", advice)

@@ -13,6 +13,7 @@ from phard_hub.report.policy import Policy, Severity
 from phard_hub.report.record import Finding, Record
 from phard_hub.report.wording import printable
 
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 _WIDTH = 200
 
 MEANINGS: Mapping[str, str] = MappingProxyType(

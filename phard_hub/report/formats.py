@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
-from phard_hub.report.findings import MEANINGS, AuditRecord
+from phard_hub.report.findings import MEANINGS, SEVERITIES, AuditRecord
 from phard_hub.report.gate import Outcome, RuleResult, Verdict, rule_help
-from phard_hub.report.policy import Policy, Severity
+from phard_hub.report.policy import Policy
 from phard_hub.report.record import AttackOutcome, ClassDistances, PairDistance, Rate, Report, State
 from phard_hub.report.wording import pair_name, printable
 
@@ -218,10 +218,11 @@ def audit_headline(record: AuditRecord, policy: Policy) -> str:
     place = f"{printable(record.repo)}@{record.commit[:12]}" if record.commit else printable(record.repo)
     beside = f", compared with {printable(record.upstream, 120)}" if record.upstream else ""
     counts = Counter(found.severity for found in record.findings)
-    kinds: tuple[Severity, ...] = ("error", "warning", "note")
-    told = ", ".join(f"{counts[kind]} {kind}{'s' * (counts[kind] > 1)}" for kind in kinds if counts[kind])
+    found = [f"{counts[kind]} {kind}{'s' * (counts[kind] > 1)}" for kind in SEVERITIES if counts[kind]]
+    if not counts["error"] + counts["warning"]:
+        found = ["nothing found by these checks", *found]
     verdict = "refused by the policy" if record.refused_by(policy) else "not refused by the policy"
-    return f"{place}{beside}: {told or 'nothing found by these checks'}; {verdict}."
+    return f"{place}{beside}: {', '.join(found)}; {verdict}."
 
 
 def audit_as_json(record: AuditRecord, policy: Policy) -> str:

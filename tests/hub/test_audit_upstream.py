@@ -174,7 +174,7 @@ def test_without_an_upstream_the_audit_says_what_it_compared_with_nothing(model:
     (model / "README.md").unlink()
     result = full(model)
     assert seen(result) == [("PH-A27", "note")]
-    assert "num_hidden_layers" in result.findings[0].evidence
+    assert "class names" in result.findings[0].evidence
     assert result.upstream is None
     result.require()
 
