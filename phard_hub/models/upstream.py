@@ -204,11 +204,15 @@ def _other_fields(ours: _Design, theirs: _Design, allow: Collection[str]) -> Ite
 
 
 def _differs(id_: str, key: str, evidence: str, allow: Collection[str]) -> Finding:
-    field = key.rsplit(".", 1)[-1]
-    if key in allow or field in allow:
+    if _is_allowed(key, allow):
         return note(id_, _FILE, f"{evidence}; allowed by the user", "Nothing, as long as this is meant.")
-    advice = f"Ask its owner why, and do not use it if nobody knows; if it is meant: --allow {field}."
+    advice = f"Ask its owner why, and do not use it if nobody knows; if it is meant: --allow {key}."
     return error(id_, _FILE, evidence, advice)
+
+
+def _is_allowed(key: str, allow: Collection[str]) -> bool:
+    """Whether the user allows a field, by its full name or by its last part."""
+    return key in allow or key.rsplit(".", 1)[-1] in allow
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -258,7 +262,7 @@ def _without_upstream(ours: _Design, allow: Collection[str]) -> Iterator[Finding
         if key.startswith("model_args."):
             yield _differs("PH-A22", key, f"{key} is {value!r}; the architecture is made without it", allow)
         elif _is_activation(usual) and value != usual:
-            make = note if key in allow else warning
+            make = note if _is_allowed(key, allow) else warning
             advice = f"Name the model that it was made from: --upstream; if it is meant: --allow {key}."
             yield make("PH-A25", _FILE, f"{key} is {value!r}; usual for the class is {usual!r}", advice)
     others = [key for key in ours.fields if not _is_activation(ours.usual.get(key)) and key != "model_type"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,50 @@ def test_names_and_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert split_revision("org/model@v1") == ("org/model", "v1")
     assert split_revision("org/model") == ("org/model", None)
     assert split_revision("a@b") == ("a@b", None)
+
+
+# All families
+
+
+def model_types() -> list[str]:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+    return [name for name in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES if name != "timm_wrapper"]
+
+
+def activations(fields: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each place in a config, however deep, that names an activation."""
+    from transformers.activations import ACT2FN
+
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            yield from activations(value)
+        elif isinstance(value, str) and value in ACT2FN:
+            yield fields, key
+
+
+def only_config(folder: Path) -> Audit:
+    """The audit of a folder in which nothing but a config lies."""
+    return Audit(pull(str(folder)), ())
+
+
+@pytest.mark.parametrize("model_type", model_types())
+def test_any_activation_of_any_family(model_type: str, tmp_path: Path) -> None:
+    from transformers import CONFIG_MAPPING
+
+    upstream, model = tmp_path / "upstream", tmp_path / "model"
+    for folder in (upstream, model):
+        CONFIG_MAPPING[model_type]().save_pretrained(folder)
+    assert compare_with_upstream(only_config(model), str(upstream)).findings == ()
+    assert seen(compare_with_upstream(only_config(model))) == [("PH-A27", "note")]
+    content = json.loads((model / "config.json").read_text())
+    for fields, key in activations(content):
+        usual, fields[key] = fields[key], "mish"
+        (model / "config.json").write_text(json.dumps(content))
+        assert seen(compare_with_upstream(only_config(model), str(upstream))) == [("PH-A20", "error")]
+        assert seen(compare_with_upstream(only_config(model), str(upstream), allow=[key])) == [("PH-A20", "note")]
+        assert seen(compare_with_upstream(only_config(model))) == [("PH-A25", "warning"), ("PH-A27", "note")]
+        fields[key] = usual
 
 
 # timm
