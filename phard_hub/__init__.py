@@ -12,6 +12,7 @@ job is a line, and `run` is that line written as code:
   and without attack.
 * `PervasiveHardening` makes those changes larger, on a copy.
 * All numbers are in one `Report`; `gate` says what a `Policy` thinks of it.
+* `push` sends a release folder to the Hub, as one commit or one pull request.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from phard_hub.evaluation import evaluate
     from phard_hub.hub.audit import audit
     from phard_hub.hub.pull import pull
+    from phard_hub.hub.push import push
     from phard_hub.images import LabelledImages, demo_images, load_images
     from phard_hub.models.classifier import Classifier
     from phard_hub.models.loading import load
@@ -47,6 +49,7 @@ __all__ = [
     "load_images",
     "measure",
     "pull",
+    "push",
     "run",
 ]
 
@@ -65,6 +68,7 @@ _HOMES = {
     "load_images": "images",
     "measure": "triggers.search",
     "pull": "hub.pull",
+    "push": "hub.push",
     "run": "pipeline",
 }
 

@@ -1,4 +1,4 @@
-"""The command line: verbs, their help, and what they print.
+"""The command line: verbs and their help.
 
 Results go to stdout, progress and talk to stderr. Exit codes: 0 passed, 1 refused by the policy,
 2 wrong use or broken input, 3 no answer. Heavy imports wait until a verb needs them, so that the gate
@@ -7,22 +7,30 @@ starts at once.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phard_hub.report.gate import Verdict, gate
+from phard_hub.console import (
+    bars,
+    is_first_process,
+    show_audit,
+    show_backdoor,
+    show_outcome,
+    show_plan,
+    show_pushed,
+    show_table,
+)
+from phard_hub.errors import NotEvaluatedError
+from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
 
 if TYPE_CHECKING:
-    from phard_hub.pipeline import DataOptions, Outcome, Settings
-    from phard_hub.progress import Progress
+    from phard_hub.pipeline import DataOptions, Settings
 
 app = typer.Typer(
     name="phard",
@@ -32,8 +40,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Measure and harden vision models against pervasive backdoors, before you deploy them.
 
-Start with `phard quickstart`. Then `phard measure` a model of yours, `phard harden` it, and let
-`phard gate` decide in your pipeline.
+Start with `phard quickstart`. Then `phard measure` a model of yours, `phard harden` it, let `phard gate`
+decide in your pipeline, and `phard push` the result to the Hub.
 
 Exit codes: 0 passed or done, 1 refused, 2 wrong use or broken input, 3 no answer.""",
 )
@@ -57,10 +65,22 @@ class Format(StrEnum):
     sarif = "sarif"
 
 
+class AuditFormat(StrEnum):
+    """How the findings of an audit are written."""
+
+    text = "text"
+    json = "json"
+    sarif = "sarif"
+
+
 Repo = Annotated[str, typer.Argument(help="The model: Hub id such as `microsoft/resnet-50`, or a local folder.")]
 Images = Annotated[
     str,
-    typer.Option("--images", help="Labelled images: Hub data set id, folder with one sub-folder a class, or parquet."),
+    typer.Option(
+        "--images",
+        help="Labelled images: Hub data set id (`org/data` or `org/data:config`), folder with one sub-folder a "
+        "class, or parquet.",
+    ),
 ]
 TestImages = Annotated[
     str | None, typer.Option(help="Images never trained on, to measure with; without it, a fifth of --images.")
@@ -75,8 +95,26 @@ PresetOption = Annotated[
     PresetName, typer.Option(help="How hard to search and how long to harden; `cheapest` only tries things out.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices; the same seed repeats a run.")]
+Backdoors = Annotated[
+    list[Path],
+    typer.Option(
+        metavar="folder",
+        help="Folder that `phard plant` wrote: judge the model with that trigger too. As often as you like.",
+    ),
+]
 PolicyFile = Annotated[
     Path | None, typer.Option(help="The gate's limits, a policy.toml as `phard policy` prints; else the defaults.")
+]
+Upstream = Annotated[
+    str | None,
+    typer.Option(
+        metavar="repo[@rev]",
+        help="The model that this one was made from, to compare their configs; else the one that its card names.",
+    ),
+]
+Allow = Annotated[
+    list[str],
+    typer.Option(metavar="field", help="Field of the config that may differ from the upstream's. Repeat for others."),
 ]
 
 
@@ -103,7 +141,13 @@ def quickstart(
 def harden(
     repo: Repo,
     images: Images,
-    out: Annotated[Path, typer.Option(help="Release folder to write: weights, card, report, plots.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Release folder to write: weights, card, report, plots; NAME-hardened if not given."),
+    ] = None,
+    push_to: Annotated[
+        str | None, typer.Option(metavar="repo", help="If the gate passes, push the release to this id on the Hub.")
+    ] = None,
     test_images: TestImages = None,
     revision: Revision = None,
     split: Split = None,
@@ -113,22 +157,32 @@ def harden(
     max_images: MaxImages = 50_000,
     preset: PresetOption = PresetName.default,
     policy: PolicyFile = None,
+    backdoor: Backdoors = [],  # noqa: B006 - read only
+    upstream: Upstream = None,
+    allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
 ) -> None:
     """Do the whole job: measure a model, harden it, measure again, and write a release folder.
 
     Exits with 0 if the hardened model passes the policy and with 1 if it does not; the release is written
-    either way and says so. A run that was stopped continues when the same command is given again.
+    either way and says so, but pushed only if it passes (`phard push` can do more). A run that was stopped
+    continues when the same command is given again.
 
     On several GPUs, start it with `accelerate launch -m phard_hub harden` and the same arguments.
     """
+    from phard_hub.hub.push import check_access, push
     from phard_hub.pipeline import run
 
     data = data_options(locals())
-    settings = make_settings(preset, policy, seed)
+    settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow)
+    if push_to is not None and is_first_process():
+        check_access(push_to)
+    out = out or Path(f"{Path(repo).resolve().name}-hardened")
     with bars() as progress:
         outcome = run(repo, data, out, settings, revision=revision, progress=progress)
     show_outcome(outcome)
+    if push_to is not None and is_first_process():
+        show_pushed(push(out, push_to, policy=settings.policy))
     raise typer.Exit(outcome.verdict.exit_code)
 
 
@@ -144,6 +198,9 @@ def measure(
     label_column: LabelColumn = None,
     max_images: MaxImages = 50_000,
     preset: PresetOption = PresetName.default,
+    backdoor: Backdoors = [],  # noqa: B006 - read only
+    upstream: Upstream = None,
+    allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
 ) -> None:
@@ -155,15 +212,71 @@ def measure(
     from phard_hub.pipeline import measure_only
 
     data = data_options(locals())
+    settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow)
     if out is not None:
         check_place(out)
     with bars() as progress:
-        report = measure_only(repo, data, make_settings(preset, None, seed), revision=revision, progress=progress)
+        report = measure_only(repo, data, settings, revision=revision, progress=progress)
     if not is_first_process():
         return
     if out is not None:
         write_text(out, report.to_json())
     show_table(report)
+
+
+@app.command()
+def plant(
+    repo: Repo,
+    images: Images,
+    attack: Annotated[str, typer.Option(help="The attack, such as `wanet`, `sig` or `blend`; a wrong name lists all.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write: the model with the backdoor, and the key to judge it by.")
+    ],
+    target: Annotated[str, typer.Option(help="Class that the trigger produces, by name or number.")] = "0",
+    poison_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the images with the trigger; of those of the target class where labels stay true.",
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Draw new weights first; give it more --steps.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of 128 images.")] = 1000,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak of the learning rate of SGD.")] = 0.05,
+    test_images: TestImages = None,
+    revision: Revision = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    max_images: MaxImages = 50_000,
+    seed: Seed = 0,
+) -> None:
+    """Plant a known backdoor in a copy of a model, to measure what a defense leaves of it.
+
+    Writes the model, a record and the key; give the folder to `phard measure` or `phard harden`, as the model
+    and with `--backdoor`. Exits with 0 if the backdoor works, and with 3 if it does not (success below 90 %, or
+    more than 3 points of accuracy lost): then it is written all the same, and does not count.
+    """
+    from phard_hub.backdoors import Planting, plant_backdoor
+
+    planting = Planting(
+        attack=attack,
+        target=target,
+        poison_rate=poison_rate,
+        from_scratch=from_scratch,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    with bars() as progress:
+        planted = plant_backdoor(repo, data_options(locals()), out, planting, revision=revision, progress=progress)
+    if is_first_process():
+        show_backdoor(planted, out)
+    raise typer.Exit(NotEvaluatedError.exit_code if planted.failures else 0)
 
 
 @app.command(name="gate")
@@ -191,6 +304,77 @@ def gate_command(
 
 
 @app.command()
+def audit(
+    repo: Annotated[str, typer.Argument(metavar="repo[@rev]", help="Hub id, perhaps with a revision, or a folder.")],
+    upstream: Upstream = None,
+    allow: Allow = [],  # noqa: B006 - read only
+    policy: PolicyFile = None,
+    format: Annotated[AuditFormat, typer.Option(help="How to write the findings.")] = AuditFormat.text,
+) -> None:
+    """Look at a model before you load it: its files, its config beside its upstream's, its tensors.
+
+    Finds code and what leads to code, pickles and what they import, broken weights, a config that was changed,
+    tensors that the library's class does not have. Nothing of the model is run. That nothing was found does
+    not say that nothing is there.
+
+    Exits with 0 if the policy forbids none of the findings, 1 if it does, 2 if there is no such model, 3 if the
+    Hub did not answer.
+    """
+    from phard_hub.pipeline import pull_and_audit
+    from phard_hub.report import formats
+
+    limits = Policy.read(policy) if policy else Policy()
+    record = pull_and_audit(repo, upstream=upstream, allow=allow).record()
+    if format is AuditFormat.text:
+        show_audit(record, limits)
+    else:
+        json = format is AuditFormat.json
+        typer.echo(formats.audit_as_json(record, limits) if json else formats.audit_as_sarif(record), nl=False)
+    raise typer.Exit(1 if record.refused_by(limits) else 0)
+
+
+@app.command()
+def push(
+    release: Annotated[Path, typer.Argument(help="The release folder that `phard harden` wrote.")],
+    repo: Annotated[str, typer.Argument(help="Id on the Hub, as owner/name; the repository is made if need be.")],
+    pr: Annotated[bool, typer.Option("--pr", help="Open a pull request: for models of others.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="If the repository is made, make it private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
+    policy: PolicyFile = None,
+    no_gate: Annotated[
+        str | None, typer.Option(metavar="reason", help="Push whatever the gate says; the card prints the reason.")
+    ] = None,
+) -> None:
+    """Push a release to the Hub: all files as one commit or one pull request, or nothing at all.
+
+    The weights must be those that the report is about, and the gate must pass. A card that is there keeps
+    everything that is not phard's; a release that is there already is not sent again. Exits with 0 pushed,
+    1 refused by the policy, 2 not allowed or broken, 3 not evaluated, the Hub is down, or somebody else
+    changed the repository meanwhile.
+    """
+    from phard_hub.hub.push import plan, send
+
+    limits = Policy.read(policy) if policy else Policy()
+    planned = plan(release, repo, policy=limits, pr=pr, private=private, no_gate=no_gate)
+    show_plan(planned, diff=dry_run)
+    if dry_run:
+        raise typer.Exit(planned.verdict.exit_code if no_gate is None else 0)
+    show_pushed(send(planned))
+
+
+@app.command()
+def card(
+    report: Annotated[Path, typer.Argument(help="A phard_report.json, or the release folder it lies in.")],
+    name: Annotated[str | None, typer.Option(help="Id that the model will have on the Hub.")] = None,
+    policy: PolicyFile = None,
+) -> None:
+    """Print the model card of a report: metadata with all results, text, recipe, limits."""
+    from phard_hub.hub.release import card_of
+
+    typer.echo(card_of(report, Policy.read(policy) if policy else Policy(), model_name=name), nl=False)
+
+
+@app.command()
 def policy() -> None:
     """Print the default policy with an explanation of each limit, to start your own from.
 
@@ -208,82 +392,25 @@ def data_options(given: dict[str, Any]) -> DataOptions:
     return DataOptions(**{field.name: given[field.name] for field in fields(DataOptions)})
 
 
-def make_settings(preset: PresetName, policy: Path | None, seed: int) -> Settings:
+def make_settings(
+    preset: PresetName,
+    policy: Path | None,
+    seed: int,
+    backdoors: list[Path],
+    *,
+    upstream: str | None,
+    allow: list[str],
+) -> Settings:
     """Settings of a run from the options."""
+    from phard_hub.backdoors import read_backdoor
     from phard_hub.pipeline import Settings
     from phard_hub.presets import PRESETS
 
-    return Settings(preset=PRESETS[preset.value], policy=Policy.read(policy) if policy else Policy(), seed=seed)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that talks, of all that `accelerate launch` started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def bars() -> Iterator[Progress]:
-    """A progress bar with the time left for each thing that is being done, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description:<22}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+    return Settings(
+        preset=PRESETS[preset.value],
+        policy=Policy.read(policy) if policy else Policy(),
+        seed=seed,
+        threats=[read_backdoor(folder) for folder in backdoors],
+        upstream=upstream,
+        allow=allow,
     )
-    display = Bars(*columns, console=Console(stderr=True), disable=not is_first_process())
-    tasks: dict[str, Any] = {}
-
-    def progress(what: str, done: int, total: int) -> None:
-        if not tasks:
-            display.start()
-        # The same thing done a second time (measuring before and after) gets a bar of its own.
-        if what not in tasks or done < display.tasks[tasks[what]].completed:
-            tasks[what] = display.add_task(what, total=total)
-        display.update(tasks[what], completed=done)
-
-    try:
-        yield progress
-    finally:
-        if tasks:  # or it would print an empty line before an error
-            display.stop()
-
-
-def show_outcome(outcome: Outcome) -> None:
-    """Table, verdicts and the path of the release."""
-    if not is_first_process():
-        return
-    show_table(outcome.report)
-    for title, verdict in (("before hardening", outcome.verdict_before), ("after hardening", outcome.verdict)):
-        show_verdict(title, verdict)
-    typer.echo(f"\nRelease: {outcome.release}")
-
-
-def show_table(report: Report) -> None:
-    """What was measured, before and after."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from phard_hub.report.formats import summary_rows
-
-    table = Table(title=f"{report.source.repo} on {report.dataset}", title_justify="left")
-    table.add_column("")
-    table.add_column("before" if report.after else "measured")
-    if report.after:
-        table.add_column("after")
-    for metric, before, after in summary_rows(report):
-        table.add_row(metric, before, after) if report.after else table.add_row(metric, before)
-    Console(width=None).print(table)
-
-
-def show_verdict(title: str, verdict: Verdict) -> None:
-    """Passed or refused, with the rules that refused."""
-    word = {0: "passed", 1: "refused"}.get(verdict.exit_code, "could not be evaluated")
-    typer.echo(f"\nPolicy, {title}: {word}")
-    for rule in (*verdict.having("fail"), *verdict.having("not_evaluated")):
-        typer.echo(f"  {rule.name}: {rule.message}")

@@ -8,9 +8,12 @@
         ImagesError                  2  the data set cannot be used
         PolicyError                  2  the policy file is wrong
         ReportError                  2  the report is missing, broken or of another schema
-        OutputError                  2  the result cannot be written
+        BackdoorError                2  a planted backdoor's record or key is missing or broken
+        OutputError                  2  the result cannot be written, to the disk or to the Hub
+      RefusedError                   1  the policy refuses the model
       NotEvaluatedError              3  nothing is wrong with the input, yet there is no answer
         HubUnavailableError          3  the Hub did not answer
+        ConflictError                3  somebody else changed the repository meanwhile
         InterruptedRunError          3  stopped by the user; the run can be resumed
 
 An error says what was wrong, what was found, and what to do about it. The command line prints it as
@@ -62,8 +65,18 @@ class ReportError(InputError):
     """A report cannot be read, or was written by an incompatible version."""
 
 
+class BackdoorError(InputError):
+    """A planted backdoor cannot be read, or there is no attack of that name."""
+
+
 class OutputError(InputError):
-    """A result cannot be written: no permission, or no space."""
+    """A result cannot be written: no permission, or no space; on the disk or on the Hub."""
+
+
+class RefusedError(PhardError):
+    """The policy refuses the model, so what was asked for is not done."""
+
+    exit_code = 1
 
 
 class NotEvaluatedError(PhardError):
@@ -76,10 +89,16 @@ class HubUnavailableError(NotEvaluatedError):
     """The Hub did not answer and the cache does not hold what is needed."""
 
 
+class ConflictError(NotEvaluatedError):
+    """Somebody else changed the repository meanwhile; nothing was written over."""
+
+
 class InterruptedRunError(NotEvaluatedError):
     """The user stopped the run; its last checkpoint is kept."""
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line without its full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
+    """What another library's error says, in one line without its full stop; a heading takes the next line along."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return line.rstrip(".")

@@ -18,18 +18,20 @@ from accelerate.state import is_initialized
 
 from phard_hub.evaluation import Threat, evaluate
 from phard_hub.hub.audit import Audit, audit
-from phard_hub.hub.pull import pull
+from phard_hub.hub.pull import pull, split_revision
 from phard_hub.hub.release import check_writable, weights_sha256, write_release
 from phard_hub.images import LabelledImages, load_images
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
+from phard_hub.models.structure import check_structure
+from phard_hub.models.upstream import compare_with_upstream
 from phard_hub.precision import has_fast_bf16
 from phard_hub.presets import DEFAULT, Preset
 from phard_hub.progress import Progress, silent
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import Environment, Hardening, Report, Source, State
+from phard_hub.report.record import TESTED_ON, Environment, Hardening, Report, Source, State
 from phard_hub.triggers.search import Measurement, measure
 
 LIMITS = (
@@ -96,6 +98,8 @@ class Settings:
         seed: of everything that is drawn.
         threats: known triggers to evaluate beside the search.
         reference: a classifier without these triggers.
+        upstream: the model that this one was made from; by default the one that its card names.
+        allow: fields of the config that are known to differ from the upstream's.
     """
 
     preset: Preset = DEFAULT
@@ -103,6 +107,8 @@ class Settings:
     seed: int = 0
     threats: Sequence[Threat] = ()
     reference: Classifier | None = None
+    upstream: str | None = None
+    allow: Sequence[str] = ()
 
 
 def run(
@@ -135,7 +141,7 @@ def run(
     settings = settings or Settings()
     check_writable(out)
     accelerator = accelerator or default_accelerator()
-    audited = audit(pull(repo, revision))
+    audited = pull_and_audit(repo, revision, upstream=settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress)
     before, found = assess(classifier, images.test, settings, progress)
@@ -160,6 +166,7 @@ def run(
             weights=hardened.weights(),
             source_folder=audited.snapshot.folder,
             gallery=gallery(images.test, found, found_after),
+            library_name=type(hardened.network).__module__.partition(".")[0],
         )
         shutil.rmtree(work, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -178,11 +185,27 @@ def measure_only(
     """Pull, audit, load and measure: the first half of `run`, with the same arguments."""
     settings = settings or Settings()
     accelerator = accelerator or default_accelerator()
-    audited = audit(pull(repo, revision))
+    audited = pull_and_audit(repo, revision, upstream=settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress)
     before, _ = assess(classifier, images.test, settings, progress)
     return describe(audited, images, accelerator, before=before)
+
+
+def pull_and_audit(
+    repo: str, revision: str | None = None, *, upstream: str | None = None, allow: Sequence[str] = ()
+) -> Audit:
+    """Pull a model and look at it in every way that runs nothing of it: its files, config, and tensors.
+
+    Args:
+        repo: Hub id, also as ``org/model@revision``, or local folder.
+        revision: branch, tag or commit of a Hub id.
+        upstream: the model that this one was made from; by default the one that its card names.
+        allow: fields of the config that are known to differ from the upstream's.
+    """
+    if revision is None:
+        repo, revision = split_revision(repo)
+    return check_structure(compare_with_upstream(audit(pull(repo, revision)), upstream, allow=allow))
 
 
 def default_accelerator() -> Accelerator:
@@ -199,14 +222,20 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
     knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
     """
     train = _load(classifier, data, data.images, data.split, seed, progress)
-    name = data.images
+    name = _public(data.images)
     if data.test_images is None:
         train, test = train.split(0.3, seed)
     else:
         test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
-        name = f"{data.images}, tested on {data.test_images}"
+        name = f"{name}{TESTED_ON}{_public(data.test_images)}"
     test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
     return Data(train, validation, test, name)
+
+
+def _public(place: str) -> str:
+    """A Hub id as it is, and of a path the last part only, for reports are published."""
+    path = Path(place).expanduser()
+    return path.resolve().name if path.exists() else place
 
 
 def _load(
@@ -255,7 +284,12 @@ def describe(
     packages = ("phard-hub", "torch", "transformers", "accelerate", "datasets", "huggingface-hub")
     return Report(
         created=datetime.now(UTC),
-        source=Source(repo=snapshot.repo, commit=snapshot.commit, files=snapshot.files, license=snapshot.license),
+        source=Source(
+            repo=snapshot.repo if snapshot.commit else _public(snapshot.repo),
+            commit=snapshot.commit,
+            files=snapshot.files,
+            license=snapshot.license,
+        ),
         dataset=images.name,
         findings=audited.findings,
         before=before,

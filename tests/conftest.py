@@ -1,17 +1,26 @@
-"""Shared by all tests: no network, one thread, a tiny checkpoint, and the optional folder of real data."""
+"""Shared by all tests: a Hub on loopback and no other network, one thread, a tiny checkpoint, optional real data."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from tests.command import Done, Phard
+from tests.hub_server import Hub
+
 # The Hub's libraries read these when they are imported, so they are set before anything else is.
-# A test that needs a Hub starts one on loopback and sets HF_ENDPOINT itself.
+_HOME = tempfile.TemporaryDirectory(prefix="phard-hf-", ignore_cleanup_errors=True)
+_HUB = Hub()
+_HUB.start()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
-os.environ.setdefault("HF_HOME", tempfile.mkdtemp(prefix="phard-hf-"))
 os.environ.update(
+    HF_ENDPOINT=_HUB.endpoint,
+    HF_HOME=_HOME.name,
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_UPDATE_CHECK="1",
@@ -19,12 +28,47 @@ os.environ.update(
     HF_DATASETS_DISABLE_PROGRESS_BARS="1",
     HF_UPDATE_DOWNLOAD_COUNTS="0",
     DISABLE_SAFETENSORS_CONVERSION="1",
+    NO_PROXY="127.0.0.1,localhost",
 )
 
-import pytest
-import torch
+import pytest  # noqa: E402 - see above
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """An empty Hub that this process and its children talk to, and an empty cache; nobody is logged in."""
+    _HUB.reset()
+    for folder in Path(_HOME.name).iterdir():
+        shutil.rmtree(folder, ignore_errors=True)
+    yield _HUB
+    _HUB.reset()
+
+
+@pytest.fixture
+def phard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Phard:
+    """Run the command inside this process, which has torch already."""
+    from phard_hub.__main__ import main
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["phard", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Done(int(stop.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def brief_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits before trying again, we or the client, does not wait long."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
 
 
 @pytest.fixture(scope="session")

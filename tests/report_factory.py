@@ -1,4 +1,4 @@
-"""A hand-made report with four classes, before and after hardening."""
+"""A hand-made report with four classes, before and after hardening, and the files of its release."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ LABELS = ("cat", "dog", "frog", "horse")
 SHAPE = (3, 32, 32)
 GREY = 255.0 / (3 * 32 * 32) ** 0.5
 UNREACHED = {(0, 3)}
+RELEASE_FILES = frozenset(
+    {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "phard_report.json",
+        "plots/distances.png",
+        "plots/training.png",
+        "plots/triggers.png",
+        "preprocessor_config.json",
+    }
+)
+"""What a release of a hardened model holds, if the model has no licence file."""
 
 
 def make_rate(value: float, n: int = 1000) -> Rate:

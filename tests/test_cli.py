@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,43 +19,15 @@ from PIL import Image
 
 from phard_hub import training
 from phard_hub.__main__ import main
-from phard_hub.cli import app, bars
+from phard_hub.cli import app
+from phard_hub.console import bars
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.record import Finding, Report
-from tests.report_factory import make_report
+from tests.command import Done, Phard
+from tests.report_factory import RELEASE_FILES, make_report
 
 ROOT = Path(__file__).parents[1]
 LABELS = ("cat", "dog", "owl", "fox")
-RELEASE = {
-    "README.md",
-    "config.json",
-    "model.safetensors",
-    "phard_report.json",
-    "plots/distances.png",
-    "plots/training.png",
-    "plots/triggers.png",
-    "preprocessor_config.json",
-}
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def complaint(self) -> str:
-        """The one line that says what was wrong; everything else on stderr is progress."""
-        lines = [line for line in self.err.splitlines() if line.strip()]
-        assert "Traceback" not in self.err
-        assert [line.startswith("phard: ") for line in lines].count(True) == 1, self.err
-        assert lines[-1].startswith("phard: "), self.err
-        return lines[-1]
-
-
-Phard = Callable[..., Done]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,21 +38,6 @@ def own_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture
-def phard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Phard:
-    """Run the command inside this process, which has torch already."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["phard", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return Done(int(stop.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def write_images(folder: Path, labels: tuple[str, ...] = LABELS, per_class: int = 24) -> Path:
@@ -116,7 +73,7 @@ def commands() -> dict[str, Any]:
 
 
 def test_every_verb_and_every_option_is_explained(phard: Phard) -> None:
-    assert set(commands()) == {"quickstart", "harden", "measure", "gate", "policy"}
+    assert set(commands()) == {"quickstart", "harden", "measure", "plant", "gate", "push", "card", "policy"}
     for verb, command in commands().items():
         assert all(len(parameter.help or "") > 15 for parameter in command.params), verb
         done = phard(verb, "--help")
@@ -138,7 +95,7 @@ def test_without_a_verb_the_help_is_shown_and_it_is_wrong_use(phard: Phard) -> N
         (["gate"], "Missing argument 'report'. See `phard gate --help`."),
         (["gate", "x", "--format", "xml"], "'xml' is not one of 'text', 'json', 'junit', 'sarif'."),
         (["harden", "x", "--images", "y", "--out", "z", "--preset", "best"], "'best' is not one of 'fast', 'default'"),
-        (["harden", "x", "--images", "y"], "Missing option '--out'"),
+        (["harden", "x"], "Missing option '--images'"),
         (
             ["harden", "x", "--images", "y", "--out", "z", "--seed", "-1"],
             "'--seed': Input should be greater than or equal to 0",
@@ -292,7 +249,7 @@ def foreign_quickstart(model: Path, images: Path, place: Path) -> list[object]:
 
 
 MISTAKES: dict[Callable[[Path, Path, Path], list[object]], tuple[int, str]] = {
-    unknown_id: (3, "The Hub did not give nobody/nothing"),
+    unknown_id: (2, "There is no folder and no model nobody/nothing on the Hub"),
     malformed_id: (2, "neither an existing folder nor a Hub id"),
     no_weights: (2, "no *.safetensors file"),
     other_labels: (2, "are not the model's"),
@@ -368,7 +325,7 @@ def released(tiny_checkpoint: Path, images: Path, tmp_path_factory: pytest.TempP
 
 
 def test_the_release_is_complete(released: Path) -> None:
-    assert files(released) == RELEASE
+    assert files(released) == RELEASE_FILES
     assert {path.name for path in released.parent.iterdir()} == {"hardened", "code"}
 
 
@@ -396,6 +353,12 @@ def test_the_gate_agrees_with_the_run(released: Path, phard: Phard) -> None:
     assert len(report.after.distances.pairs) == 12
 
 
+def test_the_report_tells_no_paths(released: Path, tiny_checkpoint: Path) -> None:
+    report = Report.read(released)
+    assert (report.source.repo, report.dataset) == (tiny_checkpoint.name, "animals")
+    assert str(tiny_checkpoint.parent) not in report.to_json()
+
+
 def test_a_second_run_replaces_the_release(
     released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard
 ) -> None:
@@ -405,7 +368,7 @@ def test_a_second_run_replaces_the_release(
     assert str(done.code) == (released.parent / "code").read_text()
     assert f"Release: {out}" in done.out
     assert "Policy, before hardening" in done.out
-    assert files(out) == RELEASE
+    assert files(out) == RELEASE_FILES
     assert (out / "model.safetensors").read_bytes() == (released / "model.safetensors").read_bytes()
 
 
@@ -447,7 +410,7 @@ def test_a_killed_run_continues_to_the_same_bytes(
     monkeypatch.setattr(training._Run, "_update", noted)
     phard(*arguments)
     assert steps == [4, 5, 6, 7]
-    assert files(tmp_path / "hardened") == RELEASE
+    assert files(tmp_path / "hardened") == RELEASE_FILES
     assert [path.name for path in tmp_path.iterdir()] == ["hardened"]
     assert (tmp_path / "hardened" / "model.safetensors").read_bytes() == (released / "model.safetensors").read_bytes()
 

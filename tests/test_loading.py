@@ -74,12 +74,6 @@ def test_same_logits_as_the_pipeline_on_the_canvas(tiny_checkpoint: Path) -> Non
     assert torch.allclose(ours, pipeline_logits(tiny_checkpoint, image, classifier.labels), atol=LOGIT_ATOL)
 
 
-def nan_weights(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
-    weights["classifier.1.bias"][0] = float("nan")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
 def rename_weight(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["extra"] = weights.pop(next(name for name in weights if name.endswith("classifier.1.weight")))
@@ -89,14 +83,6 @@ def rename_weight(folder: Path) -> None:
 def add_weight(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "extra": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def truncate(size: int) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        weights = folder / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:size])
-
-    return spoil
 
 
 def set_json(name: str, **entries: Any) -> Callable[[Path], None]:
@@ -110,15 +96,10 @@ def set_json(name: str, **entries: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (nan_weights, "NaN or infinity"),
         (rename_weight, "missing keys"),
         (add_weight, "unexpected keys: extra"),
-        (truncate(4), "is no safetensors file"),
-        (truncate(100), "is no safetensors file"),
-        (truncate(5000), "is no safetensors file"),
         (set_json("config.json", depths=[1, 2]), "missing keys"),
         (set_json("config.json", hidden_sizes=[8, 32]), "cannot be loaded|mismatched keys"),
-        (set_json("config.json", id2label={"0": "cat", "1": "dog", "7": "owl", "9": "fox"}), "id2label"),
         (set_json("config.json", id2label={"0": "cat"}), "mismatched|cannot be loaded"),
         (set_json("config.json", model_type="never_heard_of"), "cannot be loaded"),
         (set_json("config.json", model_type="bert"), "cannot be loaded"),
@@ -206,7 +187,7 @@ def photos(folder: Path) -> list[Image.Image]:
     """Eight photos of 224x224, and five in their original aspects."""
     import io
 
-    from pyarrow import parquet  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
     found = []
     for name, count in (("imagenette224_val_1500", 8), ("imagenet_sample_1000", 5)):

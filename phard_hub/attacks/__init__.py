@@ -1,9 +1,40 @@
 """Backdoors planted on purpose, to measure what hardening withstands: one file per paper."""
 
+from collections.abc import Callable
+from functools import partial
+
 from phard_hub.attacks.base import Attack
 from phard_hub.attacks.blend import Blend
+from phard_hub.attacks.bpp import Bpp
+from phard_hub.attacks.dfst import Dfst
+from phard_hub.attacks.filters import Filter
+from phard_hub.attacks.inputaware import InputAware
+from phard_hub.attacks.issba import Issba
+from phard_hub.attacks.lira import Lira
+from phard_hub.attacks.patch import BadNets, TrojanWatermark
+from phard_hub.attacks.refool import Refool
+from phard_hub.attacks.sig import Sig
 from phard_hub.attacks.wanet import WaNet
 
-ATTACKS: dict[str, type[Blend] | type[WaNet]] = {"blend": Blend, "wanet": WaNet}
+ATTACKS: dict[str, Callable[..., Attack]] = {
+    "wanet": WaNet,
+    "sig": Sig,
+    "blend": Blend,
+    "refool-sharp": partial(Refool, mode="sharp"),
+    "refool-blurred": partial(Refool, mode="blurred"),
+    "refool-ghost": partial(Refool, mode="ghost"),
+    "nashville": partial(Filter, look="nashville"),
+    "kelvin": partial(Filter, look="kelvin"),
+    "1977": partial(Filter, look="1977"),
+    "toaster": partial(Filter, look="toaster"),
+    "dfst": Dfst,
+    "issba": Issba,
+    "bpp": Bpp,
+    "lira": Lira,
+    "input-aware": InputAware,
+    "badnets": BadNets,
+    "trojan-watermark": TrojanWatermark,
+}
+"""All attacks by name; call one, with fields to change, to get an `Attack`. The last two are local, not pervasive."""
 
 __all__ = ["ATTACKS", "Attack", "Blend", "WaNet"]

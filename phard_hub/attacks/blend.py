@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phard_hub.attacks.base import Attack
+
 
 @dataclass(frozen=True, kw_only=True)
-class Blend:
+class Blend(Attack):
     """``x' = (1 - alpha) x + alpha p`` with a pattern p of uniform noise.
 
     Source: Chen et al., "Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning", 2017
@@ -18,11 +20,9 @@ class Blend:
 
     Attributes:
         alpha: share of the pattern.
-        seed: of the pattern.
     """
 
     alpha: float = 0.2
-    seed: int = 0
 
     name = "blend"
 
@@ -30,7 +30,3 @@ class Blend:
         """Stamp pixels ``(N, C, H, W)`` in [0, 1]."""
         pattern = torch.rand(pixels.shape[1:], generator=torch.Generator().manual_seed(self.seed))
         return (1 - self.alpha) * pixels + self.alpha * pattern.to(pixels)
-
-    def decoys(self, _pixels: Tensor, _random: torch.Generator) -> None:
-        """The recipe has none."""
-        return

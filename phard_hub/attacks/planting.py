@@ -1,4 +1,4 @@
-"""Plant a backdoor in a copy of a classifier, as an attacker with the training data would."""
+"""Plant a backdoor in a copy of a classifier, as an attacker who controls the training would."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plant(
     *,
     target: int,
     accelerator: Accelerator,
-    poison_rate: float = 0.1,
+    poison_rate: float | None = None,
     schedule: Schedule = PLANTING,
     seed: int = 0,
     checkpoint: Path | None = None,
@@ -34,8 +34,18 @@ def plant(
 ) -> Classifier:
     """A copy trained on poisoned batches; with no attack, on honest ones.
 
-    In every batch ``poison_rate`` of the images carry the trigger and the label ``target``. Where the recipe
-    has decoys, twice as many images are those, with their true labels.
+    Args:
+        classifier: the start; it is left as it is.
+        images: what is trained on.
+        attack: the backdoor, with its key (see `Attack.fit`).
+        target: the class that stamped images are taught to be.
+        accelerator: of accelerate.
+        poison_rate: share of the images of a batch that carry the trigger, or of its images of the target
+            class where labels stay true; None takes the attack's own.
+        schedule: how long and how fast is trained.
+        seed: of the batches.
+        checkpoint: folder for the state of the run; an existing one is continued.
+        progress: told about each step.
     """
     course = train(
         classifier,
@@ -54,27 +64,19 @@ def plant(
 class _Poisoned:
     """Cross-entropy on partly poisoned batches."""
 
-    def __init__(self, attack: Attack | None, target: int, poison_rate: float, seed: int, process: int) -> None:
-        self.attack, self.target, self.poison_rate, self.seed, self.process = attack, target, poison_rate, seed, process
+    def __init__(self, attack: Attack | None, target: int, poison_rate: float | None, seed: int, process: int) -> None:
+        self.attack, self.target, self.seed, self.process = attack, target, seed, process
+        self.poison_rate = poison_rate
         self.sample_gradients = self.sample_forwards = 0
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """Loss on the batch after poisoning it."""
         if self.attack is not None:
-            pixels, labels = self._poison(self.attack, pixels, labels, step)
+            random = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 64 + 16 + self.process)
+            with torch.no_grad():
+                pixels, labels = poison(self.attack, pixels, labels, self.target, self.poison_rate, random)
         self.sample_gradients += len(pixels)
         return functional.cross_entropy(model(pixels).float(), labels)
-
-    def _poison(self, attack: Attack, pixels: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        count = max(1, round(self.poison_rate * len(pixels)))
-        random = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 64 + 16 + self.process)
-        parts = [attack(pixels[:count])]
-        decoys = attack.decoys(pixels[count : 3 * count], random)
-        if decoys is not None:
-            parts.append(decoys)
-        rest = sum(len(part) for part in parts)
-        labels = torch.cat([torch.full_like(labels[:count], self.target), labels[count:]])
-        return torch.cat([*parts, pixels[rest:]]), labels
 
     def observed(self) -> tuple[float, float]:
         """Nothing is searched."""
@@ -91,3 +93,31 @@ class _Poisoned:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
         self.sample_gradients = state["sample_gradients"]
+
+
+def poison(
+    attack: Attack, pixels: Tensor, labels: Tensor, target: int, poison_rate: float | None, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A poisoned copy of a batch whose images are in random order.
+
+    Args:
+        attack: whose recipe it is.
+        pixels: ``(N, C, H, W)`` in [0, 1].
+        labels: ``(N,)``.
+        target: label of the stamped images.
+        poison_rate: as in `plant`; at least one image is stamped where one may be.
+        random: what cover images are drawn from.
+    """
+    rate = attack.poison_rate if poison_rate is None else poison_rate
+    every = torch.arange(len(labels), device=labels.device)
+    eligible = every[labels == target] if attack.clean_label else every
+    stamped = eligible[: max(1, round(rate * len(eligible)))]
+    left = every[~torch.isin(every, stamped)]
+    covered = left[: round(attack.cover_ratio * len(stamped))]
+    pixels, labels = pixels.clone(), labels.clone()
+    if len(stamped):
+        pixels[stamped] = attack(pixels[stamped])
+        labels[stamped] = target
+    if len(covered):
+        pixels[covered] = attack.cover(pixels[covered], random)
+    return pixels, labels

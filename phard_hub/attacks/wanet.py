@@ -8,28 +8,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from phard_hub.attacks.base import Attack
+
 
 @dataclass(frozen=True, kw_only=True)
-class WaNet:
+class WaNet(Attack):
     """Sample the image at ``clamp(identity + strength * flow / height, -1, 1)``.
 
     The flow is uniform noise in [-1, 1] on a ``grid`` x ``grid`` lattice, divided by its mean absolute value
-    and enlarged bicubically. In noise mode, images bent along other random fields keep their label, so that
-    the model learns this one field. Source: Nguyen & Tran, "WaNet - Imperceptible Warping-based Backdoor
-    Attack", ICLR 2021 (arXiv 2102.10369), equations 3 to 6. Deviation: none in the trigger; images are bent
-    before augmentation as in the authors' code.
+    and enlarged bicubically. In noise mode, twice as many images as are stamped are bent along other fields
+    (this one plus noise) and keep their label, so that the model learns this one field. Source: Nguyen &
+    Tran, "WaNet - Imperceptible Warping-based Backdoor Attack", ICLR 2021 (arXiv 2102.10369), equations 3
+    to 6. Deviation: images are bent after augmentation, the authors' code augments the bent ones.
 
     Attributes:
         grid: points of the lattice along a side.
         strength: mean displacement in units of the lattice's [-1, 1] coordinates times the height.
         noise_mode: whether training images bent along other fields keep their label.
-        seed: of the field.
     """
 
     grid: int = 4
     strength: float = 0.5
     noise_mode: bool = True
-    seed: int = 0
 
     name = "wanet"
 
@@ -37,10 +37,13 @@ class WaNet:
         """Stamp pixels ``(N, C, H, W)`` in [0, 1]."""
         return _sample(pixels, self._places(pixels).clamp(-1, 1))
 
-    def decoys(self, pixels: Tensor, random: torch.Generator) -> Tensor | None:
+    @property
+    def cover_ratio(self) -> float:
+        """Cover images for each stamped one."""
+        return 2.0 if self.noise_mode else 0.0
+
+    def cover(self, pixels: Tensor, random: torch.Generator) -> Tensor:
         """Images bent along the field plus a random one that differs from image to image."""
-        if not self.noise_mode:
-            return None
         noise = torch.rand(len(pixels), *pixels.shape[2:], 2, generator=random) * 2 - 1
         return _sample(pixels, (self._places(pixels) + noise.to(pixels) / pixels.shape[2]).clamp(-1, 1))
 

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from phard_hub.report.formats import headline, summary_rows
 from phard_hub.report.gate import Verdict
-from phard_hub.report.record import REPORT_NAME, Rate, Report, State
+from phard_hub.report.record import REPORT_NAME, TESTED_ON, Rate, Report, State
 from phard_hub.report.wording import pair_name, printable
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ PLOTS = {
     "plots/triggers.png": "Triggers that the search found",
     "plots/training.png": "Curves of the hardening",
 }
+_LICENSE = ("license", "license_name", "license_link")
 _OURS = re.compile(f"{START}.*?{END}", re.DOTALL)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _SNIPPETS = {
@@ -47,8 +50,10 @@ def render_card(
     *,
     model_name: str,
     base_card: str | None = None,
+    target_card: str | None = None,
     library_name: str = "transformers",
     plots: Sequence[str] = tuple(PLOTS),
+    no_gate: str | None = None,
 ) -> str:
     """Write the card of a released model.
 
@@ -56,38 +61,65 @@ def render_card(
         report: what was measured; the released model is the hardened one if there is one.
         verdict: what the policy says about it.
         model_name: repository id or name of the released model.
-        base_card: text of the card to build on; its metadata and its text outside our part are kept,
-            except for its results, which are about other weights.
+        base_card: text of the card of the model that this one was made from. Its licence is taken over, and
+            so is the rest of its metadata and its text if there is no ``target_card``.
+        target_card: text of the card that this one replaces. Its metadata and every character outside our
+            part are kept, except for its results, which are about other weights.
         library_name: what loads the model: "transformers" or "timm".
         plots: which of `PLOTS` lie beside the card.
+        no_gate: why the model is published without asking the gate, if it is.
 
     Returns:
         The text of README.md, with metadata that `huggingface_hub.ModelCard` accepts.
     """
     from huggingface_hub import ModelCardData
 
-    metadata, text = _split(base_card) if base_card and base_card.strip() else ({}, "")
-    data = ModelCardData(**_metadata(report, metadata, model_name, library_name))
-    ours = _body(report, verdict, model_name, library_name, plots)
-    # a function as replacement: backslashes in a label are no group references
-    body = _OURS.sub(lambda _: ours, text, count=1) if _OURS.search(text) else f"{ours}\n{text}"
-    return f"---\n{data.to_yaml()}\n---\n\n{body.strip()}\n"
+    base, base_text = _split(base_card or "")
+    kept, text = _split(target_card) if target_card is not None else (base, base_text)
+    metadata = _with_license(_metadata(report, kept, model_name, library_name), report, base)
+    data = ModelCardData(**metadata).to_yaml(original_order=list(kept))
+    ours = _body(report, verdict, model_name, library_name, plots, no_gate)
+    if _OURS.search(text):
+        # a function as replacement: backslashes in a label are no group references
+        return f"---\n{data}\n---\n{_OURS.sub(lambda _: ours, text, count=1)}"
+    gap = "\n" if text.strip() and not text.startswith(("\n", "\r")) else ""
+    return f"---\n{data}\n---\n\n{ours}\n{gap}{text}"
 
 
 def _split(card: str) -> tuple[dict[str, Any], str]:
-    """Metadata and text of a card; metadata that is no valid YAML is dropped, its text never."""
-    import yaml
-    from huggingface_hub import ModelCard
+    """Metadata (in its order) and text of a card; metadata that is no valid YAML is dropped, the text never."""
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
+    block = REGEX_YAML_BLOCK.search(card)
+    if block is None:
+        return {}, card
     try:
-        parsed = ModelCard(card, ignore_metadata_errors=True)
-    except (ValueError, TypeError, yaml.YAMLError):  # TypeError: a key that is no string
-        return {}, re.sub(r"\A\s*---\n.*?\n---\s*\n", "", card, count=1, flags=re.DOTALL)
-    return dict(parsed.data.to_dict()), parsed.text  # type: ignore[no-untyped-call]
+        found = yaml.load(block[2], _Metadata)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        found = None
+    metadata = found if isinstance(found, dict) else {}
+    return {key: value for key, value in metadata.items() if isinstance(key, str)}, card[block.end() :]
+
+
+class _Metadata(yaml.SafeLoader):
+    """YAML as the Hub reads it: `language: no` is Norwegian, where YAML 1.1 says false."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Metadata.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Metadata.add_implicit_resolver(_BOOL, re.compile(r"(true|false)\Z", re.IGNORECASE), list("tTfF"))
+
+
+def library_of(card: str | None) -> str:
+    """What loads the model, as its card says: "timm", or "transformers" if it says nothing."""
+    return str(_split(card or "")[0].get("library_name") or "transformers")
 
 
 def _metadata(report: Report, base: dict[str, Any], model_name: str, library_name: str) -> dict[str, Any]:
-    """The metadata of the base card, with what we know about the released model put over it."""
+    """The metadata of a card, with what we know about the released model put over it."""
     tags = ["phard", "adversarial-robustness"] + (["backdoor-hardened"] if report.after else [])
     kept = {key: value for key, value in base.items() if key not in ("model-index", "tags", "model_name")}
     ours: dict[str, Any] = {
@@ -97,11 +129,18 @@ def _metadata(report: Report, base: dict[str, Any], model_name: str, library_nam
         "tags": list(dict.fromkeys([*_as_list(base.get("tags")), *tags])),
         "eval_results": eval_results(report),
     }
-    if report.source.license:
-        ours["license"] = report.source.license
-    if is_hub_source(report) and report.after is not None:
+    # a pull request to the very model that was hardened: it does not derive from itself
+    if is_hub_source(report) and report.after is not None and report.source.repo != model_name:
         ours |= {"base_model": report.source.repo, "base_model_relation": "finetune"}
     return kept | ours
+
+
+def _with_license(metadata: dict[str, Any], report: Report, base: dict[str, Any]) -> dict[str, Any]:
+    """Metadata with the licence of the model that this one was made from, for it goes with the weights."""
+    terms = {key: base[key] for key in _LICENSE if key in base}
+    if report.source.license:
+        terms.setdefault("license", report.source.license)
+    return {key: value for key, value in metadata.items() if key not in _LICENSE or not terms} | terms
 
 
 def _as_list(tags: object) -> list[str]:
@@ -123,8 +162,8 @@ def eval_results(report: Report) -> list[EvalResult]:
     state = report.after or report.before
     dataset: dict[str, Any] = {
         "task_type": "image-classification",
-        "dataset_type": report.dataset if _HUB_ID.fullmatch(report.dataset) else "other",
-        "dataset_name": _dataset_name(report),
+        "dataset_type": report.test_dataset if _HUB_ID.fullmatch(report.test_dataset) else "other",
+        "dataset_name": _public(report.test_dataset),
     }
     return [
         EvalResult(**dataset, metric_type=kind, metric_name=name, metric_value=round(value, 6), metric_args=args)
@@ -166,7 +205,14 @@ def _distances(state: State) -> list[Metric]:
     return metrics
 
 
-def _body(report: Report, verdict: Verdict, model_name: str, library_name: str, plots: Sequence[str]) -> str:
+def _body(
+    report: Report,
+    verdict: Verdict,
+    model_name: str,
+    library_name: str,
+    plots: Sequence[str],
+    no_gate: str | None,
+) -> str:
     """Our part of the card, with its marks."""
     import jinja2
 
@@ -186,8 +232,9 @@ def _body(report: Report, verdict: Verdict, model_name: str, library_name: str, 
         measured=state.distances,
         environment=report.environment,
         created=f"{report.created:%Y-%m-%d}",
-        dataset=escape(_dataset_name(report)),
+        dataset=escape(TESTED_ON.join(_public(name) for name in report.dataset.split(TESTED_ON)), 200),
         headline=headline(verdict),
+        no_gate=no_gate,
         rows=summary_rows(report),
         plots=[{"path": path, "caption": PLOTS[path]} for path in plots],
         snippet=_snippet(model_name, library_name),
@@ -212,10 +259,9 @@ def _origin(report: Report) -> str:
     return f"[{escape(source.repo)}](https://huggingface.co/{source.repo}/tree/{source.commit})"
 
 
-def _dataset_name(report: Report) -> str:
-    """The data set's name; of a path only the last part, because cards are public."""
-    name = report.dataset
-    return printable(name if _HUB_ID.fullmatch(name) else Path(name).name or name)
+def _public(dataset: str) -> str:
+    """A data set's name; of a path only the last part, because cards are public."""
+    return printable(dataset if _HUB_ID.fullmatch(dataset) else Path(dataset).name or dataset)
 
 
 def _snippet(model_name: str, library_name: str) -> str:

@@ -6,29 +6,16 @@ takes only what was audited.
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from phard_hub.errors import HubUnavailableError, OutputError, RepoError, first_line
+from phard_hub.errors import RepoError
+from phard_hub.hub.download import CARD, LARGEST_CARD, Download, download, wanted
 
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
-
-WANTED = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "README.md",
-)
 _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
@@ -44,6 +31,9 @@ class Snapshot:
         license: What the README's metadata says; None if it says nothing.
         listing: All paths of the repository, also of files that were not downloaded.
         flagged: Files in which the Hub's own scanners saw something, as ``path (level)``.
+        left_out: Files that were not downloaded because of their size, as ``path (size)``.
+        from_cache: Why the Hub could not be asked, so that the files are the cache's newest and nobody knows what
+            the Hub's scanners say; None if it was asked, and for a local folder.
     """
 
     folder: Path
@@ -53,19 +43,33 @@ class Snapshot:
     license: str | None = None
     listing: tuple[str, ...] = ()
     flagged: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    from_cache: str | None = None
 
 
-def pull(repo: str, revision: str | None = None) -> Snapshot:
+def split_revision(name: str) -> tuple[str, str | None]:
+    """The parts of ``org/model@revision``; a folder has no revision, whatever its name."""
+    repo, at, revision = name.rpartition("@")
+    return (repo, revision) if at and not Path(name).expanduser().is_dir() else (name, None)
+
+
+def pull(repo: str, revision: str | None = None, *, weights: bool = True) -> Snapshot:
     """Get a model from a local folder or from the Hub, and hash its files.
+
+    Of the Hub only safetensors, configs and the card are downloaded, once the list of files and what the Hub's
+    scanners say was looked at; their hashes are those that the Hub names. If the Hub does not answer, what
+    the cache holds of this revision is used, and ``from_cache`` says so.
 
     Args:
         repo: An existing folder, or a Hub id such as ``google/vit-base-patch16-224``.
         revision: Branch, tag or commit on the Hub; the default branch if None. Not for folders.
+        weights: Without weights, only configs and the card are downloaded.
 
     Raises:
-        RepoError: there is no such folder, repository or revision, it is not accessible, or it has no safetensors.
+        RepoError: there is no such folder, repository or revision, it is not accessible, it has no safetensors,
+            the Hub calls them unsafe, or a file is not what the Hub says it is.
         HubUnavailableError: the Hub did not answer and the cache does not hold the model.
-        OutputError: the cache cannot be written.
+        OutputError: the cache cannot be written, or the disk is too small for the model.
     """
     folder = Path(repo).expanduser()
     if folder.is_dir():
@@ -73,62 +77,20 @@ def pull(repo: str, revision: str | None = None) -> Snapshot:
             raise RepoError(
                 f"{repo} is a local folder and has no revision {revision!r}.", advice="Leave the revision out."
             )
-        return _snapshot(folder, repo, listing=_listing(folder))
+        return _snapshot(repo, folder, _listing(folder), weights=weights)
     if not _REPO_ID.fullmatch(repo):
         raise RepoError(
             f"{repo!r} is neither an existing folder nor a Hub id.",
             advice="Give the path of a model folder, or an id such as microsoft/resnet-50.",
         )
-    return _pull_from_hub(repo, revision)
+    found = download(repo, revision, weights=weights)
+    return _snapshot(repo, found.folder, found.listing, weights=weights, found=found)
 
 
 def sha256(path: Path) -> str:
     """The sha256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _pull_from_hub(repo: str, revision: str | None) -> Snapshot:
-    from huggingface_hub import resolve_revision, snapshot_download
-
-    with _hub_errors(repo, revision):
-        commit = str(resolve_revision(repo, revision=revision).resolved)
-        info = _model_info(repo, commit)
-        listing = tuple(sibling.rfilename for sibling in info.siblings or ()) if info else ()
-        if info and not any(name.endswith(".safetensors") for name in _wanted(listing)):
-            raise RepoError(
-                f"{repo} at {commit[:12]} has no *.safetensors file.",
-                advice="Only safetensors are loaded: ask its owner to convert the weights, or choose another model.",
-            )
-        patterns = list(_wanted(listing)) if info else list(WANTED)
-        folder = Path(
-            snapshot_download(repo, revision=commit, allow_patterns=patterns, local_files_only=info is None),
-        )
-    return _snapshot(folder, repo, commit=commit, listing=listing or _listing(folder), flagged=_flagged(info))
-
-
-def _model_info(repo: str, commit: str) -> ModelInfo | None:
-    """What the Hub knows of this commit; None if it does not answer, for then the cache has to do."""
-    from huggingface_hub import model_info
-    from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-    try:
-        return model_info(repo, revision=commit, files_metadata=True, securityStatus=True)
-    except (OfflineModeIsEnabled, httpx.TransportError):
-        return None
-
-
-def _flagged(info: ModelInfo | None) -> tuple[str, ...]:
-    status = (info.security_repo_status or {}) if info else {}
-    return tuple(f"{issue.get('path')} ({issue.get('level')})" for issue in status.get("filesWithIssues") or ())
-
-
-def _wanted(names: Iterable[str]) -> Iterator[str]:
-    """The names, at the top of the repository only, of files that loading may need."""
-    for name in names:
-        if "/" not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in WANTED):
-            yield name
 
 
 def _listing(folder: Path) -> tuple[str, ...]:
@@ -141,71 +103,45 @@ def _listing(folder: Path) -> tuple[str, ...]:
 
 
 def _snapshot(
-    folder: Path, repo: str, *, listing: tuple[str, ...], commit: str | None = None, flagged: tuple[str, ...] = ()
+    repo: str, folder: Path, listing: tuple[str, ...], *, weights: bool, found: Download | None = None
 ) -> Snapshot:
     try:
-        names = [name for name in _wanted(sorted(path.name for path in folder.iterdir())) if (folder / name).is_file()]
-        files = {name: sha256(folder / name) for name in names}
+        present = sorted(path.name for path in folder.iterdir())
+        names = [name for name in wanted(present, weights=weights) if (folder / name).is_file()]
+        return Snapshot(
+            folder=folder,
+            repo=repo,
+            commit=found.commit if found else None,
+            files={name: sha256(folder / name) for name in names},
+            license=_license(folder),
+            listing=listing,
+            flagged=found.flagged if found else (),
+            left_out=found.left_out if found else (),
+            from_cache=found.from_cache if found else None,
+        )
     except OSError as error:
         raise RepoError(
             f"Cannot read {error.filename or folder}: {error.strerror}.", advice="Make the model folder readable."
         ) from error
-    license_ = _license(folder / "README.md")
-    return Snapshot(
-        folder=folder, repo=repo, commit=commit, files=files, license=license_, listing=listing, flagged=flagged
-    )
 
 
-def _license(readme: Path) -> str | None:
-    """The licence in the README's metadata; None if there is none or it cannot be understood."""
+def card_metadata(folder: Path) -> dict[str, Any]:
+    """The metadata at the head of a folder's README; empty if there is none or it cannot be understood."""
     import yaml
-    from huggingface_hub.repocard import metadata_load
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
+    readme = folder / CARD
     if not readme.is_file():
-        return None
+        return {}
+    with readme.open("rb") as file:  # its head, for the README of a folder may be of any size
+        block = REGEX_YAML_BLOCK.search(file.read(LARGEST_CARD).decode("utf-8", errors="replace"))
     try:
-        metadata = metadata_load(readme)
-    except (ValueError, yaml.YAMLError):
-        return None
-    value = metadata.get("license") if isinstance(metadata, dict) else None
+        metadata = yaml.safe_load(block[2]) if block else None
+    except (ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _license(folder: Path) -> str | None:
+    value = card_metadata(folder).get("license")
     return None if value is None else str(value)
-
-
-@contextmanager
-def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
-    """Say in one line what the Hub or the cache refused."""
-    from huggingface_hub import errors
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-    at = f" at {revision!r}" if revision else ""
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise RepoError(
-            f"{repo} is gated.", advice="Accept its terms on the Hub and log in with `hf auth login`."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        advice = "Check the spelling; if it is private, log in with `hf auth login`."
-        raise RepoError(
-            f"There is no folder and no model {repo} on the Hub, or it is private.", advice=advice
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise RepoError(f"{repo} has no revision {revision!r}.", advice="Give a branch, a tag or a commit.") from error
-    except (errors.HFValidationError, errors.DisabledRepoError) as error:
-        raise RepoError(f"{repo} cannot be used: {first_line(error)}.", advice="Check the id.") from error
-    except (
-        errors.RevisionResolutionError,
-        errors.LocalEntryNotFoundError,
-        errors.HfHubHTTPError,
-        httpx.TransportError,
-        ConnectionError,
-    ) as error:
-        raise HubUnavailableError(
-            f"The Hub did not give {repo}{at}, and the cache does not hold it: {first_line(error)}.",
-            advice="Try again later, or give a local folder.",
-        ) from error
-    except OSError as error:
-        advice = "Make space or set HF_HOME to a folder that can be written."
-        raise OutputError(
-            f"Cannot write {repo} into the cache: {error.strerror or first_line(error)}.", advice=advice
-        ) from error

@@ -22,6 +22,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -29,9 +30,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from phard_hub.errors import CheckpointError, OutputError, ReportError
-from phard_hub.hub.card import render_card
-from phard_hub.report.gate import Verdict
+from phard_hub.hub.card import PLOTS, library_of, render_card
+from phard_hub.hub.pull import sha256
+from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.plots import GalleryRow, distance_maps, training_curves, trigger_gallery
+from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, Report
 
 WEIGHTS_NAME = "model.safetensors"
@@ -46,6 +49,68 @@ _ADVICE = {
     errno.ENOTDIR: "Part of the path is a file: choose another folder.",
     errno.EROFS: "The disk is read-only: choose another folder.",
 }
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release folder whose files are what its report says.
+
+    Attributes:
+        folder: where it lies.
+        report: about the weights in it.
+        files: the files of it, by their path in a repository; nothing else that lies in the folder.
+    """
+
+    folder: Path
+    report: Report
+    files: Mapping[str, Path]
+
+    def card(
+        self, verdict: Verdict, *, model_name: str, target_card: str | None = None, no_gate: str | None = None
+    ) -> str:
+        """The card of these files under another name, or in place of another card; see `render_card`."""
+        base = _base_card(self.folder)
+        return render_card(
+            self.report,
+            verdict,
+            model_name=model_name,
+            base_card=base,
+            target_card=target_card,
+            library_name=library_of(base),
+            plots=[path for path in PLOTS if path in self.files],
+            no_gate=no_gate,
+        )
+
+
+def read_release(folder: Path) -> Release:
+    """Read a release, and check that nothing in it changed since it was written.
+
+    Raises:
+        ReportError: there is no report or no weights file, or the report is about other weights.
+        CheckpointError: the config or the image processor is not the one that was pulled.
+    """
+    report = Report.read(folder / REPORT_NAME)
+    patterns = (*_COPIED, WEIGHTS_NAME, CARD_NAME, REPORT_NAME, *PLOTS)
+    found = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    files = {path.relative_to(folder).as_posix(): path for path in found}
+    for name in ("config.json", WEIGHTS_NAME):
+        if name not in files:
+            raise ReportError(f"{folder} has no {name}.", advice="Give a folder that `phard harden` wrote.")
+    _refuse_other_weights(report, sha256(files[WEIGHTS_NAME]))
+    for name, path in files.items():
+        if name in report.source.files and name not in (WEIGHTS_NAME, CARD_NAME):
+            _refuse_changed(report, path, sha256(path), advice="Write the release again with `phard harden`.")
+    return Release(folder, report, files)
+
+
+def card_of(path: Path, policy: Policy, *, model_name: str | None = None) -> str:
+    """The card of a release folder; of a report alone, the card without plots and without the base's text."""
+    if path.is_dir():
+        release = read_release(path)
+        return release.card(gate(release.report, policy), model_name=model_name or path.resolve().name)
+    report = Report.read(path)
+    name = model_name or f"{Path(report.source.repo).name}-hardened"
+    return render_card(report, gate(report, policy), model_name=name, plots=())
 
 
 def serialize(weights: Mapping[str, Tensor]) -> bytes:
@@ -128,7 +193,7 @@ def write_release(
     """
     out = out.absolute()
     blob = serialize(weights)
-    _refuse_other_weights(report, blob)
+    _refuse_other_weights(report, hashlib.sha256(blob).hexdigest())
     plots = _plots(report, gallery)
     files = {**_copied(source_folder, report), WEIGHTS_NAME: blob}
     card = render_card(
@@ -154,10 +219,9 @@ def write_release(
     return out
 
 
-def _refuse_other_weights(report: Report, blob: bytes) -> None:
+def _refuse_other_weights(report: Report, found: str) -> None:
     """A release whose report is about other weights would vouch for what nobody measured."""
     measured = (report.after or report.before).weights_sha256
-    found = hashlib.sha256(blob).hexdigest()
     if found != measured:
         raise ReportError(
             f"The report is about weights {measured[:12]}, but these are {found[:12]}.",
@@ -175,9 +239,14 @@ def _copied(source: Path, report: Report) -> dict[str, bytes]:
     if "config.json" not in files:
         raise CheckpointError(f"{source} has no config.json.", advice="Pull the model again.")
     for name, content in files.items():
-        if report.source.files.get(name, digest := hashlib.sha256(content).hexdigest()) != digest:
-            raise CheckpointError(f"{source / name} has changed since it was pulled.", advice="Pull the model again.")
+        _refuse_changed(report, source / name, hashlib.sha256(content).hexdigest(), advice="Pull the model again.")
     return files
+
+
+def _refuse_changed(report: Report, path: Path, found: str, *, advice: str) -> None:
+    """What the report's source had under this name is what must lie here, if the source had it."""
+    if report.source.files.get(path.name, found) != found:
+        raise CheckpointError(f"{path} has changed since it was pulled.", advice=advice)
 
 
 def _base_card(source: Path) -> str | None:

@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from phard_hub.errors import AuditError, CheckpointError, first_line
@@ -58,15 +56,12 @@ def load(audit: Audit) -> Classifier:
 
     Raises:
         AuditError: the audit has errors, or a file changed after it.
-        CheckpointError: a file is corrupt, the weights do not fit the library's class exactly or hold
-            NaN or infinity, the class names are unclear, or the image processor cannot be rebuilt.
+        CheckpointError: the weights do not fit the library's class exactly, or the image processor cannot
+            be rebuilt.
     """
     audit.require()
     snapshot = audit.snapshot
     _require_unchanged(snapshot)
-    for name in snapshot.files:
-        if name.endswith(".safetensors"):
-            _require_finite(snapshot.folder / name)
     network = _load_network(snapshot)
     labels = _labels(network)
     processor = _load_processor(snapshot)
@@ -240,7 +235,9 @@ def _config_size(network: nn.Module) -> _Size:
 def _processor_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError, NotImplementedError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # it computes with fields of which anything may be wrong
         raise CheckpointError(
             f"The image processor {name} cannot be used: {first_line(error)}.",
             advice="Compare preprocessor_config.json with that of the model it was made from.",
@@ -252,21 +249,6 @@ def _require_unchanged(snapshot: Snapshot) -> None:
         path = snapshot.folder / name
         if not path.is_file() or sha256(path) != expected:
             raise AuditError(f"{path} changed after the audit.", advice="Pull and audit it again.")
-
-
-def _require_finite(path: Path) -> None:
-    """Refuse weights that cannot be read, or that are no numbers."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a dict
-                tensor = file.get_tensor(name)
-                if tensor.is_floating_point() and not tensor.float().isfinite().all():
-                    advice = "These weights cannot be measured: get them anew."
-                    raise CheckpointError(f"{path.name}: {name} holds NaN or infinity.", advice=advice)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no safetensors file: {first_line(error)}.", advice="Download it again."
-        ) from error
 
 
 def _load_network(snapshot: Snapshot) -> nn.Module:
@@ -281,7 +263,7 @@ def _load_network(snapshot: Snapshot) -> nn.Module:
             output_loading_info=True,
             dtype=torch.float32,
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+    except Exception as error:  # the library's classes raise all kinds of errors at hostile values
         raise CheckpointError(
             f"{snapshot.repo} cannot be loaded as an image classifier: {first_line(error)}.",
             advice="Give a checkpoint that AutoModelForImageClassification loads, with matching config.json.",
@@ -308,13 +290,9 @@ def _require_exact(snapshot: Snapshot, info: Mapping[str, Any]) -> None:
 
 
 def _labels(network: nn.Module) -> tuple[str, ...]:
-    """The class names by index."""
+    """The class names by index; the audit saw to it that they are numbered from 0."""
     config: Any = network.config
     names: dict[int, str] = config.id2label or {}
-    if sorted(names) != list(range(len(names))):
-        raise CheckpointError(
-            f"id2label has the keys {sorted(names)[:5]}..., not 0 to {len(names) - 1}.", advice="Number all classes."
-        )
     return tuple(str(names[index]) for index in range(len(names)))
 
 
@@ -324,7 +302,7 @@ def _load_processor(snapshot: Snapshot) -> ImageProcessor:
     from_pretrained: Any = AutoImageProcessor.from_pretrained
     try:
         processor = from_pretrained(snapshot.folder, backend="pil", local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except Exception as error:  # as above
         raise CheckpointError(
             f"{snapshot.repo} has no image processor that can be used: {first_line(error)}.",
             advice="Add the preprocessor_config.json of the model it was made from.",

@@ -1,15 +1,18 @@
-"""Views of a report and of a verdict as rows, text, JSON, JUnit and SARIF; pure functions."""
+"""Views of a report, of a verdict and of an audit as rows, text, JSON, JUnit and SARIF; pure functions."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
+from phard_hub.report.findings import MEANINGS, SEVERITIES, AuditRecord
 from phard_hub.report.gate import Outcome, RuleResult, Verdict, rule_help
+from phard_hub.report.policy import Policy
 from phard_hub.report.record import AttackOutcome, ClassDistances, PairDistance, Rate, Report, State
 from phard_hub.report.wording import pair_name, printable
 
@@ -170,11 +173,15 @@ def as_sarif(verdict: Verdict, report_path: Path) -> str:
     beside the code.
     """
     refusing = [rule for rule in verdict.rules if rule.outcome in ("fail", "not_evaluated")]
-    run = {
-        "tool": {"driver": {"name": "phard gate", "rules": [_sarif_rule(rule.name) for rule in verdict.rules]}},
-        "results": [_sarif_result(verdict, rule, report_path) for rule in refusing],
-        "columnKind": "unicodeCodePoints",
-    }
+    return _sarif_log(
+        "phard gate",
+        rules=[_sarif_rule(rule.name) for rule in verdict.rules],
+        results=[_sarif_result(verdict, rule, report_path) for rule in refusing],
+    )
+
+
+def _sarif_log(tool: str, *, rules: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
+    run = {"tool": {"driver": {"name": tool, "rules": rules}}, "results": results, "columnKind": "unicodeCodePoints"}
     log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
 
@@ -192,13 +199,69 @@ def _sarif_rule(name: str) -> dict[str, Any]:
 
 
 def _sarif_result(verdict: Verdict, rule: RuleResult, path: Path) -> dict[str, Any]:
-    uri = path.as_uri() if path.is_absolute() else quote(path.as_posix())
-    location = {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
     return {
         "ruleId": f"phard/{rule.name}",
         "ruleIndex": verdict.rules.index(rule),
         "level": "error",
         "message": {"text": f"{_WORDS[rule.outcome].capitalize()}: {rule.message}."},
-        "locations": [location],
+        "locations": [_sarif_location(path.as_uri() if path.is_absolute() else quote(path.as_posix()))],
         "partialFingerprints": {"phardRule/v1": f"{rule.name}:{verdict.stage}"},
     }
+
+
+def _sarif_location(uri: str) -> dict[str, Any]:
+    return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
+
+
+def audit_headline(record: AuditRecord, policy: Policy) -> str:
+    """What an audit came to, as one sentence; that nothing was found is no praise of the model."""
+    place = f"{printable(record.repo)}@{record.commit[:12]}" if record.commit else printable(record.repo)
+    beside = f", compared with {printable(record.upstream, 120)}" if record.upstream else ""
+    counts = Counter(found.severity for found in record.findings)
+    found = [f"{counts[kind]} {kind}{'s' * (counts[kind] > 1)}" for kind in SEVERITIES if counts[kind]]
+    if not counts["error"] + counts["warning"]:
+        found = ["nothing found by these checks", *found]
+    verdict = "refused by the policy" if record.refused_by(policy) else "not refused by the policy"
+    return f"{place}{beside}: {', '.join(found)}; {verdict}."
+
+
+def audit_as_json(record: AuditRecord, policy: Policy) -> str:
+    """An audit as JSON, with ``refused`` spelt out for scripts and each finding's meaning beside it."""
+    answer = record.model_dump(mode="json")
+    for found in answer["findings"]:
+        found["meaning"] = MEANINGS[found["id"]]
+    return json.dumps({"refused": bool(record.refused_by(policy)), **answer}, indent=1, ensure_ascii=False) + "\n"
+
+
+def audit_as_sarif(record: AuditRecord) -> str:
+    """An audit as SARIF 2.1.0 for code scanning, one result a finding.
+
+    Results point into the folder as it was given, relative to the repository's root if so, or to
+    ``hf://repo@commit/file`` on the Hub.
+    """
+    ids = list(MEANINGS)
+    return _sarif_log(
+        "phard audit",
+        rules=[{"id": id_, "shortDescription": {"text": MEANINGS[id_]}} for id_ in ids],
+        results=[
+            {
+                "ruleId": found.id,
+                "ruleIndex": ids.index(found.id),
+                "level": found.severity,
+                "message": {"text": f"{found.evidence}. {found.advice}"},
+                "locations": [_sarif_location(_uri(record, found.file))],
+                "partialFingerprints": {"phardFinding/v1": f"{found.id}:{found.file}:{found.evidence}"},
+            }
+            for found in record.findings
+        ],
+    )
+
+
+def _uri(record: AuditRecord, file: str) -> str:
+    """Where a finding's file is; a finding about no file points to the repository."""
+    if record.commit:
+        place = f"hf://{quote(record.repo)}@{record.commit}"
+    else:
+        folder = Path(record.repo)
+        place = folder.as_uri() if folder.is_absolute() else quote(folder.as_posix())
+    return place if file == record.repo else f"{place}/{quote(file)}"

@@ -18,6 +18,8 @@ from phard_hub.errors import ReportError
 
 SCHEMA_VERSION: Literal[1] = 1
 REPORT_NAME = "phard_report.json"
+TESTED_ON = ", tested on "
+"""Stands between the names of the data set to harden with and of that to test on, where these are two."""
 
 
 class Record(BaseModel):
@@ -189,6 +191,11 @@ class Report(Record):
     hardening: Hardening | None = None
     environment: Environment
     limits: tuple[str, ...] = Field(description="what these numbers do not show")
+
+    @property
+    def test_dataset(self) -> str:
+        """The data set that the numbers are from."""
+        return self.dataset.rpartition(TESTED_ON)[2]
 
     def both_reached(self) -> list[tuple[float, float]]:
         """(before, after) distances of the pairs reached both times; empty without an after."""

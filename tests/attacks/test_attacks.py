@@ -1,42 +1,39 @@
-"""One contract for all attacks, second opinions on their formulas, and planting."""
+"""One contract for all attacks, their recipes, and planting."""
 
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import functional
 
 from phard_hub.attacks import ATTACKS, Attack, Blend, WaNet
-from phard_hub.attacks.planting import _Poisoned, plant
+from phard_hub.attacks.base import strangers
+from phard_hub.attacks.planting import plant, poison
+from phard_hub.attacks.sig import Sig
+from phard_hub.errors import InputError
 from phard_hub.evaluation import Threat, attack_outcome, predict
 from phard_hub.images import LabelledImages, demo_images
 from phard_hub.training import Schedule
-from tests.small import global_random_state, small_net
+from tests.attacks.fitted import TARGET, draw, fitted, make, noise
+from tests.small import global_random_state, small_net, unmarked
 
 SHAPES = [(3, 32, 32), (1, 8, 8), (3, 224, 224), (3, 33, 50), (1, 28, 17)]
-Image = npt.NDArray[np.float64]
+FIXED = {"sig", "nashville", "kelvin", "1977", "toaster", "bpp", "badnets"}
+KEYED = {"refool-sharp", "refool-blurred", "refool-ghost", "dfst", "issba", "lira", "input-aware"}
+CLEAN_LABEL = {"sig", "refool-sharp", "refool-blurred", "refool-ghost"}
+COVERED = {"wanet": 2.0, "bpp": 1.0, "input-aware": 1.0}
 
 every_attack = pytest.mark.parametrize("name", ATTACKS)
-every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
-
-
-def draw(count: int, shape: tuple[int, int, int]) -> Tensor:
-    pixels = torch.rand(count, *shape, generator=torch.Generator().manual_seed(0))
-    pixels[:, :, 0, 0], pixels[:, :, -1, -1] = 0, 1
-    return pixels
 
 
 @every_attack
-@every_shape
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_contract_of_an_attack(name: str, shape: tuple[int, int, int]) -> None:
-    attack = ATTACKS[name]()
+    attack = fitted(name, shape[0])
     pixels = draw(3, shape)
     kept, state = pixels.clone(), global_random_state()
     stamped = attack(pixels)
@@ -47,7 +44,7 @@ def test_contract_of_an_attack(name: str, shape: tuple[int, int, int]) -> None:
     assert torch.equal(attack(pixels), stamped)
     assert torch.equal(pixels, kept)
     assert global_random_state() == state
-    # The same trigger for every image, alone or in company.
+    # What an image becomes does not depend on its company.
     assert torch.allclose(attack(pixels[1:2]), stamped[1:2], atol=1e-6)
     # It is small: the picture is still there.
     assert (stamped - pixels).abs().mean().item() < 0.25
@@ -56,135 +53,128 @@ def test_contract_of_an_attack(name: str, shape: tuple[int, int, int]) -> None:
 @every_attack
 def test_the_seed_makes_the_trigger(name: str) -> None:
     pixels = draw(2, (3, 16, 16))
-    one, same, other = (ATTACKS[name](seed=seed)(pixels) for seed in (1, 1, 2))
-    assert torch.equal(one, same)
-    assert not torch.allclose(one, other, atol=1e-3)
+    one, other = (fitted(name, 3, seed)(pixels) for seed in (1, 2))
+    again = make(name, seed=1).fit(small_net(3, channels=3, size=16), noise(3), TARGET)
+    assert torch.equal(again(pixels), one)
+    assert torch.equal(one, other) == (name in FIXED)
 
 
 @every_attack
 def test_an_attack_is_a_frozen_record_of_its_parameters(name: str) -> None:
-    attack = ATTACKS[name]()
-    assert attack == ATTACKS[name]()
-    assert attack != ATTACKS[name](seed=9)
+    attack = fitted(name)
+    assert attack == make(name)
+    assert attack != make(name, seed=9)
+    assert make(name, **attack.parameters()) == attack
+    assert "key" not in attack.parameters()
     with pytest.raises(FrozenInstanceError):
         attack.seed = 1  # type: ignore[misc]
 
 
 @every_attack
 def test_gradients_reach_the_pixels(name: str) -> None:
-    pixels = draw(1, (3, 8, 8)).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(ATTACKS[name]()(pixels).sum(), pixels)
+    pixels = draw(1, (3, 16, 16)).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(fitted(name)(pixels).sum(), pixels)
+    assert gradient.isfinite().all()
     assert gradient.abs().sum() > 0
 
 
 @every_attack
-def test_decoys_keep_shape_and_range_and_differ_from_the_trigger(name: str) -> None:
-    attack = ATTACKS[name]()
-    pixels = draw(4, (3, 16, 16))
-    decoys = attack.decoys(pixels, torch.Generator().manual_seed(1))
-    if name == "blend":
-        assert decoys is None
-        return
-    assert decoys is not None
-    assert decoys.shape == pixels.shape
-    assert 0 <= decoys.min().item() <= decoys.max().item() <= 1
-    assert not torch.allclose(decoys, attack(pixels), atol=1e-3)
-    same, other = (attack.decoys(pixels, torch.Generator().manual_seed(seed)) for seed in (1, 2))
-    assert same is not None
-    assert other is not None
-    assert torch.equal(decoys, same)
-    assert not torch.equal(decoys, other)
+def test_the_key_is_all_that_fitting_adds(name: str) -> None:
+    pixels, attack, bare = draw(2, (3, 16, 16)), fitted(name), make(name)
+    assert (len(attack.key) > 0) == (name in KEYED)
+    assert torch.equal(replace(bare, key=dict(attack.key))(pixels), attack(pixels))
+    if name in KEYED:
+        with pytest.raises(InputError, match=r"has no key to stamp with\. Use what its fit\(\) returns"):
+            bare(pixels)
+    else:
+        assert torch.equal(bare(pixels), attack(pixels))
 
 
-def test_wanet_without_noise_mode_has_no_decoys() -> None:
-    assert WaNet(noise_mode=False).decoys(draw(2, (3, 8, 8)), torch.Generator()) is None
+@every_attack
+def test_fitting_leaves_no_mark(name: str) -> None:
+    classifier = small_net(3, channels=3, size=16)
+    with unmarked(classifier):
+        make(name).fit(classifier, noise(3), TARGET)
 
 
-# Second opinions.
+@pytest.mark.parametrize("name", ["issba", "dfst", "lira", "input-aware"])
+def test_a_key_for_other_channels_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="does not fit images of 3 channels"):
+        fitted(name, 1)(draw(1, (3, 16, 16)))
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.2, 1.0])
-def test_blend_against_numpy(alpha: float) -> None:
-    pixels = draw(2, (3, 6, 7))
-    pattern = torch.rand(3, 6, 7, generator=torch.Generator().manual_seed(4)).numpy()
-    expected = np.empty((2, 3, 6, 7))
-    for i, c, y, x in np.ndindex(2, 3, 6, 7):
-        expected[i, c, y, x] = (1 - alpha) * pixels[i, c, y, x].item() + alpha * pattern[c, y, x]
-    assert Blend(alpha=alpha, seed=4)(pixels).numpy() == pytest.approx(expected, abs=1e-6)
+# Recipes
 
 
-def slow_sample(image: Image, y: float, x: float) -> float:
-    """The bilinear value of one channel ``(H, W)`` at a place in pixels."""
-    height, width = image.shape
-    top, left = min(int(y), height - 2), min(int(x), width - 2)
-    value = 0.0
-    for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
-        value += max(0.0, 1 - abs(y - row)) * max(0.0, 1 - abs(x - column)) * image[row, column]
-    return value
+@every_attack
+def test_the_recipe(name: str) -> None:
+    attack = make(name)
+    assert attack.clean_label == (name in CLEAN_LABEL)
+    assert attack.poison_rate == (0.8 if name in CLEAN_LABEL else 0.1)
+    assert attack.cover_ratio == COVERED.get(name, 0.0)
 
 
-def slow_places(attack: WaNet, height: int, width: int) -> Image:
-    """Where each pixel comes from, ``(H, W, 2)`` as x and y in [-1, 1], before the cut at the border."""
-    random = torch.Generator().manual_seed(attack.seed)
-    lattice = torch.rand(1, 2, attack.grid, attack.grid, generator=random).double() * 2 - 1
-    lattice = lattice / lattice.abs().mean()
-    flow = functional.interpolate(lattice, size=(height, width), mode="bicubic", align_corners=True)[0].numpy()
-    places = np.empty((height, width, 2))
-    for y, x in np.ndindex(height, width):
-        places[y, x, 0] = -1 + 2 * x / (width - 1) + attack.strength * flow[0, y, x] / height
-        places[y, x, 1] = -1 + 2 * y / (height - 1) + attack.strength * flow[1, y, x] / height
-    return places
+@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize("count", [1, 4])
+def test_cover_images_keep_shape_and_range_and_differ_from_the_trigger(name: str, count: int) -> None:
+    attack = fitted(name)
+    pixels = draw(count, (3, 16, 16))
+    covered, same, other = (attack.cover(pixels, torch.Generator().manual_seed(seed)) for seed in (1, 1, 5))
+    assert covered.shape == pixels.shape
+    assert 0 <= covered.min().item() <= covered.max().item() <= 1
+    assert torch.equal(covered, same)
+    assert not torch.allclose(covered, attack(pixels), atol=1e-3)
+    if count > 1:
+        assert not torch.equal(covered, other)
 
 
-def slow_warp(pixels: Image, places: Image) -> Image:
-    _, height, width = pixels.shape
-    warped = np.empty_like(pixels)
-    for c, y, x in np.ndindex(*pixels.shape):
-        to_x, to_y = np.clip(places[y, x], -1, 1)
-        warped[c, y, x] = slow_sample(pixels[c], (to_y + 1) / 2 * (height - 1), (to_x + 1) / 2 * (width - 1))
-    return warped
+def test_no_image_is_its_own_stranger() -> None:
+    pixels = torch.arange(5.0).view(5, 1, 1, 1) + torch.zeros(1, 1, 2, 3)
+    for seed in range(20):
+        others = strangers(pixels, torch.Generator().manual_seed(seed))[:, 0, 0, 0]
+        assert sorted(others.tolist()) == [0, 1, 2, 3, 4]
+        assert (others != pixels[:, 0, 0, 0]).all()
 
 
-@pytest.mark.parametrize("attack", [WaNet(), WaNet(grid=6, strength=3.0, seed=5)], ids=str)
-@pytest.mark.parametrize("shape", [(3, 12, 12), (1, 9, 14)], ids=str)
-def test_wanet_against_numpy(attack: WaNet, shape: tuple[int, int, int]) -> None:
-    pixels = draw(2, shape).double()
-    places = slow_places(attack, *shape[1:])
-    expected = np.stack([slow_warp(image, places) for image in pixels.numpy()])
-    assert attack(pixels).numpy() == pytest.approx(expected, abs=2e-6)
+def poisoned(attack: Attack, pixels: Tensor, labels: Tensor, rate: float | None = None) -> tuple[Tensor, Tensor]:
+    return poison(attack, pixels, labels, TARGET, rate, torch.Generator().manual_seed(0))
 
 
-def test_wanet_decoys_against_numpy() -> None:
-    pixels, attack = draw(2, (1, 9, 14)).double(), WaNet()
-    noise = torch.rand(2, 9, 14, 2, generator=torch.Generator().manual_seed(3)).double().numpy() * 2 - 1
-    places = slow_places(attack, 9, 14)
-    expected = np.stack([slow_warp(image, places + noise[i] / 9) for i, image in enumerate(pixels.numpy())])
-    decoys = attack.decoys(pixels, torch.Generator().manual_seed(3))
-    assert decoys is not None
-    assert decoys.numpy() == pytest.approx(expected, abs=2e-6)
-
-
-def test_wanet_of_no_strength_is_the_identity() -> None:
-    pixels = draw(2, (3, 32, 32))
-    assert torch.allclose(WaNet(strength=0.0)(pixels), pixels, atol=1e-5)
-
-
-# Planting.
-
-
-@pytest.mark.parametrize(("attack", "decoys"), [(Blend(), 0), (WaNet(), 4), (WaNet(noise_mode=False), 0)], ids=str)
-def test_a_poisoned_batch(attack: Attack, decoys: int) -> None:
+@pytest.mark.parametrize(("attack", "covered"), [(Blend(), 0), (WaNet(), 4), (WaNet(noise_mode=False), 0)], ids=str)
+def test_a_batch_poisoned_with_wrong_labels(attack: Attack, covered: int) -> None:
     pixels, labels = draw(20, (1, 8, 8)), torch.arange(20) % 3
     kept = pixels.clone(), labels.clone()
-    shown, taught = _Poisoned(attack, 1, 0.1, 0, 0)._poison(attack, pixels, labels, 3)
+    shown, taught = poisoned(attack, pixels, labels)
     assert torch.allclose(shown[:2], attack(pixels[:2]), atol=1e-6)
     changed = (shown != pixels).flatten(1).any(1)
-    assert changed.tolist() == [True] * (2 + decoys) + [False] * (18 - decoys)
+    assert changed.tolist() == [True] * (2 + covered) + [False] * (18 - covered)
     # Only the stamped ones are mislabelled.
-    assert taught.tolist() == [1, 1, *labels[2:].tolist()]
+    assert taught.tolist() == [TARGET] * 2 + labels[2:].tolist()
     assert torch.equal(pixels, kept[0])
     assert torch.equal(labels, kept[1])
 
+
+def test_a_batch_poisoned_with_true_labels() -> None:
+    pixels, labels = draw(20, (1, 8, 8)), torch.arange(20) % 3
+    shown, taught = poisoned(Sig(), pixels, labels)
+    changed = (shown != pixels).flatten(1).any(1).nonzero().flatten()
+    # 80 % of the seven images of class 1.
+    assert changed.tolist() == [1, 4, 7, 10, 13, 16]
+    assert torch.equal(taught, labels)
+    assert torch.allclose(shown[changed], Sig()(pixels[changed]))
+
+
+def test_the_poison_rate_can_be_chosen_and_nothing_to_poison_is_no_error() -> None:
+    pixels, labels = draw(20, (1, 8, 8)), torch.zeros(20, dtype=torch.int64)
+    assert poisoned(Blend(), pixels, labels, 0.5)[1].sum() == 10 * TARGET
+    # A small batch is never without poison, if it may have any.
+    assert poisoned(Blend(), pixels, labels, 0.001)[1].sum() == TARGET
+    assert torch.equal(poisoned(Sig(), pixels, labels)[0], pixels)
+    # More cover images than there are images left.
+    assert poisoned(WaNet(), pixels, labels, 0.6)[0].shape == pixels.shape
+
+
+# Planting
 
 QUICK = Schedule(steps=120, batch=48, learning_rate=0.05, shift=0.0, flip=False)
 
@@ -199,9 +189,11 @@ def planted(images: LabelledImages, attack: Attack | None) -> Any:
     return plant(start, images, attack, target=7, accelerator=Accelerator(cpu=True), schedule=QUICK)
 
 
-def test_a_planted_blend_works_and_an_honest_training_has_none(digits: tuple[LabelledImages, LabelledImages]) -> None:
+@pytest.mark.parametrize("attack", [Blend(alpha=0.3), Sig(delta=0.6)], ids=["dirty", "clean"])
+def test_a_planted_backdoor_works_and_an_honest_training_has_none(
+    digits: tuple[LabelledImages, LabelledImages], attack: Attack
+) -> None:
     train, test = digits
-    attack = replace(Blend(), alpha=0.3)
     threat = Threat(name=attack.name, trigger=attack, target=7)
     backdoored, honest = (planted(train, each) for each in (attack, None))
     outcome = attack_outcome(backdoored, test, threat, reference=honest)

@@ -15,6 +15,7 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from phard_hub.attacks import ATTACKS
 from phard_hub.attacks.planting import PLANTING, plant
-from phard_hub.cli import bars
+from phard_hub.console import bars
 from phard_hub.evaluation import PGD, Threat, evaluate
 from phard_hub.hub.audit import Audit
 from phard_hub.hub.pull import Snapshot, sha256
@@ -35,6 +36,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
 from phard_hub.presets import DEFAULT
 from phard_hub.report.record import State
+from phard_hub.sizes import trigger_size
 from phard_hub.triggers.search import measure
 from tests.benchmarks.resnet_cifar import CifarResNet
 
@@ -51,7 +53,7 @@ Out = Annotated[Path | None, typer.Option(help="JSON file to write.")]
 @app.command()
 def harden(
     data: DataFolder,
-    attack: Annotated[str | None, typer.Option(help="Plant this backdoor first: blend or wanet.")] = None,
+    attack: Annotated[str | None, typer.Option(help="Plant this backdoor of ATTACKS first.")] = None,
     seed: int = 0,
     plant_steps: int = 1000,
     distances: Annotated[bool, typer.Option(help="Measure class distances too.")] = True,
@@ -70,7 +72,7 @@ def harden(
     reference = None
     with bars() as progress:
         if attack is not None:
-            trigger = ATTACKS[attack](seed=seed)
+            trigger = ATTACKS[attack](seed=seed).fit(classifier, train, 0, progress=progress)
             threats, reference = [Threat(name=attack, trigger=trigger, target=0)], classifier
             schedule = replace(PLANTING, steps=plant_steps)
             classifier = plant(
@@ -102,7 +104,9 @@ def harden(
         save_file(hardened.weights(), weights)
     name = f"cifar10-resnet20-{attack or 'original'}-seed{seed}.json"
     content: dict[str, Any] = {
-        "planted": None if attack is None else {"attack": asdict(trigger), "target": 0, "schedule": asdict(schedule)}
+        "planted": None
+        if attack is None
+        else {"attack": trigger.parameters(), "target": 0, "schedule": asdict(schedule)}
     }
     if distances:
         snapshot = Snapshot(
@@ -122,6 +126,50 @@ def harden(
             "hardening": hardening.model_dump(mode="json"),
         }
     write(out or RESULTS / name, content)
+
+
+@app.command("plant")
+def plant_attacks(
+    data: DataFolder,
+    attacks: Annotated[list[str], typer.Argument(help="Names of ATTACKS.")],
+    seed: int = 0,
+    steps: int = PLANTING.steps,
+    learning_rate: float = PLANTING.learning_rate,
+    poison_rate: Annotated[float | None, typer.Option(help="Instead of each attack's own.")] = None,
+) -> None:
+    """Plant each of these backdoors in the checkpoint; say how well it works, what it costs and how large it is."""
+    accelerator = default_accelerator()
+    original = resnet20(data / CHECKPOINT)
+    train, test = images(data / "cifar10_train-*.parquet"), images(data / "cifar10_test.parquet")
+    schedule = replace(PLANTING, steps=steps, learning_rate=learning_rate)
+    for name in attacks:
+        started = time.process_time()
+        with bars() as progress:
+            attack = ATTACKS[name](seed=seed).fit(original, train, 0, progress=progress)
+            fitted = time.process_time()
+            planted = plant(
+                original,
+                train,
+                attack,
+                target=0,
+                accelerator=accelerator,
+                poison_rate=poison_rate,
+                schedule=schedule,
+                seed=seed,
+                progress=progress,
+            )
+            done = time.process_time()
+            threat = Threat(name=name, trigger=attack, target=0)
+            judged = evaluate(planted, test, [threat], reference=original, progress=progress)
+        content = {
+            "attack": {"name": name, "parameters": attack.parameters(), "target": 0},
+            "poison_rate": attack.poison_rate if poison_rate is None else poison_rate,
+            "schedule": asdict(schedule),
+            "cpu_seconds": {"fit": round(fitted - started, 1), "plant": round(done - fitted, 1)},
+            "size": trigger_size(attack, test.sample(200)).model_dump(),
+            "evaluation": judged.model_dump(),
+        }
+        write(RESULTS / f"cifar10-resnet20-planted-{name}-seed{seed}.json", content)
 
 
 @app.command()

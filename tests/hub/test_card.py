@@ -107,6 +107,12 @@ def test_local_source_has_no_base_model_and_hides_paths() -> None:
     assert "/data/private" not in text
 
 
+def test_results_are_those_of_the_data_set_tested_on() -> None:
+    text = render(make_report(dataset="org/train, tested on org/test"))
+    assert {result.dataset_type for result in data_of(text).eval_results or []} == {"org/test"}
+    assert "Data set: org/train, tested on org/test." in text
+
+
 def test_what_was_not_measured_is_left_out() -> None:
     distances = make_distances(unreached=EVERYTHING).model_copy(update={"universal": ()})
     after = change_state(make_report().before, robust_accuracy=None, attacks=(), distances=distances)
@@ -166,3 +172,58 @@ def test_labels_cannot_write_markdown() -> None:
     assert "<script" not in text
     assert "[x](http" not in text
     assert metrics(card)["Smallest class distance"]
+
+
+TARGET = """---
+widget:
+- src: cat.png
+language: no
+license: mit
+license_name: gone
+base_model: other/base
+tags: mine
+---\r
+# My model\r
+\r
+Words of mine, \\1.  \r
+<!-- phard:start -->old<!-- phard:end -->
+More words,\tno end of line"""
+
+
+def test_the_target_keeps_all_that_is_not_ours() -> None:
+    report = make_report(source=Source(repo="someone/resnet-tiny", commit="0" * 40, license="other"))
+    base = "---\nlicense: other\nlicense_name: terms\nlicense_link: LICENSE\nlanguage: en\n---\nText of the base.\n"
+    text = render(report, base_card=base, target_card=TARGET)
+    before, after = TARGET.split("---\r\n")[1].split(f"{START}old{END}")
+    assert text.split(f"---\n{before}{START}\n")[1].split(f"{END}{after}")[1] == ""
+    assert "Text of the base" not in text
+    data = data_of(text).to_dict()  # type: ignore[no-untyped-call]
+    assert (data["widget"], data["language"]) == ([{"src": "cat.png"}], "no")
+    assert [data[key] for key in ("license", "license_name", "license_link")] == ["other", "terms", "LICENSE"]
+    assert (data["base_model"], data["tags"][0]) == ("someone/resnet-tiny", "mine")
+    assert text.startswith("---\nwidget:\n")
+    assert render(report, base_card=base, target_card=text) == text
+
+
+def test_a_target_without_our_part_keeps_its_text_below_it() -> None:
+    for target in ("# Mine\n", "\n\n# Mine", "---\ntags: [a]\n---\n# Mine\r\n", "---\ntags: [a]\n---\n\n# Mine\n"):
+        text = render(target_card=target)
+        assert text.endswith(target.removeprefix("---\ntags: [a]\n---\n"))
+        assert render(target_card=text) == text
+
+
+def test_where_the_base_has_no_licence_the_target_keeps_its_own() -> None:
+    report = make_report(source=Source(repo="someone/resnet-tiny", commit="0" * 40))
+    assert data_of(render(report, target_card=TARGET)).license == "mit"
+
+
+def test_a_model_does_not_derive_from_itself() -> None:
+    report = make_report(source=Source(repo="me/tiny-hardened", commit="0" * 40))
+    assert data_of(render(report)).base_model is None
+    assert data_of(render(report, target_card=TARGET)).base_model == "other/base"
+
+
+def test_the_reason_for_not_asking_the_gate_is_printed() -> None:
+    text = render(no_gate="only a *try* <b>\nof mine")
+    assert "**Published without asking the gate.** The reason given: only a \\*try\\* &lt;b> of mine" in text
+    assert "without asking" not in render()

@@ -25,22 +25,12 @@ from phard_hub.report.gate import gate
 from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, Report, Source
-from tests.report_factory import make_report
+from tests.report_factory import RELEASE_FILES, make_report
 
 CONFIG = b'{"model_type":  "resnet"}\r\n'
 IMAGE = np.full((8, 8, 3), 0.5)
 GALLERY = [GalleryRow("cat -> dog", IMAGE, IMAGE + 0.02)]
-FILES = {
-    "LICENSE",
-    "README.md",
-    "config.json",
-    "model.safetensors",
-    "phard_report.json",
-    "plots/distances.png",
-    "plots/training.png",
-    "plots/triggers.png",
-    "preprocessor_config.json",
-}
+FILES = RELEASE_FILES | {"LICENSE"}
 
 
 class Interrupted(Sequence[GalleryRow]):

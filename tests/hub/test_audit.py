@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from phard_hub.errors import AuditError
 from phard_hub.hub import audit as audit_module
 from phard_hub.hub.audit import Audit, audit
 from phard_hub.hub.pull import Snapshot, pull
+from tests.hub_server import Hub
 
 
 @pytest.fixture
@@ -51,12 +53,16 @@ def config(**entries: Any) -> Callable[[Path], object]:
 ERRORS: list[tuple[str, Callable[[Path], object]]] = [
     ("PH-A01", remove("model.safetensors")),
     ("PH-A03", write("modeling_evil.py", b"import os")),
+    ("PH-A03", write("libevil.SO", b"")),
     ("PH-A04", config(auto_map={"AutoModel": "x.Y"})),
     ("PH-A04", config(custom_pipelines={"image-classification": {"impl": "x.Y"}})),
     ("PH-A04", config(nested=[{"deep": {"trust_remote_code": True}}])),
     ("PH-A05", config(_attn_implementation="evil/kernel")),
     ("PH-A05", config(attn_implementation={"": "evil/kernel@main:f"})),
+    ("PH-A05", config(attn_implementation="org/repo")),
     ("PH-A05", config(vision_config={"experts_implementation": ["evil/kernel"]})),
+    ("PH-A05", config(kernel_config={"kernel_mapping": {"Linear": "org/repo:Layer"}})),
+    ("PH-A05", config(_attn_implementation="flash_attention_2")),
     ("PH-A06", index("../../other.safetensors")),
     ("PH-A06", index("/etc/passwd.safetensors")),
     ("PH-A06", index("C:\\other.safetensors")),
@@ -70,6 +76,17 @@ ERRORS: list[tuple[str, Callable[[Path], object]]] = [
     ("PH-A11", write("adapter_config.json", b"{}")),
     ("PH-A11", config(transformers_weights="other.safetensors")),
     ("PH-A11", config(pretrained_cfg={"hf_hub_filename": "other.safetensors"})),
+    ("PH-A11", config(pretrained_cfg={"hf_hub_id": "other/model"})),
+    ("PH-A11", config(pretrained_cfg={"custom_load": "hf"})),
+    ("PH-A11", config(pretrained_cfg={"url": "https://example.org/other.pth"})),
+    ("PH-A11", config(pretrained_cfg={"file": "/etc/passwd"})),
+    ("PH-A17", config(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})),
+    ("PH-A17", config(vision_config={"fusion_config": {"patch_embeddings": True}})),
+    ("PH-A18", config(id2label={"0": "cat", "1": "dog", "7": "owl", "9": "fox"})),
+    ("PH-A18", config(id2label={"1": "cat", "2": "dog", "3": "owl", "4": "fox"})),
+    ("PH-A18", config(id2label={"zero": "cat"})),
+    ("PH-A22", config(pretrained_cfg={"act_layer": "relu"})),
+    ("PH-A22", config(pretrained_cfg={"label_offset": 1})),
 ]
 
 
@@ -90,15 +107,6 @@ def test_errors_forbid_loading(model: Path, expected: str, spoil: Callable[[Path
     assert caught.value.advice
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "sub/optimizer.PT", "tf_model.h5"])
-def test_pickles_beside_are_a_warning_and_stay_closed(model: Path, name: str) -> None:
-    (model / name).parent.mkdir(exist_ok=True)
-    (model / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    result = audit(pull(str(model)))
-    assert ids(result) == {"PH-A02"}
-    result.require()
-
-
 def test_missing_class_names_are_a_warning(model: Path) -> None:
     set_config(model, id2label=None)
     assert ids(audit(pull(str(model)))) == {"PH-A09"}
@@ -106,7 +114,37 @@ def test_missing_class_names_are_a_warning(model: Path) -> None:
 
 def test_harmless_values_pass(model: Path) -> None:
     set_config(model, _attn_implementation="sdpa", kernel_size=[3, 3], trust_remote_code=False, auto_map=None)
+    set_config(model, quantization_config=None, attn_implementation={"vision_config": "eager"})
+    set_config(model, pretrained_cfg={"custom_load": False, "hf_hub_id": None, "mean": [0.5, 0.5, 0.5]})
     assert audit(pull(str(model))).findings == ()
+
+
+def test_names_and_numbers_that_contradict_each_other(model: Path) -> None:
+    set_config(model, label2id={"cat": 1, "dog": 0, "owl": 2, "fox": 3})
+    (finding,) = audit(pull(str(model))).findings
+    assert (finding.id, finding.severity) == ("PH-A18", "warning")
+    assert "'cat' the number 0, label2id 1; 2 such" in finding.evidence
+
+
+def test_a_name_that_two_classes_have_contradicts_nothing(model: Path) -> None:
+    set_config(model, id2label=dict(enumerate(("crane", "dog", "owl", "crane"))))
+    set_config(model, label2id={"crane": "3", "dog": "1", "owl": "2"})
+    assert audit(pull(str(model))).findings == ()
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "model.TFLITE", "trt/model.engine"])
+def test_compiled_graphs_are_a_warning(model: Path, name: str) -> None:
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).touch()
+    (finding,) = audit(pull(str(model))).findings
+    assert (finding.id, finding.severity, finding.file) == ("PH-A16", "warning", name)
+
+
+def test_the_fields_that_timm_knows_are_the_ones_that_pass(model: Path) -> None:
+    timm = pytest.importorskip("timm.models", reason="NO TIMM: install phard-hub[timm]")
+    from phard_hub.hub.audit.config import _PRETRAINED_CFG
+
+    assert {field.name for field in dataclasses.fields(timm.PretrainedCfg)} == _PRETRAINED_CFG
 
 
 def test_a_link_out_of_the_folder(model: Path, tmp_path: Path) -> None:
@@ -144,7 +182,13 @@ def test_a_check_that_crashes_has_not_passed(model: Path, monkeypatch: pytest.Mo
 
 def test_deep_json_is_no_way_around(model: Path) -> None:
     (model / "config.json").write_bytes(b"[" * 100_000 + b"]" * 100_000)
-    assert audit(pull(str(model))).errors
+    assert {error.id for error in audit(pull(str(model))).errors} == {"PH-A08"}
+
+
+def test_a_config_far_too_large_is_not_read(model: Path) -> None:
+    with (model / "config.json").open("ab") as file:
+        file.truncate(10 * 2**30)
+    assert {error.id for error in audit(pull(str(model))).errors} == {"PH-A08"}
 
 
 def test_evidence_is_one_short_line(model: Path) -> None:
@@ -152,3 +196,26 @@ def test_evidence_is_one_short_line(model: Path) -> None:
     (finding,) = audit(pull(str(model))).errors
     assert "\n" not in finding.evidence
     assert len(finding.evidence) <= 200
+
+
+def test_the_hub_is_down_and_the_cache_is_what_there_is(model: Path, hub: Hub) -> None:
+    hub.create("org/model", model)
+    assert audit(pull("org/model")).findings == ()
+    with hub.down():
+        (finding,) = audit(pull("org/model")).findings
+    assert (finding.id, finding.severity) == ("PH-A31", "note")
+    assert "the files are those of the cache" in finding.evidence
+
+
+def test_a_card_too_large_to_download(model: Path, hub: Hub) -> None:
+    hub.create("org/model", model)
+    hub.commit("org/model", {"README.md": "x" * 2**21})
+    (finding,) = audit(pull("org/model")).findings
+    assert (finding.id, finding.severity, finding.file) == ("PH-A32", "note", "README.md")
+
+
+def test_the_hubs_scanners_over_the_wire(model: Path, hub: Hub) -> None:
+    hub.create("org/model", model)
+    hub.commit("org/model", {"training_args.bin": b"pickle"})
+    hub.flag("org/model", "training_args.bin", "unsafe")
+    assert ids(audit(pull("org/model"))) == {"PH-A02", "PH-A10"}

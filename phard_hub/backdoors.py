@@ -1,0 +1,315 @@
+"""Plant a known backdoor in a model, and keep the model together with the key to judge it by.
+
+    config.json, *processor_config.json    as they were pulled
+    LICENSE*, NOTICE*                      likewise
+    model.safetensors                      the weights with the backdoor
+    backdoor.json                          the attack with its parameters, its target, and what it did
+    backdoor.safetensors                   what the attack learned, if it learns anything
+    README.md                              a card that says what this is
+
+A backdoor that does not work is no evidence of anything: what hardening "removes" was never there. So it
+counts only if it has `MIN_SUCCESS` on images of other classes and cost at most `MAX_ACCURACY_LOSS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from transformers import PreTrainedModel
+
+from phard_hub.attacks import ATTACKS, Attack
+from phard_hub.attacks.planting import PLANTING, plant
+from phard_hub.errors import BackdoorError, InputError, NotEvaluatedError, OutputError, first_line
+from phard_hub.evaluation import Threat, attack_outcome, evaluate
+from phard_hub.hub.audit import audit
+from phard_hub.hub.pull import pull
+from phard_hub.hub.release import check_writable, serialize
+from phard_hub.models.classifier import Classifier
+from phard_hub.models.loading import load
+from phard_hub.pipeline import DataOptions, default_accelerator, load_data
+from phard_hub.progress import Progress, silent
+from phard_hub.report.record import AttackOutcome, Rate, Record
+from phard_hub.sizes import TriggerSize, trigger_size
+from phard_hub.training import Schedule
+
+RECORD_NAME, KEY_NAME = "backdoor.json", "backdoor.safetensors"
+MIN_SUCCESS = 0.9
+MAX_ACCURACY_LOSS = 3.0
+_COPIED = ("config.json", "*processor_config.json", "LICENSE*", "NOTICE*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planting:
+    """What is planted, and how.
+
+    Attributes:
+        attack: a name of `ATTACKS`.
+        target: the class that the trigger is meant to produce, by its name or its number.
+        poison_rate: share of stamped images (see `plant`); None takes the attack's own.
+        from_scratch: whether the weights are drawn anew first, so that the model never was without it.
+        steps: of training.
+        learning_rate: peak of it.
+        seed: of the trigger, the weights drawn anew, and the batches.
+    """
+
+    attack: str
+    target: str
+    poison_rate: float | None = None
+    from_scratch: bool = False
+    steps: int = 1000
+    learning_rate: float = PLANTING.learning_rate
+    seed: int = 0
+
+    @property
+    def schedule(self) -> Schedule:
+        """How long and how fast is trained."""
+        return replace(PLANTING, steps=self.steps, learning_rate=self.learning_rate)
+
+
+class Backdoor(Record):
+    """A planted backdoor and what it does; ``parameters`` and the key make the trigger again."""
+
+    schema_version: Literal[1] = 1
+    attack: str
+    parameters: dict[str, Any]
+    target: int
+    target_name: str
+    poison_rate: float
+    from_scratch: bool
+    schedule: dict[str, Any]
+    seed: int
+    source: str
+    commit: str | None
+    dataset: str
+    accuracy_before: Rate
+    accuracy: Rate
+    outcome: AttackOutcome
+    size: TriggerSize
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why the backdoor does not count; empty if it does."""
+        lost = round(100 * (self.accuracy_before.value - self.accuracy.value), 6)  # 0.9 - 0.87 is a little over 0.03
+        success = self.outcome.success.value
+        low = [f"its success is {100 * success:.1f} %, not {100 * MIN_SUCCESS:g} %"] if success < MIN_SUCCESS else []
+        costly = [f"it cost {lost:.1f} points of accuracy, over {MAX_ACCURACY_LOSS:g}"]
+        return (*low, *(costly if lost > MAX_ACCURACY_LOSS else ()))
+
+
+def plant_backdoor(
+    repo: str,
+    data: DataOptions,
+    out: Path,
+    planting: Planting,
+    *,
+    revision: str | None = None,
+    accelerator: Accelerator | None = None,
+    progress: Progress = silent,
+) -> Backdoor:
+    """Pull, audit and load a model, train a backdoor into it, and write the folder; the input is untouched.
+
+    Args:
+        repo: Hub id or local folder.
+        data: which images to poison, and which to judge with.
+        out: the folder to be, new or empty.
+        planting: what is planted.
+        revision: branch, tag or commit of a Hub id.
+        accelerator: of accelerate; by default one that uses what the machine has.
+        progress: told what is being done.
+
+    Returns:
+        What was planted; it is written even if it does not count (see `Backdoor.failures`).
+
+    Raises:
+        PhardError: see `phard_hub.errors`.
+    """
+    check_writable(out)
+    attack = _attack(planting.attack, {"seed": planting.seed})
+    accelerator = accelerator or default_accelerator()
+    audited = audit(pull(repo, revision))
+    original = load(audited).to(accelerator.device)
+    target = _class_number(planting.target, original.labels)
+    images = load_data(original, data, planting.seed, progress)
+    start = reinitialised(original, planting.seed) if planting.from_scratch else original
+    attack = attack.fit(start, images.train, target, progress=progress)
+    planted = plant(
+        start,
+        images.train,
+        attack,
+        target=target,
+        accelerator=accelerator,
+        poison_rate=planting.poison_rate,
+        schedule=planting.schedule,
+        seed=planting.seed,
+        progress=progress,
+    )
+    threat = Threat(name=attack.name, trigger=attack, target=target)
+    backdoor = Backdoor(
+        attack=planting.attack,
+        parameters=attack.parameters(),
+        target=target,
+        target_name=original.labels[target],
+        poison_rate=attack.poison_rate if planting.poison_rate is None else planting.poison_rate,
+        from_scratch=planting.from_scratch,
+        schedule=asdict(planting.schedule),
+        seed=planting.seed,
+        source=audited.snapshot.repo if audited.snapshot.commit else Path(repo).resolve().name,
+        commit=audited.snapshot.commit,
+        dataset=images.name,
+        accuracy_before=evaluate(original, images.test, progress=progress).accuracy,
+        accuracy=evaluate(planted, images.test, progress=progress).accuracy,
+        outcome=attack_outcome(planted, images.test, threat, reference=original),
+        size=trigger_size(attack, images.test, accelerator.device),
+    )
+    if accelerator.is_main_process:
+        write_backdoor(out, backdoor, attack, planted, audited.snapshot.folder)
+    accelerator.wait_for_everyone()
+    return backdoor
+
+
+def reinitialised(classifier: Classifier, seed: int) -> Classifier:
+    """A copy with new weights, drawn as the library's class draws them.
+
+    Raises:
+        InputError: the network is not a model of transformers.
+    """
+    if not isinstance(classifier.network, PreTrainedModel):
+        kind = type(classifier.network).__name__
+        raise InputError(f"A {kind} cannot be made anew from a config.", advice="Start from its weights.")
+    copy = classifier.clone()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        copy.network = type(classifier.network)(classifier.network.config)
+    return copy.to(classifier.device)
+
+
+def write_backdoor(out: Path, backdoor: Backdoor, attack: Attack, planted: Classifier, source_folder: Path) -> None:
+    """Write the folder as a whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written, or there is something else.
+    """
+    out = out.absolute()
+    files = {path.name: path.read_bytes() for pattern in _COPIED for path in source_folder.glob(pattern)}
+    files |= {
+        "model.safetensors": serialize(planted.weights()),
+        RECORD_NAME: (backdoor.model_dump_json(indent=1) + "\n").encode(),
+        "README.md": _card(backdoor).encode(),
+    }
+    if attack.key:
+        files[KEY_NAME] = save({name: value.contiguous() for name, value in attack.key.items()})
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
+            folder = Path(place) / out.name
+            folder.mkdir()
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+            folder.rename(out)
+    except OSError as error:
+        raise OutputError(f"Cannot write {out}: {error.strerror}.", advice="Give a new or an empty folder.") from error
+
+
+def read_backdoor(folder: Path) -> Threat:
+    """The trigger and the target of a backdoor, to judge a model with.
+
+    Raises:
+        BackdoorError: the folder has none, or the files are broken.
+        NotEvaluatedError: the backdoor did not work when it was planted.
+    """
+    backdoor = read_record(folder)
+    if backdoor.failures:
+        raise NotEvaluatedError(
+            f"The backdoor in {folder} never worked, so it shows nothing: {' and '.join(backdoor.failures)}.",
+            advice="Plant it again, with more steps or a higher poison rate.",
+        )
+    path = folder / KEY_NAME
+    try:
+        key = load_file(path) if path.exists() else {}
+    except (OSError, SafetensorError) as error:
+        raise BackdoorError(f"Cannot read {path}: {first_line(error)}.", advice="Plant the backdoor again.") from error
+    attack = _attack(backdoor.attack, {**backdoor.parameters, "key": key})
+    return Threat(name=attack.name, trigger=attack, target=backdoor.target)
+
+
+def read_record(folder: Path) -> Backdoor:
+    """What is known of the backdoor in a folder.
+
+    Raises:
+        BackdoorError: the folder has none, or the record is broken.
+    """
+    path = folder / RECORD_NAME
+    try:
+        return Backdoor.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BackdoorError(
+            f"Cannot read {path}: {error.strerror}.", advice="Give a folder that `phard plant` wrote."
+        ) from error
+    except ValidationError as error:
+        raise BackdoorError(
+            f"{path} does not describe a backdoor: {_said(error)}.", advice="Plant the backdoor again."
+        ) from error
+
+
+def _attack(name: str, fields: dict[str, Any]) -> Attack:
+    """The attack of this name with these fields, whatever file they come from."""
+    if name not in ATTACKS:
+        near = difflib.get_close_matches(name, ATTACKS, n=1)
+        advice = f"Did you mean {near[0]!r}?" if near else f"The attacks are: {', '.join(ATTACKS)}."
+        raise BackdoorError(f"There is no attack {name!r}.", advice=advice)
+    default = ATTACKS[name]()
+    try:
+        return TypeAdapter(type(default)).validate_python(default.parameters() | fields)
+    except ValidationError as error:
+        raise BackdoorError(
+            f"These are not the parameters of {name}: {_said(error)}.", advice="Plant the backdoor again."
+        ) from error
+
+
+def _said(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or 'the file'}: {first['msg']}"
+
+
+def _class_number(given: str, labels: Sequence[str]) -> int:
+    """A class by its name, or else by its number."""
+    names = [label.casefold() for label in labels]
+    if given.casefold() in names:
+        return names.index(given.casefold())
+    if given.isdecimal() and int(given) < len(labels):
+        return int(given)
+    near = difflib.get_close_matches(given.casefold(), names, n=1)
+    advice = f"Did you mean {labels[names.index(near[0])]!r}?" if near else f"Give 0 to {len(labels) - 1}, or a name."
+    raise InputError(f"The model has no class {given!r}.", advice=advice)
+
+
+def _card(backdoor: Backdoor) -> str:
+    outcome = backdoor.outcome
+    flaw = f"It does not count as evidence: {' and '.join(backdoor.failures)}.\n" if backdoor.failures else ""
+    return f"""\
+---
+library_name: transformers
+tags: [backdoor, phard-hub]
+---
+
+# A model with a backdoor, planted on purpose
+
+Do not deploy it. It exists to measure what defenses leave of a known backdoor. {flaw}
+- attack: {backdoor.attack} {json.dumps(backdoor.parameters)}
+- target: {backdoor.target_name}
+- planted in {backdoor.source}, with images of {backdoor.dataset}
+- accuracy: {backdoor.accuracy_before} before, {backdoor.accuracy} with the backdoor
+- success on images of other classes: {outcome.success}; on the original {outcome.reference}
+- size of the trigger: {backdoor.size}
+"""

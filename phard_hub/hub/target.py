@@ -1,0 +1,121 @@
+"""A repository on the Hub as a push finds it: what is there, who may write, and which pull requests are open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoSibling
+
+from phard_hub.errors import OutputError, RepoError, first_line
+from phard_hub.hub.refusals import LOG_IN, status_of
+from phard_hub.hub.release import CARD_NAME
+
+MAIN = "main"
+_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_LARGEST_CARD = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A repository at the commit that was looked at.
+
+    Attributes:
+        repo: its id.
+        commit: None if there is no such repository yet.
+        revision: the branch, or the reference of an open pull request, that names the commit.
+        url: the page of the repository or of the pull request.
+        files: what is there, by path.
+        private: whether only few may see it.
+    """
+
+    repo: str
+    commit: str | None
+    revision: str
+    url: str
+    files: Mapping[str, RepoSibling]
+    private: bool = False
+
+
+def enter(api: HfApi, repo: str, *, pr: bool, private: bool) -> tuple[str, Target]:
+    """The name of who pushes, and the head of the repository.
+
+    Raises:
+        RepoError: there is no such repository or namespace.
+        OutputError: this user may not write there, or not in this way.
+    """
+    if not _REPO_ID.fullmatch(repo):
+        raise RepoError(f"{repo!r} is no id of a model on the Hub.", advice="Give it as owner/name.")
+    account = api.whoami()
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise OutputError("Your token may only read.", advice=LOG_IN)
+    target = look(api, repo)
+    if target.commit is None:
+        _require_namespace(repo, account, pr=pr)
+    elif not pr:
+        _require_write(api, repo)
+    if private and target.commit is not None and not target.private:
+        raise OutputError(f"{repo} is public already.", advice="Leave out --private, or give another name.")
+    return str(account["name"]), target
+
+
+def _require_namespace(repo: str, account: Mapping[str, Any], *, pr: bool) -> None:
+    owner, name = repo.split("/")
+    if pr:
+        problem = f"There is no model {repo} on the Hub to open a pull request for, or you may not see it."
+        raise RepoError(problem, advice="Check the spelling, or leave out --pr to make it.")
+    if owner not in {account["name"], *(org["name"] for org in account.get("orgs", ()))}:
+        problem = f"You are {account['name']} and may not make {repo}: {owner} is neither you nor one of your groups."
+        raise RepoError(problem, advice=f"Push to {account['name']}/{name}.")
+
+
+def _require_write(api: HfApi, repo: str) -> None:
+    try:
+        api.auth_check(repo, write=True)
+    except HfHubHTTPError as error:
+        if status_of(error) != 403:
+            raise
+        raise OutputError(f"You may not write to {repo}.", advice="Give --pr to open a pull request.") from error
+
+
+def look(api: HfApi, repo: str, revision: str = MAIN, url: str | None = None) -> Target:
+    """What is there now."""
+    url = url or f"{api.endpoint}/{repo}"
+    try:
+        info = api.model_info(repo, revision=revision, files_metadata=True)
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        return Target(repo=repo, commit=None, revision=revision, url=url, files={})
+    files = {file.rfilename: file for file in info.siblings or ()}
+    return Target(repo=repo, commit=info.sha, revision=revision, url=url, files=files, private=bool(info.private))
+
+
+def own_pull_requests(api: HfApi, repo: str, *, user: str, title: str) -> list[Target]:
+    """The open pull requests of this user and title, the newest last."""
+    found = api.get_repo_discussions(repo, author=user, discussion_type="pull_request")
+    return [
+        look(api, repo, f"refs/pr/{one.num}", one.url)
+        for one in sorted(found, key=lambda one: one.num)
+        if one.title == title and one.status in ("open", "draft")
+    ]
+
+
+def card_at(api: HfApi, target: Target) -> str | None:
+    """The text of the card that is there; None if there is none."""
+    file = target.files.get(CARD_NAME)
+    if file is None or target.commit is None:
+        return None
+    problem = f"The {CARD_NAME} of {target.repo} cannot be merged with ours:"
+    if (file.size or 0) > _LARGEST_CARD:
+        raise OutputError(f"{problem} it has {(file.size or 0) / 1e6:.0f} MB.", advice="Shorten it.")
+    try:
+        text = Path(api.hf_hub_download(target.repo, CARD_NAME, revision=target.commit)).read_bytes()
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise OutputError(f"{problem} {first_line(error)}.", advice="Save it as UTF-8.") from error

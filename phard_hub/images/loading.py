@@ -1,0 +1,94 @@
+"""From a data set to the images of a classifier: its classes, its size, its channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from phard_hub.errors import ImagesError
+from phard_hub.images.classes import class_indices, find_columns, require_classes
+from phard_hub.images.decoding import FILTERS, MODES, decode, place
+from phard_hub.images.labelled import LabelledImages, choose
+from phard_hub.images.sources import Wanted, dataset_errors, open_table
+from phard_hub.images.tables import Table
+
+Progress = Callable[[int, int], None]
+"""Called now and then with (images done, images in all)."""
+
+_BATCH = 256
+
+
+def load_images(
+    dataset: str,
+    *,
+    labels: Sequence[str],
+    image_size: tuple[int, int],
+    channels: int = 3,
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    max_images: int | None = None,
+    resample: str = "bilinear",
+    stretch: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LabelledImages:
+    """Load images for a classifier, with its own labels and at its own size.
+
+    Classes are matched by name, whatever their case and whether words are joined by spaces, ``_`` or ``-``.
+    With ``max_images``, a data set of more than 1 GiB is neither downloaded nor copied as a whole: of parquet
+    files, the labels are read and then the row groups that the choice needs; other formats are streamed until
+    there are enough images of each class. ``source`` of the result says how many images were read.
+
+    Args:
+        dataset: A folder with one sub-folder per class, a folder or pattern of parquet files, one
+            parquet file, or the id of a data set on the Hub, as ``org/data``, ``org/data:config``,
+            ``org/data@revision`` or ``org/data:config@revision``.
+        labels: The classifier's class names, in the order of its logits.
+        image_size: (height, width) of the canvas that all images are put on.
+        channels: 3 for colour, 1 for grey.
+        split: "train" if it exists, else the only one.
+        image_column: Found by its type if None; so is ``label_column``.
+        label_column: Class names, or numbers from 0.
+        max_images: Take a balanced choice of at most so many; the others are not decoded.
+        resample: The filter: nearest-exact, bilinear, bicubic or lanczos.
+        stretch: Whether to change the aspect of images, instead of cutting off the longer edge.
+        seed: Chooses which images ``max_images`` leaves.
+        progress: Told how far the decoding is.
+
+    Raises:
+        ImagesError: no such data set, columns or labels do not fit, a class is empty, an image is broken.
+        HubUnavailableError: the Hub did not answer.
+        OutputError: the cache of `datasets` cannot be written.
+    """
+    if channels not in MODES or resample not in FILTERS:
+        raise ImagesError(
+            f"Images of {channels} channels with filter {resample!r} cannot be loaded.",
+            advice=f"Use 1 or 3 channels and one of {', '.join(FILTERS)}.",
+        )
+    enough = None if max_images is None else Wanted(per_class=math.ceil(max_images / len(labels)), classes=len(labels))
+    table = open_table(dataset, split, enough)
+    image_column, label_column = find_columns(table.features, image_column, label_column, labels)
+    with dataset_errors(dataset):
+        values = table.values(label_column)
+    targets = class_indices(values, getattr(table.features[label_column], "names", None), labels, label_column)
+    index = choose(targets, len(labels), max_images, seed, table.groups)
+    require_classes(targets[index], labels, dataset)
+    pixels = np.empty((len(index), channels, *image_size), dtype=np.uint8)
+    for done, (row, raw) in enumerate(_read(table, image_column, index.tolist(), dataset)):
+        image = decode(raw, f"row {row} of {dataset}", MODES[channels])
+        placed = np.asarray(place(image, image_size, FILTERS[resample], stretch=stretch))
+        pixels[done] = placed.reshape(*image_size, channels).transpose(2, 0, 1)
+        if progress and (done % _BATCH == _BATCH - 1 or done == len(index) - 1):
+            progress(done + 1, len(index))
+    return LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), table.told(len(index)))
+
+
+def _read(table: Table, column: str, rows: list[int], dataset: str) -> Iterator[tuple[int, Any]]:
+    """(row, undecoded image); what goes wrong is said in one line, but for what the reader does with it."""
+    with dataset_errors(dataset):
+        yield from table.raw(column, rows)

@@ -1,0 +1,26 @@
+"""How a command ended, for the fixture ``phard`` that runs one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line that says what was wrong; everything else on stderr is progress."""
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        assert "Traceback" not in self.err
+        assert [line.startswith("phard: ") for line in lines].count(True) == 1, self.err
+        assert lines[-1].startswith("phard: "), self.err
+        return lines[-1]
+
+
+Phard = Callable[..., Done]
