@@ -69,7 +69,8 @@ class Schedule:
         shift: random shift of the images, as a share of their side.
         flip: random mirroring; None mirrors if the classifier itself is indifferent to it.
         guard_every: steps between two looks at the validation accuracy.
-        max_accuracy_loss: points of validation accuracy that may be lost.
+        max_accuracy_loss: points of validation accuracy that may be lost. What counts is the loss less its
+            standard error: on a few images, one or two wrong answers more are chance.
         wobble: points allowed in addition at the peak of the learning rate, falling with it.
         collapse: points whose loss sends the weights back to the last good ones, at any time.
         save_every: steps between two checkpoints.
@@ -164,7 +165,7 @@ class _Run:
         self.objective = objective(self.plain, accelerator)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        self.start_accuracy = self._accuracy(self.plain)
+        self.start_hits = self._hits(self.plain)
         self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
         optimizer = torch.optim.SGD(
             self.plain.parameters(),
@@ -270,7 +271,7 @@ class _Run:
 
     def _look(self, loss: Tensor) -> None:
         """Add a point to the curves, and back off if the accuracy fell too far."""
-        accuracy = self._accuracy(self.averaged)
+        hits = self._hits(self.averaged)
         success, distance = self.objective.observed()
         self.curve.append(
             TrainingPoint(
@@ -279,11 +280,17 @@ class _Run:
                 learning_rate=self._learning_rate(),
                 bank_success=success,
                 bank_distance=distance,
-                validation_accuracy=accuracy,
+                validation_accuracy=None if hits is None else float(hits.mean()),
             )
         )
-        if accuracy is not None and self.start_accuracy is not None:
-            self._guard(100 * (self.start_accuracy - accuracy))
+        if hits is not None:
+            self._guard(self._lost(hits))
+
+    def _lost(self, hits: Tensor) -> float:
+        """Points of validation accuracy lost for certain: the difference less its standard error."""
+        assert self.start_hits is not None
+        change = 100 * (self.start_hits - hits)
+        return float(change.mean() - change.std(correction=0) / len(change) ** 0.5)
 
     def _guard(self, lost: float) -> None:
         last = self.step >= self.schedule.steps
@@ -292,7 +299,7 @@ class _Run:
             if lost <= self.schedule.max_accuracy_loss:
                 self.good = {name: value.clone() for name, value in self.averaged.state_dict().items()}
             return
-        what = f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"
+        what = f"step {self.step}: more than {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"
         if last:
             share = self._go_part_of_the_way()
             self.events.append(
@@ -318,8 +325,8 @@ class _Run:
                     for name, good in self.good.items()
                 }
             )
-            lost = (self.start_accuracy or 0) - (self._accuracy(self.averaged) or 0)
-            if 100 * lost <= self.schedule.max_accuracy_loss:
+            hits = self._hits(self.averaged)
+            if hits is None or self._lost(hits) <= self.schedule.max_accuracy_loss:
                 break
         return share
 
@@ -327,15 +334,16 @@ class _Run:
         self.plain.load_state_dict(weights)
         self.averaged.load_state_dict(weights)
 
-    def _accuracy(self, classifier: Classifier) -> float | None:
+    def _hits(self, classifier: Classifier) -> Tensor | None:
+        """1 for each validation image that is classified rightly and 0 for the others."""
         if self.validation is None:
             return None
-        hits = 0
+        hits = []
         with frozen(classifier), torch.no_grad(), fast_autocast(self.accelerator.device):
             for numbers in torch.arange(len(self.validation)).split(images_at_once(self.validation.pixels.shape[1:])):
                 pixels, labels = self.validation.batch(numbers, self.accelerator.device)
-                hits += int((classifier(pixels).argmax(1) == labels).sum())
-        return hits / len(self.validation)
+                hits.append((classifier(pixels).argmax(1) == labels).float().cpu())
+        return torch.cat(hits)
 
     def _resume(self) -> None:
         if self.checkpoint is not None and self.checkpoint.is_dir():
