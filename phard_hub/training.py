@@ -69,8 +69,8 @@ class Schedule:
         shift: random shift of the images, as a share of their side.
         flip: random mirroring; None mirrors if the classifier itself is indifferent to it.
         guard_every: steps between two looks at the validation accuracy.
-        max_accuracy_loss: points of validation accuracy that may be lost. What counts is the loss less its
-            standard error: on a few images, one or two wrong answers more are chance.
+        max_accuracy_loss: points of validation accuracy that may be lost. On the way the loss counts less its
+            standard error, for on a few images one or two wrong answers more are chance.
         wobble: points allowed in addition at the peak of the learning rate, falling with it.
         collapse: points whose loss sends the weights back to the last good ones, at any time.
         save_every: steps between two checkpoints.
@@ -284,22 +284,24 @@ class _Run:
             )
         )
         if hits is not None:
-            self._guard(self._lost(hits))
+            self._guard(*self._lost(hits))
 
-    def _lost(self, hits: Tensor) -> float:
-        """Points of validation accuracy lost for certain: the difference less its standard error."""
+    def _lost(self, hits: Tensor) -> tuple[float, float]:
+        """Points of validation accuracy lost, and the standard error of that."""
         assert self.start_hits is not None
         change = 100 * (self.start_hits - hits)
-        return float(change.mean() - change.std(correction=0) / len(change) ** 0.5)
+        return float(change.mean()), float(change.std(correction=0) / len(change) ** 0.5)
 
-    def _guard(self, lost: float) -> None:
-        last = self.step >= self.schedule.steps
-        allowed = self.schedule.max_accuracy_loss + (0.0 if last else self.schedule.wobble * self._pace())
-        if lost <= allowed:
-            if lost <= self.schedule.max_accuracy_loss:
-                self.good = {name: value.clone() for name, value in self.averaged.state_dict().items()}
+    def _guard(self, lost: float, doubt: float) -> None:
+        last, limit = self.step >= self.schedule.steps, self.schedule.max_accuracy_loss
+        if lost <= limit:
+            self.good = {name: value.clone() for name, value in self.averaged.state_dict().items()}
             return
-        what = f"step {self.step}: more than {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"
+        # On the way, what may be chance is let pass; the result is held to what was seen.
+        allowed = limit if last else limit + doubt + self.schedule.wobble * self._pace()
+        if lost <= allowed:
+            return
+        what = f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"
         if last:
             share = self._go_part_of_the_way()
             self.events.append(
@@ -326,7 +328,7 @@ class _Run:
                 }
             )
             hits = self._hits(self.averaged)
-            if hits is None or self._lost(hits) <= self.schedule.max_accuracy_loss:
+            if hits is None or self._lost(hits)[0] <= self.schedule.max_accuracy_loss:
                 break
         return share
 

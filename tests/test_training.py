@@ -25,7 +25,7 @@ from phard_hub.isolation import stop_on_interrupt
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening
-from phard_hub.training import Course, Schedule, train
+from phard_hub.training import Course, Schedule, _Run, train
 from tests.small import Linear, as_classifier, digit_images, noise_images, same_weights, small_net, trained_digits
 
 TINY = Schedule(steps=10, batch=16, guard_every=4, save_every=3, shift=0.125, flip=True)
@@ -288,7 +288,7 @@ def test_the_guard_goes_back_when_the_accuracy_collapses() -> None:
     assert objective.backed_off >= 1
     assert any("halved" in event for event in course.events)
     start, end = (accuracy(which, test) for which in (classifier, course.classifier))
-    assert 100 * (start - end) <= GUARDED.max_accuracy_loss + 1e-9
+    assert 100 * (start - end) <= GUARDED.max_accuracy_loss + 1e-6
     # Without the guard the same objective does its harm.
     unguarded = train(classifier, train_images, lambda *_: Plain(wrong=True), GUARDED, processor(), seed=0)
     assert unguarded.events == []
@@ -360,7 +360,7 @@ def test_at_the_last_step_the_guard_goes_part_of_the_way_back() -> None:
     assert accuracy(final.classifier, test) < 0.9
     (event,) = bad.events
     assert event.startswith("step 8:")
-    assert 100 * (accuracy(classifier, test) - accuracy(bad.classifier, test)) <= schedule.max_accuracy_loss + 1e-9
+    assert 100 * (accuracy(classifier, test) - accuracy(bad.classifier, test)) <= schedule.max_accuracy_loss + 1e-6
     # The result lies on the line from the start to where the training ended, at one place for all weights.
     every = zip(classifier.parameters(), bad.classifier.parameters(), final.classifier.parameters(), strict=True)
     moved = [((result - start).norm() / (end - start).norm()).item() for start, result, end in every]
@@ -381,6 +381,25 @@ def accuracy(classifier: Classifier, images: LabelledImages) -> float:
     pixels, labels = images.batch(range(len(images)))
     with torch.no_grad():
         return float((classifier.eval()(pixels).argmax(1) == labels).float().mean())
+
+
+def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
+    train_images, test = digits()
+    few = test.take(torch.arange(20))
+    objective = Plain()
+    run = _Run(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), 0, few, None)
+    run.start_hits = torch.ones(20)
+
+    def lost(wrong: int) -> tuple[float, float]:
+        return run._lost((torch.arange(20) >= wrong).float())
+
+    assert lost(0) == (0, 0)
+    assert lost(1) == pytest.approx((5, 100 * (0.05 * 0.95 / 20) ** 0.5), abs=1e-4)
+    run.step = GUARDED.steps - 2  # where next to nothing is allowed for the learning rate
+    run._guard(*lost(1))
+    assert objective.backed_off == 0
+    run._guard(*lost(3))
+    assert objective.backed_off == 1
 
 
 # Augmentation.

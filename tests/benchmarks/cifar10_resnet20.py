@@ -45,6 +45,20 @@ RESULTS = Path(__file__).parent / "results"
 CHECKPOINT = Path("checkpoints/akamaster_cifar10_resnet20.safetensors")
 GUARD_IMAGES = 2000
 
+
+def _code() -> dict[str, Any]:
+    """The commit, and what of the package differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=RESULTS.parent, capture_output=True, text=True, check=True).stdout
+
+    changed = [line[3:] for line in git("status", "--porcelain").splitlines()]
+    return {"commit": git("rev-parse", "HEAD").strip(), "dirty": [f for f in changed if f.startswith("phard_hub")]}
+
+
+CODE = _code()
+"""Asked at the start: a commit made while a benchmark runs is not what it ran."""
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with the images and the checkpoint.")]
 Out = Annotated[Path | None, typer.Option(help="JSON file to write.")]
@@ -207,14 +221,10 @@ def images(path: Path) -> LabelledImages:
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write a result beside what is needed to make it again."""
-    folder = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-    dirty = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
     arguments = ["DIR" if Path(word).is_dir() else Path(word).name for word in sys.argv[1:]]
     head = {
         "command": shlex.join(["python", "-m", "tests.benchmarks.cifar10_resnet20", *arguments]),
-        "commit": commit.stdout.strip(),
-        "dirty": [line[3:] for line in dirty.stdout.splitlines() if line[3:].startswith("phard_hub")],
+        **CODE,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": torch.get_num_threads(),
     }
