@@ -35,12 +35,13 @@ from phard_hub.evaluation import Threat, attack_outcome, evaluate
 from phard_hub.hub.audit import audit
 from phard_hub.hub.pull import pull
 from phard_hub.hub.release import check_writable, serialize
+from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions, default_accelerator, load_data
 from phard_hub.progress import Progress, silent
-from phard_hub.report.record import AttackOutcome, Rate, Record
-from phard_hub.sizes import TriggerSize, trigger_size
+from phard_hub.report.record import AttackOutcome, Rate, Record, TriggerSize
+from phard_hub.sizes import trigger_size
 from phard_hub.training import Schedule
 
 RECORD_NAME, KEY_NAME = "backdoor.json", "backdoor.safetensors"
@@ -100,11 +101,15 @@ class Backdoor(Record):
     @property
     def failures(self) -> tuple[str, ...]:
         """Why the backdoor does not count; empty if it does."""
-        lost = round(100 * (self.accuracy_before.value - self.accuracy.value), 6)  # 0.9 - 0.87 is a little over 0.03
-        success = self.outcome.success.value
-        low = [f"its success is {100 * success:.1f} %, not {100 * MIN_SUCCESS:g} %"] if success < MIN_SUCCESS else []
-        costly = [f"it cost {lost:.1f} points of accuracy, over {MAX_ACCURACY_LOSS:g}"]
-        return (*low, *(costly if lost > MAX_ACCURACY_LOSS else ()))
+        return failures(self.outcome.success, self.accuracy_before, self.accuracy)
+
+
+def failures(success: Rate, accuracy_before: Rate, accuracy: Rate) -> tuple[str, ...]:
+    """Why a backdoor of this success and cost does not count; empty if it does."""
+    lost = round(100 * (accuracy_before.value - accuracy.value), 6)  # 0.9 - 0.87 is a little over 0.03
+    low = f"its success is {100 * success.value:.1f} %, not {100 * MIN_SUCCESS:g} %"
+    costly = f"it cost {lost:.1f} points of accuracy, over {MAX_ACCURACY_LOSS:g}"
+    return (*((low,) if success.value < MIN_SUCCESS else ()), *((costly,) if lost > MAX_ACCURACY_LOSS else ()))
 
 
 def plant_backdoor(
@@ -139,21 +144,9 @@ def plant_backdoor(
     accelerator = accelerator or default_accelerator()
     audited = audit(pull(repo, revision))
     original = load(audited).to(accelerator.device)
-    target = _class_number(planting.target, original.labels)
+    target = class_number(planting.target, original.labels)
     images = load_data(original, data, planting.seed, progress)
-    start = reinitialised(original, planting.seed) if planting.from_scratch else original
-    attack = attack.fit(start, images.train, target, progress=progress)
-    planted = plant(
-        start,
-        images.train,
-        attack,
-        target=target,
-        accelerator=accelerator,
-        poison_rate=planting.poison_rate,
-        schedule=planting.schedule,
-        seed=planting.seed,
-        progress=progress,
-    )
+    attack, planted = implant(original, images.train, attack, target, planting, accelerator, progress=progress)
     threat = Threat(name=attack.name, trigger=attack, target=target)
     backdoor = Backdoor(
         attack=planting.attack,
@@ -176,6 +169,46 @@ def plant_backdoor(
         write_backdoor(out, backdoor, attack, planted, audited.snapshot.folder)
     accelerator.wait_for_everyone()
     return backdoor
+
+
+def implant(
+    original: Classifier,
+    images: LabelledImages,
+    attack: Attack,
+    target: int,
+    planting: Planting,
+    accelerator: Accelerator,
+    *,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[Attack, Classifier]:
+    """The attack with its key, and a copy of the classifier with the backdoor; both steps of planting.
+
+    Args:
+        original: what it is planted in; it is left as it was.
+        images: the attacker's.
+        attack: without its key.
+        target: the class that the trigger is meant to produce.
+        planting: how; its attack and target are not looked at.
+        accelerator: of accelerate.
+        checkpoint: folder for the state of the training; an existing one is continued.
+        progress: told about each step.
+    """
+    start = reinitialised(original, planting.seed) if planting.from_scratch else original
+    attack = attack.fit(start, images, target, progress=progress)
+    planted = plant(
+        start,
+        images,
+        attack,
+        target=target,
+        accelerator=accelerator,
+        poison_rate=planting.poison_rate,
+        schedule=planting.schedule,
+        seed=planting.seed,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return attack, planted
 
 
 def reinitialised(classifier: Classifier, seed: int) -> Classifier:
@@ -282,8 +315,12 @@ def _said(error: ValidationError) -> str:
     return f"{'.'.join(str(part) for part in first['loc']) or 'the file'}: {first['msg']}"
 
 
-def _class_number(given: str, labels: Sequence[str]) -> int:
-    """A class by its name, or else by its number."""
+def class_number(given: str, labels: Sequence[str]) -> int:
+    """A class by its name, or else by its number.
+
+    Raises:
+        InputError: there is no such class.
+    """
     names = [label.casefold() for label in labels]
     if given.casefold() in names:
         return names.index(given.casefold())

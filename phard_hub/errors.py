@@ -9,6 +9,7 @@
         PolicyError                  2  the policy file is wrong
         ReportError                  2  the report is missing, broken or of another schema
         BackdoorError                2  a planted backdoor's record or key is missing or broken
+        ExperimentError              2  the file that says what to compare is wrong
         OutputError                  2  the result cannot be written, to the disk or to the Hub
       RefusedError                   1  the policy refuses the model
       NotEvaluatedError              3  nothing is wrong with the input, yet there is no answer
@@ -67,6 +68,10 @@ class ReportError(InputError):
 
 class BackdoorError(InputError):
     """A planted backdoor cannot be read, or there is no attack of that name."""
+
+
+class ExperimentError(InputError):
+    """The file that says what to compare cannot be read, names something unknown, or was changed halfway."""
 
 
 class OutputError(InputError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,9 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast, images_at_once
 from phard_hub.progress import Progress, silent
-from phard_hub.report.record import AttackOutcome, Evaluation, Rate
-from phard_hub.statistics import rate
+from phard_hub.report.record import AttackOutcome, Evaluation, Rate, Rating
+from phard_hub.report.trial import NaturalTrigger
+from phard_hub.statistics import drop, rate
 from phard_hub.triggers.bank import Trigger, change_size
 
 
@@ -143,6 +145,71 @@ def attack_outcome(
         recovered=_share(predicted == others.labels),
         reference=beside,
         size=float(sizes.mean()),
+    )
+
+
+def natural_vulnerability(
+    classifier: Classifier,
+    images: LabelledImages,
+    families: Mapping[str, Sequence[Trigger]],
+    *,
+    progress: Progress = silent,
+) -> tuple[NaturalTrigger, ...]:
+    """The best that each family of triggers does to a classifier that was not trained on any of them.
+
+    For each family, the trigger and the target class with the highest success rate on half of the images are
+    chosen. The success is that on the other half, so that the choice does not flatter it.
+
+    Args:
+        classifier: what is judged; it is left as it was.
+        images: test images.
+        families: triggers to choose from, by the name of their family.
+        progress: told about each family.
+
+    Raises:
+        ImagesError: there are too few images to divide.
+    """
+    choosing, judging = images.split(0.5)
+    found = []
+    for done, (name, triggers) in enumerate(families.items()):
+        progress("trying attack families", done, len(families))
+        rates = torch.stack([_target_rates(classifier, choosing, trigger) for trigger in triggers])
+        best, target = divmod(int(rates.argmax()), images.num_classes)
+        outcome = attack_outcome(classifier, judging, Threat(name=name, trigger=triggers[best], target=target))
+        others = judging.take((judging.labels != target).nonzero().flatten())
+        untouched = _share(predict(classifier, others)[0] == target)
+        found.append(
+            NaturalTrigger(name=name, target=target, success=outcome.success, untouched=untouched, size=outcome.size)
+        )
+    progress("trying attack families", len(families), len(families))
+    return tuple(found)
+
+
+def _target_rates(classifier: Classifier, images: LabelledImages, trigger: Trigger) -> Tensor:
+    """For each class, the share of the stamped images of other classes that are taken for it, ``(K,)``."""
+    predicted, _ = predict(classifier, images, trigger)
+    return torch.stack(
+        [(predicted[images.labels != k] == k).double().mean().nan_to_num(-1) for k in range(images.num_classes)]
+    )
+
+
+def defense_effectiveness(accuracy: tuple[Rate, Rate], success: tuple[Rate, Rate]) -> Rating:
+    """The defense effectiveness rating (DER) of one attack, from (before, after) of the defense.
+
+    ``DER = (max(0, drop of the success rate) - max(0, drop of the accuracy) + 1) / 2``, as defined by Zhu et al.,
+    "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware Minimization" (FT-SAM), ICCV 2023, equation
+    7; success is over images that are not of the target class there, too. The interval joins those of the two
+    drops, as if they were independent.
+    """
+    (gain, gain_low, gain_high), (loss, loss_low, loss_high) = (
+        tuple(max(0.0, bound) for bound in drop(*rates)) for rates in (success, accuracy)
+    )
+    value = (gain - loss + 1) / 2
+    return Rating(
+        value=value,
+        n=success[1].n,
+        low=max(0.0, value - math.hypot(gain - gain_low, loss_high - loss) / 2),
+        high=min(1.0, value + math.hypot(gain_high - gain, loss - loss_low) / 2),
     )
 
 

@@ -18,7 +18,7 @@ from accelerate.state import is_initialized
 
 from phard_hub.evaluation import Threat, evaluate
 from phard_hub.hub.audit import Audit, audit
-from phard_hub.hub.pull import pull, split_revision
+from phard_hub.hub.pull import Snapshot, pull, split_revision
 from phard_hub.hub.release import check_writable, weights_sha256, write_release
 from phard_hub.images import LabelledImages, load_images
 from phard_hub.models.classifier import Classifier
@@ -222,17 +222,17 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
     knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
     """
     train = _load(classifier, data, data.images, data.split, seed, progress)
-    name = _public(data.images)
+    name = public_name(data.images)
     if data.test_images is None:
         train, test = train.split(0.3, seed)
     else:
         test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
-        name = f"{name}{TESTED_ON}{_public(data.test_images)}"
+        name = f"{name}{TESTED_ON}{public_name(data.test_images)}"
     test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
     return Data(train, validation, test, name)
 
 
-def _public(place: str) -> str:
+def public_name(place: str) -> str:
     """A Hub id as it is, and of a path the last part only, for reports are published."""
     path = Path(place).expanduser()
     return path.resolve().name if path.exists() else place
@@ -280,28 +280,37 @@ def describe(
     hardening: Hardening | None = None,
 ) -> Report:
     """The report of a run."""
-    snapshot = audited.snapshot
-    packages = ("phard-hub", "torch", "transformers", "accelerate", "datasets", "huggingface-hub")
     return Report(
         created=datetime.now(UTC),
-        source=Source(
-            repo=snapshot.repo if snapshot.commit else _public(snapshot.repo),
-            commit=snapshot.commit,
-            files=snapshot.files,
-            license=snapshot.license,
-        ),
+        source=source_of(audited.snapshot),
         dataset=images.name,
         findings=audited.findings,
         before=before,
         after=after,
         hardening=hardening,
-        environment=Environment(
-            versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
-            device=_device_name(accelerator.device),
-            processes=accelerator.num_processes,
-            precision="bf16" if has_fast_bf16(accelerator.device) else "fp32",
-        ),
+        environment=environment(accelerator),
         limits=LIMITS,
+    )
+
+
+def source_of(snapshot: Snapshot) -> Source:
+    """Where a model came from; of a folder its name only, for reports are published."""
+    return Source(
+        repo=snapshot.repo if snapshot.commit else public_name(snapshot.repo),
+        commit=snapshot.commit,
+        files=snapshot.files,
+        license=snapshot.license,
+    )
+
+
+def environment(accelerator: Accelerator) -> Environment:
+    """What numbers are measured with here."""
+    packages = ("phard-hub", "torch", "transformers", "accelerate", "datasets", "huggingface-hub")
+    return Environment(
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        device=_device_name(accelerator.device),
+        processes=accelerator.num_processes,
+        precision="bf16" if has_fast_bf16(accelerator.device) else "fp32",
     )
 
 

@@ -8,27 +8,8 @@ import torch
 
 from phard_hub.images import LabelledImages
 from phard_hub.precision import images_at_once
-from phard_hub.report.record import Record
+from phard_hub.report.record import TriggerSize
 from phard_hub.triggers.bank import Trigger, change_size
-
-
-class TriggerSize(Record):
-    """The size of one trigger on n images.
-
-    ``l2`` is the mean L2 norm of the change, pixels in [0, 1], and ``rms`` the same in grey levels (0-255) per
-    pixel value: an attack whose size is below a model's distance to the target is within reach of smaller
-    changes than any that the search found. ``ssim`` is the mean structural similarity (Wang et al., IEEE TIP
-    2004) of stamped images to the originals: 1 where nothing changed.
-    """
-
-    l2: float
-    rms: float
-    ssim: float
-    n: int
-
-    def __str__(self) -> str:
-        """The three numbers on one line."""
-        return f"L2 {self.l2:.2f}, {self.rms:.1f} grey levels, SSIM {self.ssim:.3f} (n = {self.n})"
 
 
 def trigger_size(trigger: Trigger, images: LabelledImages, device: torch.device | None = None) -> TriggerSize:

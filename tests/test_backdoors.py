@@ -31,8 +31,7 @@ from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
 from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions
-from phard_hub.report.record import AttackOutcome, Report
-from phard_hub.sizes import TriggerSize
+from phard_hub.report.record import AttackOutcome, Report, TriggerSize
 from phard_hub.statistics import rate
 from tests.attacks.fitted import draw, fitted
 from tests.command import Phard

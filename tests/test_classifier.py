@@ -82,6 +82,12 @@ def test_crop_takes_the_middle_and_pads_with_black() -> None:
     assert padded[..., 0, :].abs().sum() == 0
 
 
+def test_an_odd_margin_is_halved_down_or_to_the_even_number() -> None:
+    pixels = torch.rand(1, 3, 7, 9)  # margins of 3 and 5
+    assert torch.equal(echo(crop=(4, 4))(pixels), pixels[..., 1:5, 2:6])
+    assert torch.equal(echo(crop=(4, 4), round_margin=True)(pixels), pixels[..., 2:6, 2:6])
+
+
 def test_reverses_channels() -> None:
     pixels = torch.rand(1, 3, 4, 4)
     assert torch.equal(echo(reverse_channels=True)(pixels), pixels.flip(1))

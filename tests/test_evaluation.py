@@ -5,15 +5,28 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from phard_hub.attacks import Blend
-from phard_hub.evaluation import PGD, Threat, attack_outcome, evaluate, predict, robust_accuracy
+from phard_hub.errors import ImagesError
+from phard_hub.evaluation import (
+    PGD,
+    Threat,
+    attack_outcome,
+    defense_effectiveness,
+    evaluate,
+    natural_vulnerability,
+    predict,
+    robust_accuracy,
+)
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import frozen
+from phard_hub.report.record import Rate
 from phard_hub.statistics import rate
+from phard_hub.triggers.bank import Trigger
 from tests.small import Linear, as_classifier, digit_images, noise_images, small_net, trained_digits
 
 PGD_5 = PGD(epsilon=0.1, steps=5, step_size=0.03)
@@ -161,3 +174,90 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     network, images = corner_case()
     wrong = LabelledImages(images.pixels, (images.labels + (torch.arange(30) < 6)) % 3, images.names, images.source)
     assert evaluate(as_classifier(network, 3, (1, 8, 8)), wrong).accuracy == rate(24, 30)
+
+
+# What FT-SAM prints: accuracy and success before and after, in percent, and its rating
+PRINTED = [
+    ((93.44, 92.44), (97.71, 4.91), 95.90),
+    ((93.47, 92.75), (99.99, 4.12), 97.57),
+    ((94.03, 94.11), (98.35, 98.98), 50.00),
+    ((84.49, 91.16), (97.87, 0.80), 98.53),
+    ((92.80, 52.81), (98.90, 11.86), 73.52),
+]
+
+
+@pytest.mark.parametrize(("accuracy", "success", "printed"), PRINTED)
+def test_the_rating_is_that_of_its_authors(
+    accuracy: tuple[float, float], success: tuple[float, float], printed: float
+) -> None:
+    def rates(values: tuple[float, float]) -> tuple[Rate, Rate]:
+        before, after = (rate(round(100 * value), 10_000) for value in values)
+        return before, after
+
+    rating = defense_effectiveness(rates(accuracy), rates(success))
+    assert 100 * rating.value == pytest.approx(printed, abs=0.011)
+    assert 0 <= rating.low <= rating.value <= rating.high <= 1
+    assert rating.high - rating.low < 0.02
+
+
+def test_the_rating_covers_what_happens_when_models_are_judged_again() -> None:
+    """Images drawn anew: 95 % of the intervals hold the true rating, or more."""
+    random = np.random.default_rng(0)
+    true = {"accuracy": (0.92, 0.9), "success": (0.97, 0.1)}
+    expected = (0.97 - 0.1 - (0.92 - 0.9) + 1) / 2
+    held = []
+    for _ in range(300):
+        drawn = [tuple(rate(int(random.binomial(400, share)), 400) for share in shares) for shares in true.values()]
+        rating = defense_effectiveness(*drawn)  # type: ignore[arg-type]
+        held.append(rating.low <= expected <= rating.high)
+    assert 0.92 <= np.mean(held) <= 1
+
+
+def test_doing_nothing_is_rated_half_and_breaking_a_model_nothing() -> None:
+    same = rate(90, 100)
+    assert defense_effectiveness((same, same), (same, same)).value == 0.5
+    assert defense_effectiveness((rate(100, 100), rate(0, 100)), (same, same)).value == 0.0
+    assert defense_effectiveness((same, same), (rate(100, 100), rate(0, 100))).value == 1.0
+
+
+def light(corner: int, level: float) -> Trigger:
+    """Write a level into one pixel of the first row."""
+
+    def stamp(pixels: Tensor) -> Tensor:
+        stamped = pixels.clone()
+        stamped[:, :, 0, corner] = level
+        return stamped
+
+    return stamp
+
+
+def test_natural_vulnerability_is_the_best_trigger_and_target_of_each_family() -> None:
+    """The corner shouts class 1 as far as it is lit, but not for class 2; the pixel beside it says nothing."""
+    network, images = corner_case()
+    classifier = as_classifier(network, 3, (1, 8, 8))
+    families = {"corner": [light(0, 0.1), light(0, 1.0), light(0, 0.15)], "deaf": [light(1, 1.0)]}
+    best, none = natural_vulnerability(classifier, images, families)
+    # Half of the images judge: five of class a, which are turned, and five of class c, which are not.
+    assert (best.name, best.target, best.success, best.untouched) == ("corner", 1, rate(5, 10), rate(0, 10))
+    assert best.size == pytest.approx(1.0)
+    assert none.success == rate(0, 10)
+
+
+def test_a_choice_does_not_flatter_the_natural_vulnerability() -> None:
+    """Where all triggers are alike, a choice among many is no better than one of them."""
+    images = noise_images(60, 3, (1, 8, 8))
+    classifier = small_net(3).eval()
+    random = torch.Generator().manual_seed(0)
+    triggers = [
+        lambda pixels, noise=noise: (pixels + noise).clamp(0, 1)
+        for noise in 0.02 * torch.randn(20, 1, 8, 8, generator=random)
+    ]
+    (found,) = natural_vulnerability(classifier, images, {"noise": triggers})
+    assert found.success.n == found.untouched.n == 60
+    assert found.success.value == pytest.approx(found.untouched.value, abs=0.15)
+
+
+def test_natural_vulnerability_needs_images_to_choose_and_to_judge() -> None:
+    network, images = corner_case()
+    with pytest.raises(ImagesError, match="Give more images"):
+        natural_vulnerability(as_classifier(network, 3, (1, 8, 8)), images.take([0]), {"corner": [light(0, 1.0)]})

@@ -18,7 +18,9 @@ from phard_hub.hub.audit import audit
 from phard_hub.hub.pull import pull
 from phard_hub.images import load_images
 from phard_hub.models.classifier import Classifier
-from phard_hub.models.loading import TOLERANCE, load, processor_difference, rebuild
+from phard_hub.models.loading import load
+from phard_hub.models.processor import TOLERANCE, processor_difference, rebuild
+from tests.hub.checkpoints import save_vit
 
 PIXEL_ATOL = 2e-5  # normalised pixels without resizing
 LOGIT_ATOL = 1e-4  # logits without resizing; 0.0 was seen
@@ -58,11 +60,14 @@ def test_loads_a_checkpoint(tiny_checkpoint: Path) -> None:
     assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 4)
 
 
-def test_the_weights_are_those_of_the_file(tiny_checkpoint: Path) -> None:
-    stored = load_file(tiny_checkpoint / "model.safetensors")
-    weights = load_folder(tiny_checkpoint).weights()
-    assert stored.keys() == weights.keys()
-    assert all(torch.equal(stored[name], weights[name]) for name in stored)
+def test_the_weights_are_those_of_the_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """By their names, too: in memory, transformers has other ones for a ViT than in files."""
+    for folder in (tiny_checkpoint, save_vit(tmp_path)):
+        stored = load_file(folder / "model.safetensors")
+        classifier = load_folder(folder)
+        for weights in (classifier.weights(), classifier.clone().weights()):
+            assert stored.keys() == weights.keys()
+            assert all(torch.equal(stored[name], weights[name]) for name in stored)
 
 
 def test_same_logits_as_the_pipeline_on_the_canvas(tiny_checkpoint: Path) -> None:
@@ -117,6 +122,17 @@ def test_refuses(model: Path, spoil: Callable[[Path], None], expected: str) -> N
         load_folder(model)
     assert "\n" not in str(caught.value)
     assert caught.value.advice
+
+
+def test_refuses_a_head_of_another_size(model: Path) -> None:
+    """A PvtConfig has 1000 classes, whatever id2label says, unless it is told otherwise."""
+    from transformers import PvtConfig, PvtForImageClassification
+
+    names = {0: "cat", 1: "dog"}
+    config = PvtConfig(image_size=32, depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, id2label=names)
+    PvtForImageClassification(config).save_pretrained(model)
+    with pytest.raises(CheckpointError, match=r"cannot classify images of 32 x 32: \(1, 1000\) is not one number"):
+        load_folder(model)
 
 
 def test_needs_an_audit_without_errors(model: Path) -> None:

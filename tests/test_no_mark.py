@@ -19,10 +19,19 @@ from torch import nn
 from phard_hub.attacks import Blend, WaNet
 from phard_hub.attacks.planting import plant
 from phard_hub.augmentation import indifferent_to_mirroring
-from phard_hub.evaluation import PGD, Threat, attack_outcome, evaluate, predict, robust_accuracy
+from phard_hub.evaluation import (
+    PGD,
+    Threat,
+    attack_outcome,
+    evaluate,
+    natural_vulnerability,
+    predict,
+    robust_accuracy,
+)
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
+from phard_hub.reactivation import Perturbing, Relearning
 from phard_hub.training import Schedule
 from phard_hub.triggers.search import measure
 from tests.small import global_random_state, marks, noise_images, small_net, unmarked
@@ -30,6 +39,7 @@ from tests.small import global_random_state, marks, noise_images, small_net, unm
 SHAPE = (1, 8, 8)
 SEARCH = replace(CHEAPEST.search, steps=3, checks=1, fit_images=6, heldout_images=4)
 PGD_2 = PGD(steps=2, images=20)
+RELEARNING = Relearning(steps=(2,), schedule=Schedule(batch=8))
 THREAT = Threat(name="blend", trigger=Blend(), target=1)
 
 
@@ -55,6 +65,11 @@ MEASUREMENTS: dict[str, Callable[[Classifier, Classifier], object]] = {
     "evaluate": lambda classifier, other: evaluate(classifier, images(), [THREAT], pgd=PGD_2, reference=other),
     "attack_outcome": lambda classifier, other: attack_outcome(classifier, images(), THREAT, reference=other),
     "robust_accuracy": lambda classifier, _: robust_accuracy(classifier, images(), PGD_2),
+    "natural_vulnerability": lambda classifier, _: natural_vulnerability(classifier, images(), {"blend": [Blend()]}),
+    "relearning": lambda classifier, _: RELEARNING.measure(
+        classifier, images(), images(), Blend(), 1, Accelerator(cpu=True)
+    ),
+    "perturbing": lambda classifier, _: Perturbing(steps=2).measure(classifier, images(), images(), THREAT),
     "predict": lambda classifier, _: predict(classifier, images(), WaNet()),
     "indifferent_to_mirroring": lambda classifier, _: indifferent_to_mirroring(classifier, images()),
 }

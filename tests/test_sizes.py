@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from phard_hub.attacks import Blend, WaNet
-from phard_hub.sizes import TriggerSize, trigger_size
+from phard_hub.report.record import TriggerSize
+from phard_hub.sizes import trigger_size
 from tests.small import global_random_state, noise_images
 
 

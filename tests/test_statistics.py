@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from phard_hub.statistics import bootstrap_mean, rate
+from phard_hub.statistics import bootstrap_mean, drop, rate
 
 Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
@@ -33,6 +33,19 @@ def test_rate_against_the_formula_of_wilson(successes: int, n: int) -> None:
 def test_of_nothing_nothing_is_known() -> None:
     result = rate(0, 0)
     assert (result.value, result.n, result.low, result.high) == (0.0, 0, 0.0, 1.0)
+
+
+def test_the_drop_of_a_rate_against_the_example_of_newcombe() -> None:
+    """56 of 70 and 48 of 80, table II, method 10."""
+    value, low, high = drop(rate(56, 70), rate(48, 80))
+    assert value == pytest.approx(0.2)
+    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_a_rise_is_a_negative_drop() -> None:
+    fell, rose = drop(rate(30, 100), rate(10, 50)), drop(rate(10, 50), rate(30, 100))
+    assert rose == pytest.approx((-fell[0], -fell[2], -fell[1]))
+    assert drop(rate(5, 5), rate(5, 5))[0] == 0
 
 
 def test_more_images_make_a_rate_more_certain() -> None:

@@ -8,7 +8,8 @@ code, so that no attack, defense or measurement ever handles a mean or a standar
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -79,6 +80,8 @@ class Classifier(nn.Module):
         std: What they are divided by afterwards.
         resize: Brings other sizes to the canvas; None leaves all sizes as they are.
         crop: (height, width) cut out of the middle after resizing; black is added where it is larger.
+        round_margin: Whether half of an odd margin is rounded to the even neighbour, as torchvision does it, and
+            not down.
         reverse_channels: Whether the network wants blue, green, red.
 
     Raises:
@@ -99,6 +102,7 @@ class Classifier(nn.Module):
         std: Sequence[float],
         resize: Resize | None = None,
         crop: tuple[int, int] | None = None,
+        round_margin: bool = False,
         reverse_channels: bool = False,
     ) -> None:
         super().__init__()
@@ -116,6 +120,7 @@ class Classifier(nn.Module):
         self.image_size = image_size
         self.resize = resize
         self.crop = crop
+        self.round_margin = round_margin
         self.reverse_channels = reverse_channels
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
@@ -140,7 +145,7 @@ class Classifier(nn.Module):
         if self.resize is not None:
             pixels = self.resize(pixels)
         if self.crop is not None:
-            pixels = _center(pixels, self.crop)
+            pixels = _center(pixels, self.crop, round if self.round_margin else math.floor)
         if self.reverse_channels:
             pixels = pixels.flip(1)
         return (pixels - self.mean) / self.std
@@ -151,8 +156,11 @@ class Classifier(nn.Module):
         return output if isinstance(output, Tensor) else output.logits
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the network's parameters and buffers, as a checkpoint stores them: on the CPU, contiguous."""
-        state = self.network.state_dict()
+        """A copy of the network's parameters and buffers, as a checkpoint stores them: on the CPU, contiguous.
+
+        Networks of transformers have other names in files than in memory; these are the ones of the files.
+        """
+        state = _as_saved(self.network)
         return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
     def clone(self) -> Self:
@@ -160,10 +168,19 @@ class Classifier(nn.Module):
         return copy.deepcopy(self)
 
 
-def _center(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def _as_saved(network: nn.Module) -> dict[str, Tensor]:
+    """The state of a network under the names that its library writes, which older versions of it read, too."""
+    from transformers import PreTrainedModel
+    from transformers.core_model_loading import revert_weight_conversion
+
+    state: dict[str, Tensor] = network.state_dict()
+    return dict(revert_weight_conversion(network, state)) if isinstance(network, PreTrainedModel) else state
+
+
+def _center(pixels: Tensor, size: tuple[int, int], whole: Callable[[float], int]) -> Tensor:
     """Cut ``size`` out of the middle; negative padding cuts off, positive padding adds black."""
     height, width = pixels.shape[-2:]
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    top, left = whole((height - size[0]) / 2), whole((width - size[1]) / 2)
     if (height, width) == size:
         return pixels
     return functional.pad(pixels, (-left, size[1] - width + left, -top, size[0] - height + top))

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from phard_hub.errors import first_line
+from phard_hub.errors import CheckpointError, first_line
 from phard_hub.hub.audit import Audit
-from phard_hub.hub.audit.files import read_config
 from phard_hub.hub.pull import Snapshot
+from phard_hub.models.timm_format import WEIGHTS, converted_by_timm, import_timm, is_timm, names_timm
 from phard_hub.report.findings import error, warning
 from phard_hub.report.record import Finding
 
-_FILE = "model.safetensors"
 _Shape = tuple[int, ...]
 
 
@@ -37,19 +36,17 @@ def check_structure(audit: Audit) -> Audit:
 
 def _compare(snapshot: Snapshot) -> Iterator[Finding]:
     try:
+        if names_timm(snapshot):
+            import_timm()
         with _quiet():
             differences = _of_timm(snapshot) if is_timm(snapshot) else _of_transformers(snapshot)
+    except CheckpointError as refusal:
+        yield error("PH-A19", "config.json", refusal.problem, refusal.advice)
     except Exception as refusal:  # noqa: BLE001 - the libraries' classes raise all kinds of errors at hostile values
         advice = "Give a checkpoint of an image classifier that the installed library knows, with its own config.json."
         yield error("PH-A19", "config.json", first_line(refusal), advice)
     else:
         yield from differences.findings()
-
-
-def is_timm(snapshot: Snapshot) -> bool:
-    """Whether a model is in timm's own format, which names an architecture and no type of transformers'."""
-    config = read_config(snapshot)
-    return "architecture" in config and "model_type" not in config
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class _Differences:
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 how = "; the library's own conversion accepts it" if self.accepted else ""
-                yield make(id_, _FILE, f"{what} {', '.join(sorted(names)[:3])}{more}{how}", advice)
+                yield make(id_, WEIGHTS, f"{what} {', '.join(sorted(names)[:3])}{more}{how}", advice)
 
 
 def _of_transformers(snapshot: Snapshot) -> _Differences:
@@ -96,25 +93,22 @@ def _of_transformers(snapshot: Snapshot) -> _Differences:
 
 def _of_timm(snapshot: Snapshot) -> _Differences:
     """Tensors that timm saved are those of its class; what an older version saved may pass its conversion."""
-    if _FILE not in snapshot.files:  # timm would take a pickle instead
-        return _Differences([], [_FILE], [])
-    import timm
-
-    source = f"local-dir:{snapshot.folder}"
+    if WEIGHTS not in snapshot.files:  # timm would take a pickle instead
+        return _Differences([], [WEIGHTS], [])
     with torch.device("meta"):
-        network = timm.create_model(source, pretrained=False)
+        network = import_timm().create_model(f"local-dir:{snapshot.folder}", pretrained=False)
         here, there = _stored(snapshot), {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         differences = _shape_differences(here, there)
         if here != there:
             try:
-                timm.create_model(source, pretrained=True)
+                converted_by_timm(snapshot, network)
             except Exception:  # noqa: BLE001 - whatever it is: it does not accept them
                 return differences
     return replace(differences, accepted=True)
 
 
 def _stored(snapshot: Snapshot) -> dict[str, _Shape]:
-    with safe_open(snapshot.folder / _FILE, framework="pt") as file:
+    with safe_open(snapshot.folder / WEIGHTS, framework="pt") as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
 
 

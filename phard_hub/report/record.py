@@ -108,6 +108,25 @@ class AttackOutcome(Record):
     size: float = Field(description="mean L2 norm of the trigger's change, pixels in [0, 1]")
 
 
+class TriggerSize(Record):
+    """The size of one trigger on n images.
+
+    ``l2`` is the mean L2 norm of the change, pixels in [0, 1], and ``rms`` the same in grey levels (0-255) per
+    pixel value. A trigger smaller than a model's distance to the target is smaller than any change that the
+    search found to produce that class. ``ssim`` is the mean structural similarity (Wang et al., IEEE TIP 2004)
+    of stamped images to the originals: 1 where nothing changed.
+    """
+
+    l2: float
+    rms: float
+    ssim: float
+    n: int
+
+    def __str__(self) -> str:
+        """The three numbers on one line."""
+        return f"L2 {self.l2:.2f}, {self.rms:.1f} grey levels, SSIM {self.ssim:.3f} (n = {self.n})"
+
+
 class Evaluation(Record):
     """Accuracy and robustness of one classifier on test images."""
 
@@ -115,6 +134,23 @@ class Evaluation(Record):
     robust_accuracy: Rate | None = None
     robust_attack: str = ""
     attacks: tuple[AttackOutcome, ...] = ()
+
+
+class Rating(Record):
+    """The defense effectiveness rating of one attack with its 95 % interval, all in [0, 1]; see `evaluation`.
+
+    1 is a backdoor that always worked and never does afterwards, at no cost; 0.5 is what doing nothing gets.
+    ``n`` is the number of images behind the success rates.
+    """
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Percent with interval."""
+        return f"{100 * self.value:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
 
 
 class State(Record):

@@ -112,6 +112,14 @@ def test_missing_class_names_are_a_warning(model: Path) -> None:
     assert ids(audit(pull(str(model)))) == {"PH-A09"}
 
 
+def test_a_repository_with_a_class_of_its_own(model: Path) -> None:
+    """Whoever trusts remote code runs it; we neither run it nor load the weights beside it."""
+    (model / "modeling_x.py").write_text("raise SystemExit('ran')")
+    set_config(model, auto_map={"AutoModelForImageClassification": "modeling_x.Evil"})
+    seen = {(error.id, error.file) for error in audit(pull(str(model))).errors}
+    assert seen == {("PH-A03", "modeling_x.py"), ("PH-A04", "config.json")}
+
+
 def test_harmless_values_pass(model: Path) -> None:
     set_config(model, _attn_implementation="sdpa", kernel_size=[3, 3], trust_remote_code=False, auto_map=None)
     set_config(model, quantization_config=None, attn_implementation={"vision_config": "eager"})
@@ -189,6 +197,16 @@ def test_a_config_far_too_large_is_not_read(model: Path) -> None:
     with (model / "config.json").open("ab") as file:
         file.truncate(10 * 2**30)
     assert {error.id for error in audit(pull(str(model))).errors} == {"PH-A08"}
+
+
+def test_many_errors_are_told_in_a_few_words(model: Path) -> None:
+    for number in range(100):
+        (model / f"code{number:03}.py").touch()
+    with pytest.raises(AuditError) as caught:
+        audit(pull(str(model))).require()
+    assert "code002.py" in str(caught.value)
+    assert "and 97 more, see `phard audit`" in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_evidence_is_one_short_line(model: Path) -> None:

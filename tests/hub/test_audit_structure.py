@@ -36,6 +36,14 @@ def test_a_checkpoint_in_order(model: Path) -> None:
     assert checked(model).findings == ()
 
 
+@pytest.mark.data
+def test_real_checkpoints_in_order(shared_data: Path) -> None:
+    folders = [folder for folder in (shared_data / "models").iterdir() if folder.is_dir()]
+    assert folders
+    for folder in folders:
+        assert checked(folder).findings == ()
+
+
 @pytest.mark.parametrize(
     ("expected", "evidence", "tamper"),
     [

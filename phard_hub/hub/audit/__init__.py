@@ -16,6 +16,7 @@ from phard_hub.hub.pull import Snapshot
 from phard_hub.report.findings import AuditRecord, error
 from phard_hub.report.record import Finding
 
+_SHOWN = 3
 Check = Callable[[Snapshot], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (*repository.CHECKS, *pickles.CHECKS, *config.CHECKS, *weights.CHECKS)
 
@@ -43,11 +44,13 @@ class Audit:
         """Refuse to go on if there are errors.
 
         Raises:
-            AuditError: names each error by its id, file and advice.
+            AuditError: names the first errors by their id, file and advice.
         """
         if self.errors:
-            listed = "; ".join(f"{error.id} {error.file}: {error.evidence}" for error in self.errors)
-            advice = " ".join(dict.fromkeys(error.advice for error in self.errors))
+            first, more = self.errors[:_SHOWN], len(self.errors) - _SHOWN
+            listed = "; ".join(f"{error.id} {error.file}: {error.evidence}" for error in first)
+            listed += f"; and {more} more, see `phard audit`" if more > 0 else ""
+            advice = " ".join(dict.fromkeys(error.advice for error in first))
             raise AuditError(f"{self.snapshot.repo} may not be loaded: {listed}.", advice=advice)
 
     def record(self) -> AuditRecord:

@@ -20,9 +20,7 @@ from phard_hub.report.record import Finding
 if TYPE_CHECKING:
     from picklescan.scanner import ScanResult
 
-_PICKLES = frozenset(
-    {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".dill", ".dat", ".data", ".tar"}
-)
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".tar", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".dill"})
 _OTHERS = frozenset({".h5", ".hdf5", ".keras"})  # Keras puts the byte code of Lambda layers in these
 _ADVICE = "Delete it: the safetensors are enough."
 

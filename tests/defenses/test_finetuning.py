@@ -1,0 +1,58 @@
+"""The baseline: the one loop, clean images, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from accelerate import Accelerator
+
+from phard_hub.attacks.planting import plant
+from phard_hub.defenses.finetuning import FineTuning
+from phard_hub.errors import InterruptedRunError
+from phard_hub.evaluation import evaluate
+from phard_hub.training import Schedule
+from tests.small import digit_images, same_weights, small_net, unmarked
+
+DEFENSE = FineTuning(schedule=Schedule(steps=40, batch=32, learning_rate=0.05, shift=0.0, flip=False, save_every=10))
+
+
+def test_it_trains_on_clean_images_only() -> None:
+    """Just what planting without an attack does."""
+    images, test = digit_images(3)
+    classifier, accelerator = small_net(3), Accelerator(cpu=True)
+    with unmarked(classifier):
+        tuned, record = DEFENSE.harden(classifier, images, accelerator, seed=3)
+    honest = plant(classifier, images, None, target=0, accelerator=accelerator, schedule=DEFENSE.schedule, seed=3)
+    assert same_weights(tuned, honest)
+    assert evaluate(tuned, test).accuracy.value > evaluate(classifier, test).accuracy.value + 0.2
+    assert (record.defense, record.seed, record.images) == ("fine-tuning", 3, len(images))
+    assert record.settings == asdict(DEFENSE)
+    assert record.sample_gradients == 40 * 32
+
+
+def test_zero_steps_change_nothing() -> None:
+    classifier = small_net(3)
+    tuned, _ = replace(DEFENSE, schedule=replace(DEFENSE.schedule, steps=0)).harden(
+        classifier, digit_images(3)[0], Accelerator(cpu=True)
+    )
+    assert same_weights(tuned, classifier)
+
+
+def test_a_stopped_run_continues_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+    images, classifier, accelerator = digit_images(3)[0], small_net(3), Accelerator(cpu=True)
+    whole, expected = DEFENSE.harden(classifier, images, accelerator)
+
+    class StopError(Exception):
+        pass
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        if done == 25:
+            raise StopError
+
+    with pytest.raises((StopError, InterruptedRunError)):
+        DEFENSE.harden(classifier, images, accelerator, checkpoint=tmp_path / "run", progress=stop)
+    resumed, record = DEFENSE.harden(classifier, images, accelerator, checkpoint=tmp_path / "run")
+    assert same_weights(resumed, whole)
+    assert record.sample_gradients == expected.sample_gradients
