@@ -12,24 +12,14 @@ from pathlib import Path
 
 from tests.command import Done, Phard
 from tests.hub_server import Hub
+from tests.loopback.environment import client_environment
 
 # The Hub's libraries read these when they are imported, so they are set before anything else is.
 _HOME = tempfile.TemporaryDirectory(prefix="phard-hf-", ignore_cleanup_errors=True)
 _HUB = Hub()
 _HUB.start()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.update(
-    HF_ENDPOINT=_HUB.endpoint,
-    HF_HOME=_HOME.name,
-    HF_HUB_DISABLE_TELEMETRY="1",
-    HF_HUB_DISABLE_XET="1",
-    HF_HUB_DISABLE_UPDATE_CHECK="1",
-    HF_HUB_DISABLE_PROGRESS_BARS="1",
-    HF_DATASETS_DISABLE_PROGRESS_BARS="1",
-    HF_UPDATE_DOWNLOAD_COUNTS="0",
-    DISABLE_SAFETENSORS_CONVERSION="1",
-    NO_PROXY="127.0.0.1,localhost",
-)
+os.environ.update(client_environment(_HUB.endpoint, _HOME.name))
 
 import pytest  # noqa: E402 - see above
 import torch  # noqa: E402
