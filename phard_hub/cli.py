@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phard_hub.cli_compare import compare
 from phard_hub.console import (
     bars,
     is_first_process,
@@ -277,6 +278,9 @@ def plant(
     if is_first_process():
         show_backdoor(planted, out)
     raise typer.Exit(NotEvaluatedError.exit_code if planted.failures else 0)
+
+
+app.command()(compare)
 
 
 @app.command(name="gate")

@@ -73,7 +73,8 @@ def commands() -> dict[str, Any]:
 
 
 def test_every_verb_and_every_option_is_explained(phard: Phard) -> None:
-    assert set(commands()) == {"quickstart", "harden", "measure", "plant", "gate", "push", "card", "policy"}
+    verbs = {"quickstart", "harden", "measure", "plant", "compare", "gate", "audit", "push", "card", "policy"}
+    assert set(commands()) == verbs
     for verb, command in commands().items():
         assert all(len(parameter.help or "") > 15 for parameter in command.params), verb
         done = phard(verb, "--help")

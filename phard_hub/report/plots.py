@@ -18,6 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
@@ -148,7 +149,7 @@ def training_curves(report: Report) -> Figure:
     """Loss, trigger success, trigger size and accuracy over the steps of the hardening."""
     curve = report.hardening.curve if report.hardening else ()
     if not curve:
-        return _message("No training curve was recorded.")
+        return message("No training curve was recorded.")
     figure = Figure(figsize=(9.0, 5.2), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     _curve(axes[0, 0], curve, "loss", "Training loss", _BLUE)
@@ -174,16 +175,104 @@ def _curve(axis: Axes, curve: Sequence[TrainingPoint], field: str, title: str, c
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", color=_GREY)
 
 
-def _message(text: str) -> Figure:
+def message(text: str) -> Figure:
+    """A figure that says why there is none."""
     figure = Figure(figsize=(6.0, 2.0), layout="constrained")
     figure.text(0.5, 0.5, text, ha="center", va="center", color=_GREY)
     return figure
 
 
+@dataclass(frozen=True, eq=False)
+class AttackReach:
+    """One attack beside the class distances of a model: is it smaller than what the search had to change?
+
+    Attributes:
+        name: in the plot.
+        size: of its trigger, in grey levels (0-255) RMS.
+        target: the class that it produces.
+        before: distances before hardening.
+        after: distances after it; None if there was none.
+    """
+
+    name: str
+    size: float
+    target: int
+    before: ClassDistances
+    after: ClassDistances | None = None
+
+    @staticmethod
+    def of(report: Report) -> list[AttackReach]:
+        """One for each attack of a report."""
+        before, after = report.before, report.after
+        return [
+            AttackReach(
+                name=attack.name,
+                size=attack.size * before.distances.rms_per_l2,
+                target=attack.target,
+                before=before.distances,
+                after=after.distances if after else None,
+            )
+            for attack in before.evaluation.attacks
+        ]
+
+    @property
+    def out_of_reach(self) -> bool | None:
+        """Whether the trigger is smaller than every change found to produce its class; None if none was found."""
+        found = self.after or self.before
+        into = [pair.rms for pair in found.pairs + found.universal if pair.target == self.target and pair.rms]
+        return self.size < min(into) if into else None
+
+
+def attack_reach(rows: Sequence[AttackReach]) -> Figure:
+    """The size of each attack on one axis with the class distances to its target, before and after hardening.
+
+    Large dots are universal triggers and small ones those of a single source class. A diamond to the left of all
+    dots is an attack that changes less than any trigger that the search found to work.
+    """
+    if not rows:
+        return message("There is no attack with a size and distances.")
+    rows = sorted(rows, key=lambda row: row.size)
+    figure = Figure(figsize=(8.4, 0.42 * len(rows) + 2.0), layout="constrained")
+    axis = figure.subplots()
+    axis.set_xscale("log")
+    for place, row in enumerate(rows):
+        for found, shift, colour in ((row.before, -0.17, _ORANGE), (row.after, 0.17, _BLUE)):
+            if found is not None:
+                _draw_distances(axis, found, row.target, place + shift, colour)
+        axis.plot([row.size], [place], "D", color="black", markersize=5, zorder=3)
+        said = {True: "out of reach", False: "within reach", None: "nothing found"}[row.out_of_reach]
+        axis.annotate(said, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=_GREY)
+    axis.set_yticks(range(len(rows)), [printable(row.name, 36) for row in rows], fontsize=8, parse_math=False)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    low, high = axis.get_xlim()
+    axis.set_xlim(low := low / 1.2, high := high * 1.2)
+    ticks = [tick for tick in (0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150) if low <= tick <= high]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(axis="x", color="#e0e0e0", linewidth=0.6)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    axis.set_xlabel("grey levels (0-255), RMS")
+    marks = [("D", "black", 5, "size of the attack's trigger"), ("o", _ORANGE, 6, "distance to its target, before")]
+    if any(row.after is not None for row in rows):
+        marks.append(("o", _BLUE, 6, "after hardening"))
+    handles = [Line2D([], [], marker=m, color=c, markersize=s, linestyle="", label=text) for m, c, s, text in marks]
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+    figure.suptitle("Attacks and class distances on one axis", fontsize=12, fontweight="bold")
+    return figure
+
+
+def _draw_distances(axis: Axes, found: ClassDistances, target: int, height: float, colour: str) -> None:
+    """All distances to one class, on one line; those that were not reached are in the margin's word only."""
+    for pairs, size, strength in ((found.pairs, 2.5, 0.45), (found.universal, 6.5, 1.0)):
+        values = [pair.rms for pair in pairs if pair.target == target and pair.rms is not None]
+        axis.plot(values, [height] * len(values), "o", color=colour, markersize=size, alpha=strength, markeredgewidth=0)
+
+
 def trigger_gallery(rows: Sequence[GalleryRow]) -> Figure:
     """Each image, the image with a trigger on it, and their difference, amplified as its title states."""
     if not rows:
-        return _message("No trigger was found.")
+        return message("No trigger was found.")
     figure = Figure(figsize=(6.6, 2.35 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for line, row in zip(axes, rows, strict=True):

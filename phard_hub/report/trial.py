@@ -76,6 +76,11 @@ class Judgement(Record):
         return 1 + sum(distance < reached[target] for distance in reached.values())
 
 
+def slug(name: str) -> str:
+    """A name as a part of a file's name."""
+    return re.sub(r"[^\w.-]", "-", name)
+
+
 class Cell(Record):
     """The place of a trial in a comparison; all are names of the experiment, and ``data_share`` is in (0, 1]."""
 
@@ -89,7 +94,7 @@ class Cell(Record):
     def file_name(self) -> str:
         """Where the trial is kept."""
         parts = (self.model, self.attack, self.defense, f"{self.data_share:g}", f"seed{self.seed}")
-        return "~".join(re.sub(r"[^\w.-]", "-", part) for part in parts) + ".json"
+        return "~".join(map(slug, parts)) + ".json"
 
     def __str__(self) -> str:
         """The cell in words."""
@@ -121,7 +126,7 @@ class Trial(Record):
     hardening: Hardening | None = None
     created: datetime
     commit: str | None = Field(description="of phard_hub itself; '-dirty' if files were changed")
-    environment: Environment
+    environment: Environment | None = Field(description="None if the process died")
     seconds: dict[str, float] = Field(default_factory=dict)
 
     @property

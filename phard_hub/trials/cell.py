@@ -1,0 +1,297 @@
+"""One cell of a comparison: open the model, plant, defend, and judge at each stage.
+
+What a cell makes lies in the folder of the comparison:
+
+    cells/*.json    the trials, one file a cell
+    planted/        models with a backdoor, shared by all defenses; each with its key and what was seen of it
+    runs/           states of trainings that were stopped; gone when the cell is done
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from phard_hub.attacks import Attack
+from phard_hub.backdoors import class_number, failures, implant
+from phard_hub.errors import InterruptedRunError, PhardError, first_line
+from phard_hub.evaluation import defense_effectiveness
+from phard_hub.files import write_text
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier
+from phard_hub.models.loading import load
+from phard_hub.pipeline import Data, DataOptions, default_accelerator, environment, load_data, pull_and_audit, source_of
+from phard_hub.progress import silent
+from phard_hub.report.record import Hardening, Rating, Record, Source, TriggerSize
+from phard_hub.report.trial import Judgement, Trial
+from phard_hub.sizes import trigger_size
+from phard_hub.trials.experiment import Plan
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and where it came from."""
+
+    classifier: Classifier
+    source: Source
+
+
+OpenModel = Callable[[str], Opened]
+"""From the name of a model in an experiment to the model; has to be importable, for it is sent to other processes."""
+
+
+def pulled(repo: str) -> Opened:
+    """A model of the Hub or of a folder, pulled, audited and loaded."""
+    audited = pull_and_audit(repo)
+    return Opened(load(audited), source_of(audited.snapshot))
+
+
+def cell_file(plan: Plan, out: Path) -> Path:
+    """Where the trial of this cell is kept."""
+    return out / "cells" / plan.cell.file_name
+
+
+def run_trial(plan: Plan, out: Path, open_model: OpenModel = pulled) -> Trial:
+    """Run one cell, and keep what happened in its file; what goes wrong ends this cell only.
+
+    Raises:
+        InterruptedRunError: the user stopped it; the same call continues.
+        OutputError: the trial cannot be written.
+    """
+    path = cell_file(plan, out)
+    with _lock(out, path.stem):
+        if path.exists():  # another process was faster
+            return Trial.read(path)
+        accelerator = default_accelerator()
+        try:
+            trial = _run(plan, out, open_model, accelerator)
+        except InterruptedRunError:
+            raise
+        except PhardError as error:
+            trial = failed_trial(plan, str(error), accelerator)
+        except Exception as error:  # noqa: BLE001 - a comparison goes on, and shows what went wrong
+            trial = failed_trial(plan, f"{type(error).__name__}: {first_line(error)}.", accelerator)
+        keep(trial, path)
+    return trial
+
+
+def failed_trial(plan: Plan, problem: str, accelerator: Accelerator | None = None) -> Trial:
+    """The trial of a cell that broke off, with the accelerator if its process still lives."""
+    return Trial(**_head(plan, accelerator), status="failed", problem=" ".join(problem.split()))
+
+
+def keep(trial: Trial, path: Path) -> None:
+    """Write a trial as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, trial.to_json())
+
+
+def _head(plan: Plan, accelerator: Accelerator | None) -> dict[str, Any]:
+    """What is known of any trial."""
+    return {
+        "cell": plan.cell,
+        "config": plan.config,
+        "created": datetime.now(UTC),
+        "commit": code_version(),
+        "environment": environment(accelerator) if accelerator else None,
+    }
+
+
+def _run(plan: Plan, out: Path, open_model: OpenModel, accelerator: Accelerator) -> Trial:
+    opened, data = _opened(open_model, plan.repo, plan.data, plan.cell.seed)
+    original = opened.classifier.to(accelerator.device)
+    target = class_number(plan.target, original.labels)
+    planted = _planted(plan, out, original, data, target, accelerator)
+    seen = planted.seen
+    body: dict[str, Any] = {
+        "source": opened.source,
+        "dataset": data.name,
+        "target": None if planted.attack is None else target,
+        "size": seen.size,
+        "original": seen.original,
+        "before": seen.before,
+        "seconds": {"planting": seen.seconds},
+    }
+    why = _shortcomings(seen)
+    if why:
+        return Trial(**_head(plan, accelerator), **body, status="no backdoor", problem=f"{' and '.join(why)}.")
+    started = time.perf_counter()
+    state = out / "runs" / _hash(plan.config)
+    defended, body["hardening"] = _defended(plan, planted.classifier, data, accelerator, state)
+    body["seconds"]["hardening"] = time.perf_counter() - started
+    started = time.perf_counter()
+    if defended is None:
+        body["after"] = seen.before
+    else:
+        body["after"] = plan.judging.judge(
+            defended,
+            data.train,
+            data.test,
+            accelerator,
+            attack=planted.attack,
+            target=target,
+            asleep=True,
+            distances=True,
+        )
+    body["seconds"]["judging"] = time.perf_counter() - started
+    if planted.attack is not None:
+        body["effectiveness"] = _rating(seen.before, body["after"])
+    shutil.rmtree(state, ignore_errors=True)
+    return Trial(**_head(plan, accelerator), **body, status="done")
+
+
+@lru_cache(maxsize=1)
+def _opened(open_model: OpenModel, repo: str, data: DataOptions, seed: int) -> tuple[Opened, Data]:
+    """A model and its images; the next cell mostly needs the same."""
+    opened = open_model(repo)
+    return opened, load_data(opened.classifier, data, seed)
+
+
+class _Seen(Record):
+    """What is known of a planted model; its weights and the key lie beside it."""
+
+    size: TriggerSize | None
+    original: Judgement
+    before: Judgement
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Planted:
+    """A model with a backdoor; or the original, if there is no attack."""
+
+    classifier: Classifier
+    attack: Attack | None
+    seen: _Seen
+
+
+def _planted(
+    plan: Plan, out: Path, original: Classifier, data: Data, target: int, accelerator: Accelerator
+) -> _Planted:
+    """The planted model that all defenses of this cell's attack, seed and model share; made once."""
+    name = f"{plan.cell.model}~{plan.cell.attack}~seed{plan.cell.seed}~{_hash(plan.base)}"
+    folder = out / "planted" / name
+    with _lock(out, name):
+        if not folder.is_dir():
+            _plant(plan, folder, out / "runs" / name, original, data, target, accelerator)
+    seen = _Seen.model_validate_json((folder / "seen.json").read_bytes())
+    if plan.attack is None:
+        return _Planted(original, None, seen)
+    classifier = original.clone()
+    classifier.network.load_state_dict(load_file(folder / "state.safetensors"))
+    return _Planted(classifier, replace(plan.attack, key=load_file(folder / "key.safetensors")), seen)
+
+
+def _plant(
+    plan: Plan, folder: Path, state: Path, original: Classifier, data: Data, target: int, accelerator: Accelerator
+) -> None:
+    """Plant, judge, and write the folder as a whole."""
+    started = time.perf_counter()
+    judge = partial(plan.judging.judge, images=data.train, test=data.test, accelerator=accelerator, target=target)
+    fresh = folder.with_name(f".{folder.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    size = None
+    if plan.attack is None:
+        before = reference = judge(original, attack=None, asleep=False, distances=True)
+    else:
+        attack, planted = implant(
+            original, data.train, plan.attack, target, plan.planting, accelerator, checkpoint=state
+        )
+        size = trigger_size(attack, data.test, accelerator.device)
+        before = judge(planted, attack=attack, asleep=False, distances=True)
+        reference = judge(original, attack=attack, asleep=True, distances=False)
+        save_file(_own(planted.network.state_dict()), fresh / "state.safetensors")
+        save_file(_own(attack.key), fresh / "key.safetensors")
+    seen = _Seen(size=size, original=reference, before=before, seconds=time.perf_counter() - started)
+    (fresh / "seen.json").write_text(seen.model_dump_json())
+    fresh.rename(folder)
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, each in memory of its own, as safetensors wants them."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def _shortcomings(seen: _Seen) -> tuple[str, ...]:
+    """Why the backdoor does not count."""
+    if not seen.before.evaluation.attacks:
+        return ()
+    before = seen.before.evaluation
+    return failures(before.attacks[0].success, seen.original.evaluation.accuracy, before.accuracy)
+
+
+def _defended(
+    plan: Plan, planted: Classifier, data: Data, accelerator: Accelerator, state: Path
+) -> tuple[Classifier | None, Hardening | None]:
+    if plan.defense is None:
+        return None, None
+    train, validation = defenders_images(data, plan.cell.data_share, plan.cell.seed)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    return plan.defense.harden(
+        planted, train, accelerator, seed=plan.cell.seed, validation=validation, checkpoint=state, progress=silent
+    )
+
+
+def defenders_images(data: Data, share: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
+    """What the defender has: this share of the training images, and images for the accuracy guard.
+
+    With less than all training images, the guard's are at most a tenth as many, for who has few images has few of
+    those as well.
+    """
+    if share == 1:
+        return data.train, data.validation
+    train = data.train.split(share, seed)[1]
+    guard = max(data.validation.num_classes, round(len(train) / 10))
+    if guard >= len(data.validation):
+        return train, data.validation
+    return train, data.validation.split(guard, seed)[1]
+
+
+def _rating(before: Judgement, after: Judgement) -> Rating:
+    accuracy = before.evaluation.accuracy, after.evaluation.accuracy
+    return defense_effectiveness(accuracy, (before.evaluation.attacks[0].success, after.evaluation.attacks[0].success))
+
+
+def _hash(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _lock(out: Path, name: str) -> FileLock:
+    """Of one cell or planted model: whoever comes second waits, whichever command started it."""
+    folder = out / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")
+
+
+@cache
+def code_version() -> str | None:
+    """The commit of the checkout that this package lies in, with ``-dirty`` if it was changed; None elsewhere."""
+    package = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True, check=True)  # noqa: S603, S607
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:  # installed, in somebody else's checkout perhaps
+        return None
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and git("status", "--porcelain", ".") else commit

@@ -1,0 +1,107 @@
+"""What is asked of a classifier before and after a defense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from accelerate import Accelerator
+
+from phard_hub.attacks import ATTACKS, Attack
+from phard_hub.attacks.learned import LearnedAttack
+from phard_hub.autoattack import AutoAttack
+from phard_hub.evaluation import PGD, Threat, evaluate, natural_vulnerability
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier
+from phard_hub.progress import Progress, silent
+from phard_hub.reactivation import Perturbing, Relearning
+from phard_hub.report.trial import Judgement
+from phard_hub.triggers.search import SearchSettings, measure
+
+FORMULAS = tuple(name for name, make in ATTACKS.items() if not isinstance(make(), LearnedAttack))
+"""Attacks whose trigger is there without training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """Which measures are taken, and how; accuracy and attack success always are.
+
+    Attributes:
+        pgd: attack behind the robust accuracy; of 0 images, it is left out.
+        autoattack: likewise.
+        relearning: re-activation by fine-tuning; without steps, it is left out.
+        perturbing: re-activation by one change of all images; of 0 steps, it is left out.
+        natural: attack families that are tried on models without a planted backdoor.
+        natural_draws: triggers of each family, drawn from as many seeds.
+        distances: whether class distances are measured, which takes longest.
+        search: of the distances.
+    """
+
+    pgd: PGD = field(default_factory=PGD)
+    autoattack: AutoAttack = field(default_factory=lambda: AutoAttack(images=0))
+    relearning: Relearning = field(default_factory=Relearning)
+    perturbing: Perturbing = field(default_factory=Perturbing)
+    natural: tuple[str, ...] = FORMULAS
+    natural_draws: int = 3
+    distances: bool = False
+    search: SearchSettings = field(default_factory=SearchSettings)
+
+    def seeded(self, seed: int) -> Judging:
+        """The same measures with another seed of all that they draw."""
+        return replace(
+            self,
+            pgd=replace(self.pgd, seed=seed),
+            autoattack=replace(self.autoattack, seed=seed),
+            relearning=replace(self.relearning, seed=seed),
+            perturbing=replace(self.perturbing, seed=seed),
+            search=replace(self.search, seed=seed),
+        )
+
+    def judge(
+        self,
+        classifier: Classifier,
+        images: LabelledImages,
+        test: LabelledImages,
+        accelerator: Accelerator,
+        *,
+        attack: Attack | None,
+        target: int,
+        asleep: bool,
+        distances: bool,
+        progress: Progress = silent,
+    ) -> Judgement:
+        """Look at one classifier, which is left as it was.
+
+        Args:
+            classifier: before or after a defense.
+            images: training images, for what has to be fitted.
+            test: images to judge with.
+            accelerator: of accelerate.
+            attack: with its key; None for a model with no planted backdoor.
+            target: the class that its trigger produces.
+            asleep: whether a backdoor may sleep in it, which one that works does not.
+            distances: whether distances are measured, if they are asked for at all.
+            progress: told about each part.
+        """
+        threats = [] if attack is None else [Threat(name=attack.name, trigger=attack, target=target)]
+        pgd = self.pgd if self.pgd.images else None
+        judgement = Judgement(evaluation=evaluate(classifier, test, threats, pgd=pgd, progress=progress))
+        more: dict[str, Any] = {}
+        if self.autoattack.images:
+            more["autoattack"] = self.autoattack.accuracy(classifier, test)
+        if attack is not None and asleep:
+            more["relearned"] = self.relearning.measure(
+                classifier, images, test, attack, target, accelerator, progress=progress
+            )
+            if self.perturbing.steps:
+                more["perturbed"] = self.perturbing.measure(classifier, images, test, threats[0])
+        if attack is None and self.natural:
+            families = {name: self._draws(name, classifier, images, target) for name in self.natural}
+            more["natural"] = natural_vulnerability(classifier, test, families, progress=progress)
+        if distances and self.distances:
+            more["distances"] = measure(classifier, test, self.search, progress=progress).distances
+        return judgement.model_copy(update=more)
+
+    def _draws(self, name: str, classifier: Classifier, images: LabelledImages, target: int) -> list[Attack]:
+        seeds = range(self.natural_draws)
+        return [ATTACKS[name](seed=seed).fit(classifier, images, target) for seed in seeds]

@@ -1,0 +1,76 @@
+"""From the tables of a TOML file to frozen dataclasses, with one line for each mistake."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from phard_hub.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+def configured(default: Settings, options: Mapping[str, Any], where: str) -> Settings:
+    """The default with these fields changed; a table changes the fields of a field.
+
+    Fields that do not take part in comparisons (keys: what was learned) are no options, and seeds are not either:
+    those of a whole cell are given at once.
+
+    Args:
+        default: a frozen dataclass.
+        options: new values by the name of the field, as a TOML file gives them.
+        where: the table's name, for errors.
+
+    Raises:
+        ExperimentError: there is no such field, or its value has another type.
+    """
+    known = [field.name for field in fields(default) if field.compare and field.name != "seed"]
+    refuse_unknown(options, known, where)
+    hints = get_type_hints(type(default))
+    changes = {}
+    for name, value in options.items():
+        current, place = getattr(default, name), f"{where}.{name}"
+        if is_dataclass(current) and not isinstance(current, type):
+            if not isinstance(value, Mapping):
+                raise ExperimentError(f"{place} is {value!r}, not a table.", advice=f"Write [{place}] and its options.")
+            changes[name] = configured(current, value, place)
+        else:
+            changes[name] = checked(value, hints[name], place)
+    return replace(default, **changes)
+
+
+def checked(value: Any, kind: Any, place: str) -> Any:  # noqa: ANN401 - any value, and any annotation
+    """A value of a TOML file as this type: lists may become tuples and whole numbers floats, nothing else changes.
+
+    Raises:
+        ExperimentError: it is of another type.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        raise ExperimentError(f"{place}{at} {said}, but is {first['input']!r}.", advice="Correct it.") from error
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Name what there is instead of the first name that is not known.
+
+    Raises:
+        ExperimentError: one of the names is not known.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            guess = f"Did you mean {near[0]!r}? " if near else ""
+            raise ExperimentError(f"{where}: there is no {name!r}.", advice=f"{guess}There are: {', '.join(known)}.")
