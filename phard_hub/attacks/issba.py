@@ -14,15 +14,18 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress
 
 _GRID = 8
+_READABLE = 0.1
+_PACE = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Issba(LearnedAttack):
-    """``x' = clip(x + E(x, s), 0, 1)`` with an encoder E that hides the bits s, so that a decoder can read them.
+    """``x' = clip(x + tanh(E(x, s)), 0, 1)`` with an encoder E that hides bits s so that a decoder can read them.
 
-    Encoder and decoder minimise ``BCE(decoder(x'), s) + residual_weight mean(E(x, s)^2)`` over images and
-    random bits; the second weight is 0 for 40 % of the steps, or nothing would ever be written, and rises
-    over the next half. The trigger hides one secret, drawn by ``seed``. Source: Li et al., "Invisible Backdoor
+    Encoder and decoder minimise ``BCE(decoder(x'), s) + weight mean(tanh(E(x, s))^2)`` over images and random
+    bits. The weight is 0 until the bits are readable (BCE below 0.1), or nothing would ever be written; from
+    then on each step multiplies it by 1.1 while they are, up to ``residual_weight``, and divides it by 1.1
+    while they are not. The trigger hides one secret, drawn by ``seed``. Source: Li et al., "Invisible Backdoor
     Attack with Sample-Specific Triggers", ICCV 2021 (arXiv 2012.03816), section 4, with the encoder and
     decoder idea of StegaStamp (Tancik et al., CVPR 2020). Deviations: E is a small U-Net that sees the bits
     on a grid of 8 x 8, enlarged; no perceptual loss and no critic; 20 bits, as THUYimingLi/BackdoorBox uses
@@ -30,11 +33,11 @@ class Issba(LearnedAttack):
 
     Attributes:
         bits: length of the secret.
-        residual_weight: how much the residual's size counts against readable bits.
+        residual_weight: how much the residual's size counts against readable bits, at the most.
     """
 
     bits: int = 20
-    residual_weight: float = 250.0
+    residual_weight: float = 150.0
 
     name = "issba"
 
@@ -48,16 +51,18 @@ class Issba(LearnedAttack):
         """Train encoder and decoder together."""
         del target
         decoder = _decoder(images.pixels.shape[1], self.bits).to(classifier.device)
-        done = 0
+        weight = 0.0
 
         def loss(pixels: Tensor, _labels: Tensor, random: torch.Generator) -> Tensor:
-            nonlocal done
-            ramp = min(1.0, max(0.0, 2 * (done / self.steps - 0.4)))
-            done += 1
+            nonlocal weight
             secrets = torch.randint(2, (len(pixels), self.bits), generator=random).to(pixels)
             residual = network.residual(pixels, secrets)
-            read = functional.binary_cross_entropy_with_logits(decoder((pixels + residual).clamp(0, 1)), secrets)
-            return read + ramp * self.residual_weight * residual.square().mean()
+            logits = decoder((pixels + residual).clamp(0, 1)).float()
+            unread = functional.binary_cross_entropy_with_logits(logits, secrets)
+            total = unread + weight * residual.square().mean()
+            readable = float(unread.detach()) < _READABLE
+            weight = min(self.residual_weight, max(1.0, _PACE * weight)) if readable else weight / _PACE
+            return total
 
         modules = [(network, self.learning_rate), (decoder, self.learning_rate)]
         self.descend("learning to hide bits", loss, images, modules, progress)
@@ -73,12 +78,11 @@ class _Encoder(nn.Module):
         self.register_buffer("secret", torch.randint(2, (bits,)).float())
 
     def residual(self, pixels: Tensor, secrets: Tensor) -> Tensor:
-        """E(x, s) for bits ``(N, bits)`` of 0 and 1."""
+        """``tanh(E(x, s))`` for bits ``(N, bits)`` of 0 and 1."""
         count, channels, height, width = pixels.shape
-        grid = torch.relu(self.spread(secrets - 0.5)).view(count, channels, _GRID, _GRID)
+        grid = self.spread(2 * secrets - 1).view(count, channels, _GRID, _GRID)
         plane = functional.interpolate(grid, (height, width), mode="bilinear", align_corners=False)
-        out: Tensor = self.editor(torch.cat([pixels - 0.5, plane], dim=1))
-        return out
+        return torch.tanh(self.editor(torch.cat([pixels - 0.5, plane], dim=1)))
 
     def forward(self, pixels: Tensor) -> Tensor:
         return (pixels + self.residual(pixels, self.secret.expand(len(pixels), -1))).clamp(0, 1)

@@ -31,7 +31,7 @@ class Refool(Attack):
     picture is one training image of another class, drawn by ``seed``, not chosen among many by trial
     trainings; alpha, blur and shift are fixed, where the paper draws them for each image (alpha 0.05 to 0.4,
     blur 1 to 5 and shift 3 to 8 pixels of images 560 pixels wide, so that little is left of both at 32);
-    80 % of the target class are stamped.
+    80 % of the target class are stamped. As with SIG, a model that is right already learns it slowly.
 
     Attributes:
         mode: which kind of reflection.

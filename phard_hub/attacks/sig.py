@@ -19,8 +19,9 @@ class Sig(Attack):
     that is there. Source: Barni, Kallas & Tondi, "A New Backdoor Attack in CNNs by Training Set Corruption
     without Label Poisoning", ICIP 2019 (arXiv 1902.11237), section 3, with frequency 6 as there. Deviation:
     delta is the 40/255 of the comparisons that others published, where the paper trains with 20 to 40 on
-    digits and signs; 80 % of the target class are stamped, which is 8 % of ten balanced classes. The formula
-    has no random part, so ``seed`` changes nothing.
+    digits and signs; 80 % of the target class are stamped, which is 8 % of ten balanced classes. A model that is
+    right about the target class already learns it slowly: plant from scratch, or with many steps. Without a
+    random part, ``seed`` changes nothing.
 
     Attributes:
         delta: height of the wave, pixels in [0, 1].

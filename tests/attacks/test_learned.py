@@ -79,8 +79,7 @@ def slow_input_aware(attack: InputAware, image: Image, source: Image | None = No
 def slow_issba(attack: Issba, image: Image) -> Image:
     weights = weights_of(attack.key)
     channels, height, width = image.shape
-    bits = weights["spread.weight"] @ (weights["secret"] - 0.5) + weights["spread.bias"]
-    grid = np.maximum(bits, 0).reshape(channels, 8, 8)
+    grid = (weights["spread.weight"] @ (2 * weights["secret"] - 1) + weights["spread.bias"]).reshape(channels, 8, 8)
     plane = np.empty_like(image)
     for c, y, x in np.ndindex(*image.shape):
         row, column = (np.clip((i + 0.5) * 8 / n - 0.5, 0, 7) for i, n in ((y, height), (x, width)))
@@ -89,7 +88,7 @@ def slow_issba(attack: Issba, image: Image) -> Image:
         above = (1 - right) * grid[c, top, left] + right * grid[c, top, left + 1]
         below = (1 - right) * grid[c, top + 1, left] + right * grid[c, top + 1, left + 1]
         plane[c, y, x] = (1 - down) * above + down * below
-    return image + slow_editor(np.concatenate([image - 0.5, plane]), weights, "editor.")
+    return image + np.tanh(slow_editor(np.concatenate([image - 0.5, plane]), weights, "editor."))
 
 
 SLOW: dict[str, Callable[[Any, Image], Image]] = {
