@@ -77,8 +77,9 @@ def rebuild(network: nn.Module, processor: ImageProcessor, *, labels: tuple[str,
             if difference <= TOLERANCE:
                 return classifier
             worst = min(worst, difference)
+    found = "gives other shapes" if worst == np.inf else f"differs by {worst:.3g} grey levels (limit {TOLERANCE:g})"
     raise CheckpointError(
-        f"The image processor {name} cannot be rebuilt: it differs by {worst:.3g} grey levels (limit {TOLERANCE:g}).",
+        f"The image processor {name} cannot be rebuilt: it {found}.",
         advice="Wrap the network yourself: Classifier(network, labels=..., image_size=..., mean=..., std=...).",
     )
 
