@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -305,7 +306,8 @@ def source_of(snapshot: Snapshot) -> Source:
 
 def environment(accelerator: Accelerator) -> Environment:
     """What numbers are measured with here."""
-    packages = ("phard-hub", "torch", "transformers", "accelerate", "datasets", "huggingface-hub")
+    packages = ["phard-hub", "torch", "transformers", "accelerate", "datasets", "huggingface-hub"]
+    packages += [name for name in ("timm",) if name in sys.modules]  # imported for its own models only
     return Environment(
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         device=_device_name(accelerator.device),
