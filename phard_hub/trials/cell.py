@@ -4,7 +4,8 @@ What a cell makes lies in the folder of the comparison:
 
     cells/*.json    the trials, one file a cell
     planted/        models with a backdoor, shared by all defenses; each with its key and what was seen of it
-    runs/           states of trainings that were stopped; gone when the cell is done
+    runs/           states of trainings that broke off; gone when the cell is done
+    tracebacks/     where cells failed, if it was by a bug
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import shutil
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -76,6 +78,7 @@ def run_trial(plan: Plan, out: Path, open_model: OpenModel = pulled) -> Trial:
     with _lock(out, path.stem):
         if path.exists():  # another process was faster
             return Trial.read(path)
+        code_version()  # of what runs now: the checkout may move on meanwhile
         accelerator = default_accelerator()
         try:
             trial = _run(plan, out, open_model, accelerator)
@@ -85,6 +88,8 @@ def run_trial(plan: Plan, out: Path, open_model: OpenModel = pulled) -> Trial:
             trial = failed_trial(plan, str(error), accelerator)
         except Exception as error:  # noqa: BLE001 - a comparison goes on, and shows what went wrong
             trial = failed_trial(plan, f"{type(error).__name__}: {first_line(error)}.", accelerator)
+            (out / "tracebacks").mkdir(exist_ok=True)
+            write_text(out / "tracebacks" / f"{path.stem}.txt", traceback.format_exc())
         keep(trial, path)
     return trial
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from phard_hub.errors import ExperimentError, InterruptedRunError, OutputError
 from phard_hub.progress import Progress, silent
 from phard_hub.report.trial import Trial
@@ -49,7 +51,7 @@ def compare(
     found = {plan.cell: trial for plan in plans if (trial := _done(plan, out, retry_failed)) is not None}
     left = [plan for plan in plans if plan.cell not in found]
     progress("cells", len(found), len(plans))
-    task = partial(run_trial, out=out.absolute(), open_model=open_model)
+    task = partial(_on_one_thread, out=out.absolute(), open_model=open_model)
     try:
         for plan, result in in_processes(task, left, workers):
             if isinstance(result, Died):
@@ -62,6 +64,12 @@ def compare(
             f"Stopped with {len(found)} of {len(plans)} cells done.", advice="Run the same command to continue."
         ) from error
     return tuple(found[plan.cell] for plan in plans)
+
+
+def _on_one_thread(plan: Plan, out: Path, open_model: OpenModel) -> Trial:
+    """In a process of its own: two busy threads on two busy cores are many times slower than one."""
+    torch.set_num_threads(1)
+    return run_trial(plan, out, open_model)
 
 
 def _done(plan: Plan, out: Path, retry_failed: bool) -> Trial | None:

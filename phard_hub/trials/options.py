@@ -57,7 +57,7 @@ def checked(value: Any, kind: Any, place: str) -> Any:  # noqa: ANN401 - any val
         return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        said = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        said = first["msg"].removeprefix("Input ").replace("an object", "a table").replace("valid array", "list")
         at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         raise ExperimentError(f"{place}{at} {said}, but is {first['input']!r}.", advice="Correct it.") from error
 

@@ -36,7 +36,7 @@ class Died:
 def in_processes(
     task: Callable[[Job], Result], jobs: Sequence[Job], workers: int
 ) -> Iterator[tuple[Job, Result | Died]]:
-    """Do all jobs in other processes, each on one thread, and give the results as they come.
+    """Do all jobs in other processes, and give the results as they come.
 
     Ctrl-C, and leaving the iteration early, stop the processes as Ctrl-C would stop each of them, and wait until
     they have ended. If this process is killed, they stop as well.
@@ -131,9 +131,6 @@ def _interrupts_held() -> Iterator[None]:
 
 def _work(task: Callable[[Job], Result], connection: Connection) -> None:
     """The life of a process: jobs until there is nobody left to give one."""
-    import torch
-
-    torch.set_num_threads(1)
     os.setpgid(0, 0)  # the terminal's Ctrl-C reaches the parent alone, which passes it on once
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt, InterruptedRunError):
