@@ -89,6 +89,7 @@ def test_the_table_of_the_readme_is_that_of_the_results() -> None:
     found = BLOCK.search(README.read_text("utf-8"))
     assert found is not None
     assert found[0] == f"{found[1]}\n{markdown(results)}\n{found[2]}", "run python -m tests.benchmarks.architectures"
+    assert [row["name"] for row in results["rows"]] == list(TABLE)
     arrived = [row for row in results["rows"] if row["arrived"]]
     assert len({row["family"] for row in arrived if row["library"] == "transformers"}) >= 10
     assert sum(row["library"] == "transformers" for row in arrived) >= 15
