@@ -66,7 +66,7 @@ class PervasiveHardening:
     head_start_batch: int = 256
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 12.0
+    budget: float = 14.0
     price: float = 1.0
     price_factor: float = 1.15
     single: float = 0.3

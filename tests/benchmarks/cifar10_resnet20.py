@@ -43,7 +43,7 @@ from tests.benchmarks.resnet_cifar import CifarResNet
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RESULTS = Path(__file__).parent / "results"
 CHECKPOINT = Path("checkpoints/akamaster_cifar10_resnet20.safetensors")
-GUARD_IMAGES = 2000
+GUARD_IMAGES = 5000
 
 
 def _code() -> dict[str, Any]:
@@ -81,7 +81,7 @@ def harden(
     accelerator = default_accelerator()
     classifier = resnet20(data / CHECKPOINT)
     train, test = images(data / "cifar10_train-*.parquet"), images(data / "cifar10_test.parquet")
-    _, guard = test.split(GUARD_IMAGES, seed)
+    unseen, guard = test.split(GUARD_IMAGES, seed)
     threats = []
     reference = None
     with bars() as progress:
@@ -120,7 +120,10 @@ def harden(
     content: dict[str, Any] = {
         "planted": None
         if attack is None
-        else {"attack": trigger.parameters(), "target": 0, "schedule": asdict(schedule)}
+        else {"attack": trigger.parameters(), "target": 0, "schedule": asdict(schedule)},
+        "accuracy_without_guard_images": [
+            evaluate(model, unseen).accuracy.model_dump() for model in (classifier, hardened)
+        ],
     }
     if distances:
         snapshot = Snapshot(
