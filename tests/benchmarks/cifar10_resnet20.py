@@ -16,19 +16,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from phard_hub.console import bars
 from phard_hub.evaluation import evaluate
 from phard_hub.hub.audit import Audit
 from phard_hub.hub.pull import Snapshot, sha256
+from phard_hub.hub.release import weights_sha256
 from phard_hub.images import LabelledImages, load_images
+from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
 from phard_hub.presets import DEFAULT
 from phard_hub.report.record import State
 from phard_hub.triggers.search import measure
-from tests.benchmarks.attacks.models import CIFAR10, resnet20
+from tests.benchmarks.attacks.models import CIFAR10, behind_contract
 from tests.benchmarks.records import RESULTS, write
+from tests.benchmarks.resnet_cifar import CifarResNet
 
 MODULE = "tests.benchmarks.cifar10_resnet20"
 CHECKPOINT = Path("checkpoints/akamaster_cifar10_resnet20.safetensors")
@@ -95,12 +98,24 @@ def convergence(
 ) -> None:
     """Measure the class distances with a multiple of the default budget."""
     classifier = resnet20(weights or data / CHECKPOINT).to(default_accelerator().device)
+    sha = weights_sha256(classifier.weights())
     settings = replace(DEFAULT.search, steps=factor * DEFAULT.search.steps, max_pairs=max_pairs, seed=seed)
     with bars() as progress:
         found = measure(classifier, images(data / "cifar10_test.parquet"), settings, progress=progress)
     kind = "hardened" if weights else "original"
     name = f"cifar10-resnet20-{kind}-distances-x{factor}-seed{seed}.json"
-    write(out or RESULTS / name, MODULE, {"factor": factor, "distances": found.distances.model_dump(mode="json")})
+    write(
+        out or RESULTS / name,
+        MODULE,
+        {"weights_sha256": sha, "factor": factor, "distances": found.distances.model_dump(mode="json")},
+    )
+
+
+def resnet20(path: Path) -> Classifier:
+    """The network with these weights."""
+    classifier = behind_contract(CifarResNet(20), CIFAR10)
+    classifier.network.load_state_dict(load_file(path))
+    return classifier
 
 
 def images(path: Path) -> LabelledImages:

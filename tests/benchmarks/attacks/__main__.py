@@ -1,13 +1,17 @@
 """Plant backdoors, defend, and judge; each cell is one JSON file, and a comparison that was stopped continues.
 
     python -m tests.benchmarks.attacks compare tests/benchmarks/attacks/cifar10.toml --data DIR
+    python -m tests.benchmarks.attacks train gtsrb_roi32 --data DIR --checkpoints MADE
+    python -m tests.benchmarks.attacks compare tests/benchmarks/attacks/gtsrb_roi32.toml --data DIR --checkpoints MADE
     python -m tests.benchmarks.attacks others --data DIR
+    python -m tests.benchmarks.attacks table
 
-``DIR`` holds CIFAR-10 as parquet files and the folder ``checkpoints``; the cells go to ``results/``.
+``DIR`` holds the images as parquet files and the folder ``checkpoints``; the cells go to ``results/``.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +19,10 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from safetensors.torch import save_file
 from torch import Tensor
 
+from phard_hub.attacks.planting import PLANTING, plant
 from phard_hub.cli_compare import write_views
 from phard_hub.console import bars
 from phard_hub.evaluation import PGD, Threat, evaluate
@@ -25,12 +31,16 @@ from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
 from phard_hub.trials.compare import compare as run
 from phard_hub.trials.experiment import read_experiment
-from tests.benchmarks.attacks.models import CIFAR10, FILES, opened
+from tests.benchmarks.attacks.models import CIFAR10, FILES, behind_contract, class_names, opened
+from tests.benchmarks.attacks.table import README, renew_readme
 from tests.benchmarks.records import RESULTS, write
+from tests.benchmarks.resnet_cifar import CifarResNet
 
+MODULE = "tests.benchmarks.attacks"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with the images and the checkpoints.")]
 IMAGES = {name: (f"{name}_train*.parquet", f"{name}_test.parquet") for name in ("cifar10", "gtsrb_roi32")}
+Checkpoints = Annotated[Path | None, typer.Option(help="Folder of the models, if it is not DIR/checkpoints.")]
 GUARD_IMAGES = 1000
 
 
@@ -38,6 +48,7 @@ GUARD_IMAGES = 1000
 def compare(
     experiment: Annotated[Path, typer.Argument(help="TOML file; its name says which images.")],
     data: DataFolder,
+    checkpoints: Checkpoints = None,
     out: Annotated[Path | None, typer.Option(help="Folder; by default one of that name under results/.")] = None,
     workers: int = 1,
 ) -> None:
@@ -45,15 +56,50 @@ def compare(
     train, test = IMAGES[experiment.stem.partition("-")[0]]
     plans = read_experiment(experiment, images=str(data / train), test_images=str(data / test))
     folder = out or RESULTS / experiment.stem
+    open_model = partial(opened, checkpoints=(checkpoints or data / "checkpoints").absolute(), data=data.absolute())
     with bars() as progress:
-        trials = run(
-            plans,
-            folder,
-            workers=workers,
-            open_model=partial(opened, checkpoints=data.absolute() / "checkpoints"),
+        trials = run(plans, folder, workers=workers, open_model=open_model, progress=progress)
+    write_views(folder, trials)
+
+
+@app.command()
+def train(
+    images: Annotated[str, typer.Argument(help="Name of the images.")],
+    data: DataFolder,
+    checkpoints: Annotated[Path, typer.Option(help="Folder to write the model to.")],
+    steps: int = 3000,
+    learning_rate: float = 0.1,
+    seed: int = 0,
+) -> None:
+    """Train a ResNet-20 from scratch, honestly, for images that nobody published one for."""
+    labels = class_names(data / IMAGES[images][1])
+    learned, test = (load_images(str(data / place), labels=labels, image_size=(32, 32)) for place in IMAGES[images])
+    torch.manual_seed(seed)
+    # Traffic signs that point left are not those that point right.
+    schedule = replace(PLANTING, steps=steps, learning_rate=learning_rate, flip=False)
+    with bars() as progress:
+        trained = plant(
+            behind_contract(CifarResNet(20, classes=len(labels)), labels),
+            learned,
+            None,
+            target=0,
+            accelerator=default_accelerator(),
+            schedule=schedule,
+            seed=seed,
             progress=progress,
         )
-    write_views(folder, trials)
+        judged = evaluate(trained, test, progress=progress)
+    name = f"{images}-resnet20"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    save_file(trained.network.state_dict(), checkpoints / FILES[name])
+    content = {"schedule": asdict(schedule), "seed": seed, "evaluation": judged.model_dump()}
+    write(RESULTS / f"{name}.json", MODULE, content)
+
+
+@app.command()
+def table() -> None:
+    """Renew the tables of the README."""
+    README.write_text(renew_readme(README.read_text("utf-8")), "utf-8")
 
 
 @app.command()
@@ -64,7 +110,7 @@ def others(data: DataFolder, seed: int = 0) -> None:
     train, test = (load_images(str(data / place), labels=CIFAR10, image_size=(32, 32)) for place in IMAGES["cifar10"])
     test, guard = test.split(GUARD_IMAGES, seed)
     for name, threat in ibau_threats(folder).items():
-        classifier = opened(name, folder).classifier
+        classifier = opened(name, folder, data).classifier
         with bars() as progress:
             before = evaluate(classifier, test, [threat], pgd=PGD(seed=seed), progress=progress)
             hardened, hardening = DEFAULT.defense.harden(
@@ -78,7 +124,7 @@ def others(data: DataFolder, seed: int = 0) -> None:
             "after": after.model_dump(),
             "hardening": hardening.model_dump(mode="json"),
         }
-        write(RESULTS / f"{name}-seed{seed}.json", "tests.benchmarks.attacks", content)
+        write(RESULTS / f"{name}-seed{seed}.json", MODULE, content)
 
 
 def ibau_threats(folder: Path) -> dict[str, Threat]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from datasets import Features
+from pyarrow.parquet import read_schema
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,33 +20,36 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILES = {
     "cifar10-resnet20": "akamaster_cifar10_resnet20.safetensors",
+    "gtsrb_roi32-resnet20": "gtsrb_roi32-resnet20.safetensors",
     "ibau-badnets": "ibau_cifar10_badnets_target8.safetensors",
     "ibau-l2-inv": "ibau_cifar10_l2_inv_target0.safetensors",
 }
 """Models by the names that experiments give them."""
 
 
-def opened(name: str, checkpoints: Path) -> Opened:
-    """A model of `FILES` from this folder."""
+def opened(name: str, checkpoints: Path, data: Path) -> Opened:
+    """A model of `FILES` from the first folder, for images of the second."""
     path = checkpoints / FILES[name]
-    make = resnet20 if name.endswith("resnet20") else small_vgg
-    return Opened(make(path), Source(repo=path.stem, files={path.name: sha256(path)}))
+    if name.startswith("ibau"):
+        classifier = behind_contract(SmallVgg(), CIFAR10, (0.0,) * 3, (1.0,) * 3)  # they do not normalise
+    else:
+        labels = CIFAR10 if name.startswith("cifar10") else class_names(data / "gtsrb_roi32_test.parquet")
+        classifier = behind_contract(CifarResNet(20, classes=len(labels)), labels)
+    classifier.network.load_state_dict(load_file(path))
+    return Opened(classifier, Source(repo=path.stem, files={path.name: sha256(path)}))
 
 
-def resnet20(path: Path, labels: tuple[str, ...] = CIFAR10) -> Classifier:
-    """A checkpoint behind the classifier contract; its normalisation is that of its authors."""
-    network = CifarResNet(20, classes=len(labels))
-    network.load_state_dict(load_file(path))
+def behind_contract(
+    network: nn.Module, labels: tuple[str, ...], mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+) -> Classifier:
+    """A network for 32 x 32 images, in the memory format in which it is fast."""
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Classifier(network, labels=labels, image_size=(32, 32), mean=MEAN, std=STD).eval()
+    return Classifier(network, labels=labels, image_size=(32, 32), mean=mean, std=std).eval()
 
 
-def small_vgg(path: Path) -> Classifier:
-    """A checkpoint of the I-BAU authors; they do not normalise."""
-    network = SmallVgg()
-    network.load_state_dict(load_file(path))
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Classifier(network, labels=CIFAR10, image_size=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3).eval()
+def class_names(images: Path) -> tuple[str, ...]:
+    """The names of the classes that a parquet file carries."""
+    return tuple(Features.from_arrow_schema(read_schema(images))["label"].names)
 
 
 class SmallVgg(nn.Module):
