@@ -234,9 +234,11 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
 
 
 def public_name(place: str) -> str:
-    """A Hub id as it is, and of a path the last part only, for reports are published."""
+    """A Hub id as it is, and of a path or a pattern of paths the last part only, for reports are published."""
     path = Path(place).expanduser()
-    return path.resolve().name if path.exists() else place
+    if path.exists():
+        return path.resolve().name
+    return path.name if any(sign in place for sign in "*?[") else place
 
 
 def _load(

@@ -320,7 +320,7 @@ class _Run:
     def _go_part_of_the_way(self) -> float:
         """Between the last good weights and the final ones, take the furthest point within the limit."""
         final = {name: value.clone() for name, value in self.averaged.state_dict().items()}
-        for share in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0):
+        for share in (step / 20 for step in range(19, -1, -1)):
             self._restore(
                 {
                     name: torch.lerp(good, final[name], share) if good.is_floating_point() else good

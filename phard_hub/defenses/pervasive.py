@@ -39,8 +39,8 @@ class PervasiveHardening:
         schedule: of the training loop.
         stamped: triggered images in a step, as a share of the clean ones.
         universal: share of the stamped images that carry a universal trigger of all parts.
-        distillation: full weight of KL(original || hardened) on clean images. It protects the accuracy, and what is
-            planted in the original too, so it comes in only when the accuracy guard acts, half of it each time.
+        distillation: what the weight of KL(original || hardened) on clean images grows by each time the accuracy
+            guard acts. It starts at zero, for it protects what is planted in the original too.
         head_start: steps that the bank takes before the model moves.
         head_start_batch: images in each of those.
         learning_rate: of the bank's Adam.
@@ -61,12 +61,12 @@ class PervasiveHardening:
     schedule: Schedule = field(default_factory=Schedule)
     stamped: float = 0.5
     universal: float = 0.3
-    distillation: float = 2.0
+    distillation: float = 1.0
     head_start: int = 20
     head_start_batch: int = 256
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 12.0
+    budget: float = 14.0
     price: float = 1.0
     price_factor: float = 1.15
     single: float = 0.3
@@ -122,10 +122,6 @@ class PervasiveHardening:
             seconds=course.seconds,
         )
         return course.classifier, record
-
-
-SMALLER = 0.92
-"""What is left of the triggers' size when the guard acts and distillation is at its full weight."""
 
 
 class _Objective:
@@ -255,13 +251,9 @@ class _Objective:
         return float(self.running.mean()), float(self.sizes.mean())
 
     def back_off(self) -> str:
-        """Protect the accuracy more, in two steps, then make the triggers smaller: accuracy is paid for their size."""
-        full = self.settings.distillation
-        if self.distillation < full:
-            self.distillation += full / 2
-            return f"distillation from the original model at weight {self.distillation:g} from here on"
-        self.budget *= SMALLER
-        return f"triggers held at {100 * SMALLER:.0f} % of their size from here on"
+        """Hold on to the original's answers to clean images more than before."""
+        self.distillation += self.settings.distillation
+        return f"distillation from the original model at weight {self.distillation:g} from here on"
 
     def state_dict(self) -> dict[str, Any]:
         """Bank, its optimiser, prices and counters."""
@@ -269,7 +261,7 @@ class _Objective:
             "bank": self.bank.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "following": [self.price, self.running, self.sizes],
-            "counters": [self.sample_gradients, self.sample_forwards, self.budget, self.distillation],
+            "counters": [self.sample_gradients, self.sample_forwards, self.distillation],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -277,4 +269,4 @@ class _Objective:
         self.bank.load_state_dict(state["bank"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.price, self.running, self.sizes = (value.to(self.device) for value in state["following"])
-        self.sample_gradients, self.sample_forwards, self.budget, self.distillation = state["counters"]
+        self.sample_gradients, self.sample_forwards, self.distillation = state["counters"]

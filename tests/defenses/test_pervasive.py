@@ -14,7 +14,7 @@ from torch import Tensor
 
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
-from phard_hub.defenses.pervasive import SMALLER, PervasiveHardening, _Objective
+from phard_hub.defenses.pervasive import PervasiveHardening, _Objective
 from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
@@ -115,19 +115,14 @@ def test_success_and_size_follow_the_triggers_that_were_used() -> None:
     assert made.sizes[:3].tolist() == pytest.approx([3, 1, 0], abs=0.05)
 
 
-def test_backing_off_brings_in_distillation_and_then_makes_the_triggers_smaller() -> None:
+def test_backing_off_brings_in_distillation_more_each_time() -> None:
     made = objective(3)
-    size = made.budget
-    seen = []
-    for _ in range(4):
-        said = made.back_off()
-        seen.append((made.distillation, made.budget / size, said.split()[0]))
-    full = SETTINGS.distillation
-    assert seen == [
-        (full / 2, 1, "distillation"),
-        (full, 1, "distillation"),
-        (full, pytest.approx(SMALLER), "triggers"),
-        (full, pytest.approx(SMALLER**2), "triggers"),
+    assert made.distillation == 0
+    said = [made.back_off() for _ in range(2)]
+    assert made.distillation == 2 * SETTINGS.distillation > 0
+    assert said == [
+        f"distillation from the original model at weight {times * SETTINGS.distillation:g} from here on"
+        for times in (1, 2)
     ]
 
 
@@ -154,7 +149,6 @@ def test_a_saved_objective_goes_on_as_it_was() -> None:
     assert losses[0] == losses[1]
     assert same_weights(one.bank, other.bank)
     assert one.sample_gradients == other.sample_gradients
-    assert one.budget == other.budget < objective(3).budget
     assert one.distillation == other.distillation > 0
     assert torch.equal(one.price, other.price)
 

@@ -15,6 +15,7 @@ from phard_hub.attacks import ATTACKS, Blend
 from phard_hub.attacks.wanet import WaNet
 from phard_hub.defenses.finetuning import FineTuning
 from phard_hub.errors import ExperimentError
+from phard_hub.pipeline import public_name
 from phard_hub.presets import PRESETS
 from phard_hub.trials.experiment import DEFENSES, Plan, read_experiment
 from phard_hub.trials.judging import FORMULAS
@@ -234,3 +235,12 @@ def test_options_change_fields_and_fields_of_fields() -> None:
 def test_nothing_is_guessed_from_a_value_of_another_type(value: object, kind: object) -> None:
     with pytest.raises(ExperimentError, match=r"^place"):
         checked(value, kind, "place")
+
+
+@pytest.mark.parametrize(
+    ("place", "public"),
+    [("org/data", "org/data"), ("{0}/digits", "digits"), ("{0}/part-*.parquet", "part-*.parquet")],
+)
+def test_what_is_published_names_no_folder_of_this_disk(tmp_path: Path, place: str, public: str) -> None:
+    (tmp_path / "digits").mkdir()
+    assert public_name(place.format(tmp_path)) == public.format(tmp_path)

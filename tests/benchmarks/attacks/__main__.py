@@ -1,0 +1,149 @@
+"""Plant backdoors, defend, and judge; each cell is one JSON file, and a comparison that was stopped continues.
+
+    python -m tests.benchmarks.attacks compare tests/benchmarks/attacks/cifar10.toml --data DIR
+    python -m tests.benchmarks.attacks train gtsrb_roi32 --data DIR --checkpoints MADE
+    python -m tests.benchmarks.attacks compare tests/benchmarks/attacks/gtsrb_roi32.toml --data DIR --checkpoints MADE
+    python -m tests.benchmarks.attacks others --data DIR
+    python -m tests.benchmarks.attacks table
+
+``DIR`` holds the images as parquet files and the folder ``checkpoints``; the cells go to ``results/``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import save_file
+from torch import Tensor
+
+from phard_hub.attacks.planting import PLANTING, plant
+from phard_hub.cli_compare import write_views
+from phard_hub.console import bars
+from phard_hub.evaluation import PGD, Threat, evaluate
+from phard_hub.images import load_images
+from phard_hub.pipeline import default_accelerator
+from phard_hub.presets import DEFAULT
+from phard_hub.trials.compare import compare as run
+from phard_hub.trials.experiment import read_experiment
+from tests.benchmarks.attacks.models import CIFAR10, FILES, behind_contract, class_names, opened
+from tests.benchmarks.attacks.table import README, renew_readme
+from tests.benchmarks.records import RESULTS, write
+from tests.benchmarks.resnet_cifar import CifarResNet
+
+MODULE = "tests.benchmarks.attacks"
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder with the images and the checkpoints.")]
+IMAGES = {name: (f"{name}_train*.parquet", f"{name}_test.parquet") for name in ("cifar10", "gtsrb_roi32")}
+Checkpoints = Annotated[Path | None, typer.Option(help="Folder of the models, if it is not DIR/checkpoints.")]
+GUARD_IMAGES = 1000
+
+
+@app.command()
+def compare(
+    experiment: Annotated[Path, typer.Argument(help="TOML file; its name says which images.")],
+    data: DataFolder,
+    checkpoints: Checkpoints = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; by default one of that name under results/.")] = None,
+    workers: int = 1,
+) -> None:
+    """Run an experiment on models that are no Hub models."""
+    train, test = IMAGES[experiment.stem.partition("-")[0]]
+    plans = read_experiment(experiment, images=str(data / train), test_images=str(data / test))
+    folder = out or RESULTS / experiment.stem
+    open_model = partial(opened, checkpoints=(checkpoints or data / "checkpoints").absolute(), data=data.absolute())
+    with bars() as progress:
+        trials = run(plans, folder, workers=workers, open_model=open_model, progress=progress)
+    write_views(folder, trials)
+
+
+@app.command()
+def train(
+    images: Annotated[str, typer.Argument(help="Name of the images.")],
+    data: DataFolder,
+    checkpoints: Annotated[Path, typer.Option(help="Folder to write the model to.")],
+    steps: int = 3000,
+    learning_rate: float = 0.1,
+    seed: int = 0,
+) -> None:
+    """Train a ResNet-20 from scratch, honestly, for images that nobody published one for."""
+    labels = class_names(data / IMAGES[images][1])
+    learned, test = (load_images(str(data / place), labels=labels, image_size=(32, 32)) for place in IMAGES[images])
+    torch.manual_seed(seed)
+    # Traffic signs that point left are not those that point right.
+    schedule = replace(PLANTING, steps=steps, learning_rate=learning_rate, flip=False)
+    with bars() as progress:
+        trained = plant(
+            behind_contract(CifarResNet(20, classes=len(labels)), labels),
+            learned,
+            None,
+            target=0,
+            accelerator=default_accelerator(),
+            schedule=schedule,
+            seed=seed,
+            progress=progress,
+        )
+        judged = evaluate(trained, test, progress=progress)
+    name = f"{images}-resnet20"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    save_file(trained.network.state_dict(), checkpoints / FILES[name])
+    content = {"schedule": asdict(schedule), "seed": seed, "evaluation": judged.model_dump()}
+    write(RESULTS / f"{name}.json", MODULE, content)
+
+
+@app.command()
+def table() -> None:
+    """Renew the tables of the README."""
+    README.write_text(renew_readme(README.read_text("utf-8")), "utf-8")
+
+
+@app.command()
+def others(data: DataFolder, seed: int = 0) -> None:
+    """Harden models that other people planted their own triggers in, with these triggers before and after."""
+    accelerator = default_accelerator()
+    folder = data / "checkpoints"
+    train, test = (load_images(str(data / place), labels=CIFAR10, image_size=(32, 32)) for place in IMAGES["cifar10"])
+    test, guard = test.split(GUARD_IMAGES, seed)
+    for name, threat in ibau_threats(folder).items():
+        classifier = opened(name, folder, data).classifier
+        with bars() as progress:
+            before = evaluate(classifier, test, [threat], pgd=PGD(seed=seed), progress=progress)
+            hardened, hardening = DEFAULT.defense.harden(
+                classifier, train, accelerator, seed=seed, validation=guard, progress=progress
+            )
+            after = evaluate(hardened, test, [threat], pgd=PGD(seed=seed), progress=progress)
+        content = {
+            "model": FILES[name],
+            "target": threat.target,
+            "before": before.model_dump(),
+            "after": after.model_dump(),
+            "hardening": hardening.model_dump(mode="json"),
+        }
+        write(RESULTS / f"{name}-seed{seed}.json", MODULE, content)
+
+
+def ibau_threats(folder: Path) -> dict[str, Threat]:
+    """What the authors of I-BAU stamp on their images, and the classes that it is to produce."""
+    noise = torch.from_numpy(np.load(folder / "ibau_triggers.npz")["l2_inv"]).permute(2, 0, 1).float() / 255
+
+    def patch(pixels: Tensor) -> Tensor:
+        stamped = pixels.clone()
+        stamped[:, :, 27:31, 27:31] = 1
+        return stamped
+
+    def added(pixels: Tensor) -> Tensor:
+        return (pixels + noise.to(pixels)).clamp(0, 1)
+
+    return {
+        "ibau-badnets": Threat(name="badnets", trigger=patch, target=8),
+        "ibau-l2-inv": Threat(name="l2-inv", trigger=added, target=0),
+    }
+
+
+if __name__ == "__main__":
+    app()

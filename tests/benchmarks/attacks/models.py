@@ -1,0 +1,73 @@
+"""The models that backdoors are planted in, and two in which other people planted theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from datasets import Features
+from pyarrow.parquet import read_schema
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from phard_hub.hub.pull import sha256
+from phard_hub.models.classifier import Classifier
+from phard_hub.report.record import Source
+from phard_hub.trials.cell import Opened
+from tests.benchmarks.resnet_cifar import CifarResNet
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FILES = {
+    "cifar10-resnet20": "akamaster_cifar10_resnet20.safetensors",
+    "gtsrb_roi32-resnet20": "gtsrb_roi32-resnet20.safetensors",
+    "ibau-badnets": "ibau_cifar10_badnets_target8.safetensors",
+    "ibau-l2-inv": "ibau_cifar10_l2_inv_target0.safetensors",
+}
+"""Models by the names that experiments give them."""
+
+
+def opened(name: str, checkpoints: Path, data: Path) -> Opened:
+    """A model of `FILES` from the first folder, for images of the second."""
+    path = checkpoints / FILES[name]
+    if name.startswith("ibau"):
+        classifier = behind_contract(SmallVgg(), CIFAR10, (0.0,) * 3, (1.0,) * 3)  # they do not normalise
+    else:
+        labels = CIFAR10 if name.startswith("cifar10") else class_names(data / "gtsrb_roi32_test.parquet")
+        classifier = behind_contract(CifarResNet(20, classes=len(labels)), labels)
+    classifier.network.load_state_dict(load_file(path))
+    return Opened(classifier, Source(repo=path.stem, files={path.name: sha256(path)}))
+
+
+def behind_contract(
+    network: nn.Module, labels: tuple[str, ...], mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+) -> Classifier:
+    """A network for 32 x 32 images, in the memory format in which it is fast."""
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Classifier(network, labels=labels, image_size=(32, 32), mean=mean, std=std).eval()
+
+
+def class_names(images: Path) -> tuple[str, ...]:
+    """The names of the classes that a parquet file carries."""
+    return tuple(Features.from_arrow_schema(read_schema(images))["label"].names)
+
+
+class SmallVgg(nn.Module):
+    """Three stages of two convolutions with batch norm and ELU; the names are those of I-BAU's checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for outputs, dropout in ((32, 0.2), (64, 0.3), (128, 0.4)):
+            for _ in range(2):
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ELU()]
+                inputs = outputs
+            layers += [nn.MaxPool2d(2), nn.Dropout(dropout)]
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(2048, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``(N, 3, 32, 32)`` to logits."""
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits

@@ -1,0 +1,108 @@
+"""The README's tables of attacks, made of the trials alone, beside the figures that others report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from phard_hub.report.comparison import success_left
+from phard_hub.report.trial import Judgement, Trial
+from tests.benchmarks.records import RESULTS
+
+README = Path(__file__).parents[3] / "README.md"
+REPORTED = {
+    "blend": ("93.47 / 99.92", "92.32 / 100"),
+    "wanet": ("91.25 / 89.73", "91.81 / 98.83"),
+    "sig": ("93.64 / 97.09", "92.06 / 99.02"),
+    "refool-ghost": ("", "92.07 / 99.58"),
+    "nashville": ("", "92.40 / 99.95"),
+    "bpp": ("90.69 / 99.78", ""),
+    "dfst": ("", "92.64 / 99.72"),
+    "issba": ("92.88 / 97.86", "91.33 / 100"),
+    "lira": ("", "92.19 / 100"),
+    "input-aware": ("90.67 / 98.26", "89.79 / 96.62"),
+}
+"""Accuracy and success on CIFAR-10 in percent: of BackdoorBench's board (PreAct-ResNet-18, 10 % poison; SIG 5 %) and
+of the logs of OrthogLinearBackdoor (ResNet-18)."""
+
+
+def read(folder: Path) -> list[Trial]:
+    """All trials of a comparison, those with a backdoor in the order of their triggers' size."""
+    trials = [Trial.read(path) for path in sorted((folder / "cells").glob("*.json"))]
+    return sorted(trials, key=lambda trial: (trial.size.rms if trial.size else 0, -trial.cell.data_share))
+
+
+def planted(trials: Sequence[Trial]) -> str:
+    """One line a planted model: what its backdoor does, and whether the search sees its target."""
+    rows = []
+    for trial in trials:
+        if trial.size is None or trial.original is None or trial.before is None or trial.cell.data_share < 1:
+            continue
+        before = trial.before.evaluation
+        cost = 100 * (trial.original.evaluation.accuracy.value - before.accuracy.value)
+        rank = trial.before.target_rank(trial.target or 0)
+        rows.append(
+            (
+                trial.cell.attack,
+                f"{trial.size.rms:.1f}",
+                f"{trial.size.ssim:.2f}",
+                f"{_percent(before.accuracy.value)} ({-cost:+.1f})",
+                _percent(before.attacks[0].success.value),
+                _percent(trial.original.evaluation.attacks[0].success.value),
+                *REPORTED.get(trial.cell.attack, ("", "")),
+                "-" if rank is None else str(rank),
+            )
+        )
+    head = ("attack", "grey levels", "SSIM", "accuracy", "success", "on the original", "BackdoorBench")
+    return _table((*head, "OrthogLinearBackdoor", "rank of the target"), rows)
+
+
+def defended(trials: Sequence[Trial]) -> str:
+    """One line a defended model: what is left of the backdoor, and how soon it is back."""
+    rows = []
+    for trial in trials:
+        left = success_left(trial)
+        if trial.size is None or trial.original is None or trial.before is None or trial.after is None or left is None:
+            continue
+        before, after = trial.before.evaluation, trial.after.evaluation
+        gain = 100 * (after.accuracy.value - before.accuracy.value)
+        rows.append(
+            (
+                trial.cell.attack,
+                f"{100 * trial.cell.data_share:g} %",
+                f"{_percent(after.accuracy.value)} ({gain:+.1f})",
+                f"{_percent(before.attacks[0].success.value)} to **{_percent(left)}**",
+                _percent(after.attacks[0].recovered.value),
+                f"{_woken(trial.after)} ({_woken(trial.original)})",
+                f"{_moved(trial.after)} ({_moved(trial.original)})",
+            )
+        )
+    head = ("attack", "images", "accuracy", "success", "recovered", "woken by fine-tuning", "by a perturbation")
+    return _table(head, rows)
+
+
+def _woken(judged: Judgement) -> str:
+    return _percent(judged.relearned[-1].success.value) if judged.relearned else "-"
+
+
+def _moved(judged: Judgement) -> str:
+    return _percent(judged.perturbed.success.value) if judged.perturbed else "-"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+
+
+def renew_readme(text: str) -> str:
+    """The README with its tables made anew."""
+    for name, view in (("planted", planted), ("defended", defended)):
+        for folder in ("cifar10", "gtsrb_roi32"):
+            block = re.compile(rf"(<!-- {folder} {name} -->\n).*?(<!-- end -->\n)", re.DOTALL)
+            table = view(read(RESULTS / folder))
+            text = block.sub(lambda found, table=table: f"{found[1]}\n{table}\n\n{found[2]}", text)  # type: ignore[misc]
+    return text
