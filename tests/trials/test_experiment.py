@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from phard_hub.trials.experiment import DEFENSES, Plan, read_experiment
 from phard_hub.trials.judging import FORMULAS
 from phard_hub.trials.options import checked, configured
 
+TOML = re.compile(r"```toml\n(.*?)```", re.DOTALL)
 SMALL = 'models = ["org/model"]\nattacks = ["wanet"]\ndefenses = ["none", "pervasive"]\nimages = "org/data"\n'
 
 
@@ -244,3 +246,14 @@ def test_nothing_is_guessed_from_a_value_of_another_type(value: object, kind: ob
 def test_what_is_published_names_no_folder_of_this_disk(tmp_path: Path, place: str, public: str) -> None:
     (tmp_path / "digits").mkdir()
     assert public_name(place.format(tmp_path)) == public.format(tmp_path)
+
+
+def test_the_experiments_that_the_project_shows_can_be_read(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[1] / "benchmarks"
+    for path in folder.glob("attacks/*.toml"):
+        assert {plan.planting.attack for plan in read_experiment(path, images="org/data")} >= set(FORMULAS)
+    examples = [text for page in (folder, folder.parents[1]) for text in TOML.findall((page / "README.md").read_text())]
+    examples = [text for text in examples if "attacks" in text]
+    assert len(examples) == 2
+    for example in examples:
+        assert len(plans(example, tmp_path)) > 10
