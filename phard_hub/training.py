@@ -95,12 +95,14 @@ class Schedule:
 
 @dataclass
 class Course:
-    """What happened: the trained classifier, the curves, and what the guard did."""
+    """What happened: the trained classifier, the curves, what the guard did, and the cost over all processes."""
 
     classifier: Classifier
     curve: list[TrainingPoint] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    sample_gradients: int = 0
+    sample_forwards: int = 0
 
 
 def train(
@@ -218,7 +220,10 @@ class _Run:
                 self._save()
             progress(task, self.step, schedule.steps)
         result = self.averaged.requires_grad_(True).eval()
-        return Course(result, self.curve, self.events, self.seconds)
+        cost = self.objective.sample_gradients, self.objective.sample_forwards
+        return Course(
+            result, self.curve, self.events, self.seconds, *(n * self.accelerator.num_processes for n in cost)
+        )
 
     def _update(self) -> Tensor:
         for group in self.optimizer.param_groups:

@@ -2,74 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from phard_hub.defenses.base import Defense
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress, silent
-from phard_hub.report.record import Hardening
-from phard_hub.training import Schedule, train
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuning:
-    """Train on clean images with their labels, in the same loop and for as long as the defense it is compared with.
+class FineTuning(Defense):
+    """Train on clean images with their labels, in the same loop and for as long as the defense it is compared with."""
 
-    Attributes:
-        schedule: of the training loop.
-    """
+    name = task = "fine-tuning"
 
-    schedule: Schedule = field(default_factory=Schedule)
-
-    name = "fine-tuning"
-
-    def harden(
-        self,
-        classifier: Classifier,
-        images: LabelledImages,
-        accelerator: Accelerator,
-        *,
-        seed: int = 0,
-        validation: LabelledImages | None = None,
-        checkpoint: Path | None = None,
-        progress: Progress = silent,
-    ) -> tuple[Classifier, Hardening]:
-        """A fine-tuned copy of the classifier, and the record of how it was made.
-
-        Raises:
-            InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
-        """
-        objective = _CrossEntropy()
-        course = train(
-            classifier,
-            images,
-            lambda _copy, _accelerator: objective,
-            self.schedule,
-            accelerator,
-            seed=seed,
-            validation=validation,
-            checkpoint=checkpoint,
-            progress=progress,
-            task="fine-tuning",
-        )
-        record = Hardening(
-            defense=self.name,
-            settings=asdict(self),
-            seed=seed,
-            images=len(images),
-            curve=tuple(course.curve),
-            events=tuple(course.events),
-            sample_gradients=objective.sample_gradients * accelerator.num_processes,
-            sample_forwards=0,
-            seconds=course.seconds,
-        )
-        return course.classifier, record
+    def objective(
+        self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
+    ) -> _CrossEntropy:
+        """Cross-entropy alone."""
+        del original, copy, images, accelerator, seed
+        return _CrossEntropy()
 
 
 class _CrossEntropy:

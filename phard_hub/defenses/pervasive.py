@@ -11,8 +11,7 @@ small ones, which it takes a converged search to find, go on working.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,23 +19,20 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from phard_hub.defenses.base import Defense
 from phard_hub.defenses.repertoire import Repertoire
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
-from phard_hub.progress import Progress, silent
-from phard_hub.report.record import Hardening
-from phard_hub.training import Course, Schedule, train
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, change_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class PervasiveHardening:
+class PervasiveHardening(Defense):
     """Adversarial training on samples of a bank of pervasive triggers.
 
     Attributes:
-        schedule: of the training loop.
         stamped: triggered images in a step, as a share of the clean ones.
         universal: share of the stamped images that carry a universal trigger of all parts.
         distillation: what the weight of KL(original || hardened) on clean images grows by each time the accuracy
@@ -58,7 +54,6 @@ class PervasiveHardening:
         parts: what a trigger is made of.
     """
 
-    schedule: Schedule = field(default_factory=Schedule)
     stamped: float = 0.5
     universal: float = 0.3
     distillation: float = 1.0
@@ -76,52 +71,11 @@ class PervasiveHardening:
 
     name = "pervasive"
 
-    def harden(
-        self,
-        classifier: Classifier,
-        images: LabelledImages,
-        accelerator: Accelerator,
-        *,
-        seed: int = 0,
-        validation: LabelledImages | None = None,
-        checkpoint: Path | None = None,
-        progress: Progress = silent,
-    ) -> tuple[Classifier, Hardening]:
-        """A hardened copy of the classifier, and the record of how it was made.
-
-        Raises:
-            InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
-        """
-        made: list[_Objective] = []
-
-        def objective(copy: Classifier, accelerator: Accelerator) -> _Objective:
-            made.append(_Objective(self, classifier, copy, images, accelerator, seed))
-            return made[0]
-
-        course: Course = train(
-            classifier,
-            images,
-            objective,
-            self.schedule,
-            accelerator,
-            seed=seed,
-            validation=validation,
-            checkpoint=checkpoint,
-            progress=progress,
-            task="hardening",
-        )
-        record = Hardening(
-            defense=self.name,
-            settings=asdict(self),
-            seed=seed,
-            images=len(images),
-            curve=tuple(course.curve),
-            events=tuple(course.events),
-            sample_gradients=made[0].sample_gradients * accelerator.num_processes,
-            sample_forwards=made[0].sample_forwards * accelerator.num_processes,
-            seconds=course.seconds,
-        )
-        return course.classifier, record
+    def objective(
+        self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
+    ) -> _Objective:
+        """Right answers on clean and stamped images, and a bank of triggers that follows the copy."""
+        return _Objective(self, original, copy, images, accelerator, seed)
 
 
 class _Objective:

@@ -8,43 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
-
-from accelerate import Accelerator
+from typing import Any
 
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.backdoors import Planting
+from phard_hub.defenses.base import Defense
 from phard_hub.defenses.finetuning import FineTuning
 from phard_hub.errors import ExperimentError
-from phard_hub.images import LabelledImages
-from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import DataOptions, public_name
 from phard_hub.presets import PRESETS, Preset
-from phard_hub.progress import Progress
-from phard_hub.report.record import Hardening
 from phard_hub.report.trial import NO_ATTACK, NO_DEFENSE, Cell, slug
 from phard_hub.trials.judging import Judging
 from phard_hub.trials.options import checked, configured, refuse_unknown
-
-
-class Defense(Protocol):
-    """What a defense is: a frozen dataclass of its settings that makes a defended copy."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def harden(
-        self,
-        classifier: Classifier,
-        images: LabelledImages,
-        accelerator: Accelerator,
-        *,
-        seed: int,
-        validation: LabelledImages | None,
-        checkpoint: Path | None,
-        progress: Progress,
-    ) -> tuple[Classifier, Hardening]:
-        """A defended copy, and the record of how it was made."""
-
 
 DEFENSES: dict[str, Callable[[Preset], Defense | None]] = {
     NO_DEFENSE: lambda _preset: None,
