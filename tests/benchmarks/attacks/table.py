@@ -36,8 +36,8 @@ def read(folder: Path) -> list[Trial]:
 def planted(trials: Sequence[Trial]) -> str:
     """One line a planted model: what its backdoor does, and whether the search sees its target."""
     rows = []
-    for trial in trials:
-        if trial.size is None or trial.original is None or trial.before is None or trial.cell.data_share < 1:
+    for trial in {trial.cell.attack: trial for trial in trials}.values():  # all defenses share it
+        if trial.size is None or trial.original is None or trial.before is None:
             continue
         before = trial.before.evaluation
         cost = 100 * (trial.original.evaluation.accuracy.value - before.accuracy.value)
@@ -62,7 +62,7 @@ def defended(trials: Sequence[Trial]) -> str:
     """One line a defended model: what is left of the backdoor, and how soon it is back."""
     rows = []
     for trial in trials:
-        left = success_left(trial)
+        left = None if trial.hardening is None else success_left(trial)
         if trial.size is None or trial.original is None or trial.before is None or trial.after is None or left is None:
             continue
         before, after = trial.before.evaluation, trial.after.evaluation
