@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,3 +25,8 @@ class Done(NamedTuple):
 
 
 Phard = Callable[..., Done]
+
+
+def hear_interrupts() -> None:
+    """Before a process begins: what a shell put into the background ignores Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -134,6 +134,7 @@ def _work(task: Callable[[Job], Result], connection: Connection) -> None:
     os.setpgid(0, 0)  # the terminal's Ctrl-C reaches the parent alone, which passes it on once
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt, InterruptedRunError):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell put into the background
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         connection.send(_Ready())
         while True:

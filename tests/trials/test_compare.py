@@ -24,7 +24,7 @@ from phard_hub.report.trial import Trial
 from phard_hub.trials.cell import Opened, cell_file, code_version, defenders_images, pulled, run_trial
 from phard_hub.trials.compare import compare
 from phard_hub.trials.experiment import Plan, read_experiment
-from tests.command import Phard
+from tests.command import Phard, hear_interrupts
 from tests.small import noise_images
 from tests.test_cli import files, write_images
 
@@ -88,7 +88,11 @@ def numbers(trial: Trial) -> dict[str, Any]:
 def test_a_comparison_is_stopped_and_continued_with_two_workers(folder: Path, tmp_path: Path, phard: Phard) -> None:
     out = tmp_path / "comparison"
     stopped = subprocess.Popen(
-        [sys.executable, "-m", "phard_hub", *command(folder, out)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "phard_hub", *command(folder, out)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
     )
     end = time.monotonic() + 300
     while not list(out.glob("cells/*.json")):

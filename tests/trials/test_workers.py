@@ -14,6 +14,7 @@ import pytest
 
 from phard_hub.errors import ImagesError
 from phard_hub.trials.workers import Died, in_processes
+from tests.command import hear_interrupts
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +88,13 @@ def test_when_the_parent_stops_so_do_the_others(how: signal.Signals, tmp_path: P
     script = tmp_path / "script.py"
     script.write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    parent = subprocess.Popen([sys.executable, script, tmp_path], env=environment, stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, script, tmp_path],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
+    )
     began = [tmp_path / f"{number}.began" for number in (1, 2)]
     wait_for(*began)
     children = [int(path.read_text()) for path in began]
