@@ -78,8 +78,8 @@ def command(folder: Path, out: Path) -> list[str]:
 
 
 def numbers(trial: Trial) -> dict[str, Any]:
-    """What has to be the same whenever and wherever a cell is run."""
-    values = trial.model_dump(exclude={"created", "seconds"})
+    """What has to be the same whenever and wherever a cell is run; the environment names what else a process uses."""
+    values = trial.model_dump(exclude={"created", "seconds", "environment"})
     if values["hardening"]:
         values["hardening"].pop("seconds")
     return values
