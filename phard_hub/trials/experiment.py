@@ -32,6 +32,7 @@ _KEYS = (
     *("models", "seeds", "data_shares", "target", "preset"),
     *("images", "planting", "attacks", "defenses", "evaluation"),
 )
+_PLANTING = ("poison_rate", "from_scratch", "steps", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +72,7 @@ class Plan:
                 "images": data,
                 "target": self.target,
                 "attack": {"name": self.planting.attack, **(self.attack.parameters() if self.attack else {})},
-                "planting": {
-                    name: planting[name] for name in ("poison_rate", "from_scratch", "steps", "learning_rate")
-                },
+                "planting": {name: planting[name] for name in _PLANTING},
                 "evaluation": asdict(self.judging),
                 "seed": self.cell.seed,
             }
@@ -208,28 +207,28 @@ class _Reader:
 
     def _attacks(self) -> dict[str, tuple[Attack | None, Planting]]:
         """Attacks by the names that they have here."""
-        planting = self._planting()
+        common = Planting(attack="", target=self.target)
+        planting = self._planting(common, self._table("planting"), "planting")
         found: dict[str, tuple[Attack | None, Planting]] = {}
         for name, options in self._named("attacks").items():
             where = f"attacks.{name}"
             kind = options.pop("attack", name)
             refuse_unknown([kind], [NO_ATTACK, *ATTACKS], where if kind == name else f"{where}.attack")
-            rate = options.pop("poison_rate", planting.poison_rate)
-            if rate is not None and not 0 <= checked(rate, float, f"{where}.poison_rate") <= 1:
-                raise ExperimentError(f"{where}.poison_rate is {rate}.", advice="Give a share in [0, 1].")
+            own = checked(options.pop("planting", {}), dict[str, Any], f"{where}.planting")
             if kind == NO_ATTACK:
                 refuse_unknown(options, [], where)
             attack = None if kind == NO_ATTACK else configured(ATTACKS[kind](), options, where)
-            found[name] = attack, replace(planting, attack=kind, poison_rate=rate)
+            found[name] = attack, replace(self._planting(planting, own, f"{where}.planting"), attack=kind)
         return found
 
-    def _planting(self) -> Planting:
-        """What all attacks have in common."""
-        table = self._table("planting")
-        refuse_unknown(table, ["poison_rate", "from_scratch", "steps", "learning_rate"], "planting")
-        planting = configured(Planting(attack="", target=self.target), table, "planting")
+    def _planting(self, default: Planting, table: dict[str, Any], where: str) -> Planting:
+        """How a backdoor is planted: what all attacks have in common, or what one has of its own."""
+        refuse_unknown(table, _PLANTING, where)
+        planting = configured(default, table, where)
         if planting.steps < 1:
-            raise ExperimentError(f"planting.steps is {planting.steps}.", advice="Give 1 or more.")
+            raise ExperimentError(f"{where}.steps is {planting.steps}.", advice="Give 1 or more.")
+        if planting.poison_rate is not None and not 0 <= planting.poison_rate <= 1:
+            raise ExperimentError(f"{where}.poison_rate is {planting.poison_rate}.", advice="Give a share in [0, 1].")
         return planting
 
     def _defenses(self) -> dict[str, Defense | None]:

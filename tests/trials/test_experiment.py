@@ -63,11 +63,12 @@ def test_options_of_everything_are_given_in_tables(tmp_path: Path) -> None:
     steps = 20
     from_scratch = true
     poison_rate = 0.2
+    learning_rate = 0.1
     [attacks.blend]
     [attacks.faint]
     attack = "blend"
     alpha = 0.1
-    poison_rate = 0.3
+    planting = { poison_rate = 0.3, learning_rate = 0.2 }
     [attacks.none]
     [defenses.fine-tuning]
     [defenses.long]
@@ -90,6 +91,7 @@ def test_options_of_everything_are_given_in_tables(tmp_path: Path) -> None:
     assert (faint.attack, faint.planting.poison_rate) == (Blend(alpha=0.1), 0.3)
     assert found["blend", "long"].planting.poison_rate == 0.2
     assert (faint.planting.steps, faint.planting.from_scratch, faint.target) == (20, True, "cat")
+    assert (faint.planting.learning_rate, spared.planting.learning_rate) == (0.2, 0.1)
     assert (faint.data.max_images, faint.judging.distances, faint.judging.relearning.steps) == (500, True, (3,))
     assert (faint.judging.pgd.images, faint.judging.pgd.steps) == (0, PRESETS["fast"].pgd.steps)
     assert spared.attack is None
@@ -176,6 +178,8 @@ WRONG_NAMES = [
     ('["wanet"]', "{ none = { alpha = 1 } }", r"attacks\.none: there is no 'alpha'"),
     ('["wanet"]', "{ 'a b' = { attack = 'sig' } }", r"'a b' is no name"),
     ('["wanet"]', "[]", r"attacks are missing\. Write attacks = "),
+    ('["wanet"]', "{ sig = { planting = { steps = 0 } } }", r"attacks\.sig\.planting\.steps is 0"),
+    ('["wanet"]', "{ sig = { planting = { delta = 1 } } }", r"attacks\.sig\.planting: there is no 'delta'"),
     ('["wanet"]', "{ sig = 3 }", r"attacks\.sig should be a table"),
     ('["none", "pervasive"]', '["pervasiv"]', r"there is no 'pervasiv'\. Did you mean 'pervasive'\?"),
     ('["none", "pervasive"]', "{ none = { steps = 1 } }", r"defenses\.none: there is no 'steps'"),
