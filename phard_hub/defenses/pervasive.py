@@ -6,7 +6,10 @@ between two steps of the model, all in one batch, so the triggers follow the mod
 hundred of them cost as little as one.
 
 The triggers are held at a fixed size. Left to grow until they succeed, they run away from the model while
-small ones, which it takes a converged search to find, go on working.
+small ones, which it takes a converged search to find, go on working. But a backdoor that somebody planted
+may need a change far larger than the smallest one, and only of its own kind. So triggers that can do little
+(a change of colours, a few slow waves) are held at a larger size, which costs little accuracy, and a share
+of the images carries large triggers drawn at random.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
 from phard_hub.triggers.autoencoder import train_autoencoder
-from phard_hub.triggers.bank import Bank, Parts, change_size
+from phard_hub.triggers.bank import Bank, Parts, at_size, change_size
+from phard_hub.triggers.chance import random_triggers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +47,16 @@ class PervasiveHardening(Defense):
         betas: of the bank's Adam.
         budget: size that the triggers are held at, in grey levels (0-255) RMS; images are stamped at half
             of it to all of it. It is what the distances grow towards, and what accuracy is paid for.
+        colour_budget: the same for triggers that change nothing but colours.
+        waves_budget: the same for triggers that add nothing but slow waves.
         price: start of the weight of a trigger's size in its loss, for 3 x 32 x 32 images.
         price_factor: the price is multiplied by it while a trigger is above its budget, divided below.
-        single: share of the stamped images that carry a universal trigger of a single kind: warp, colour or
-            field. The field is the cheapest part for most directions, and triggers of all parts leave the rest
-            to it; a planted warp is found by a trigger that can do nothing else.
+        single: share of the stamped images that carry a universal trigger of a single kind: warp, colour,
+            field or waves. The field is the cheapest part for most directions, and triggers of all parts leave
+            the rest to it; a planted warp is found by a trigger that can do nothing else.
+        random: share of the stamped images that carry a trigger drawn at random, of any size up to
+            ``random_budget``; the other shares are of the rest.
+        random_budget: in grey levels (0-255) RMS.
         floor: triggers are chosen in proportion to their running success plus this. The ones that work are what
             the model has to learn; most of the others are wasted on it.
         max_pairs: with more ordered pairs than this, a random choice of them.
@@ -62,12 +71,16 @@ class PervasiveHardening(Defense):
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
     budget: float = 14.0
+    colour_budget: float = 60.0
+    waves_budget: float = 45.0
     price: float = 1.0
     price_factor: float = 1.15
     single: float = 0.3
+    random: float = 0.3
+    random_budget: float = 40.0
     floor: float = 0.01
     max_pairs: int = 1000
-    parts: Parts = field(default_factory=Parts)
+    parts: Parts = field(default_factory=lambda: Parts(waves=True))
 
     name = "pervasive"
 
@@ -117,11 +130,14 @@ class _Objective:
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
         self.start_price = settings.price * float(3072 / (channels * height * width)) ** 0.5
         self.price = torch.full((count,), self.start_price)
-        self.budget = settings.budget / 255 * float(channels * height * width) ** 0.5
+        self.grey_level = float(channels * height * width) ** 0.5 / 255
+        budgets = {"colour": settings.colour_budget, "waves": settings.waves_budget}
+        levels = [budgets.get(kind, settings.budget) for kind in self.triggers.kind]
+        self.budget = self.grey_level * torch.tensor(levels)
         self.running = torch.zeros(count)
         self.sizes = torch.zeros(count)
-        self.price, self.running, self.sizes = (
-            value.to(self.device) for value in (self.price, self.running, self.sizes)
+        self.price, self.running, self.sizes, self.budget = (
+            value.to(self.device) for value in (self.price, self.running, self.sizes, self.budget)
         )
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
@@ -136,10 +152,7 @@ class _Objective:
         rows = self.choose(true, random)
         self._attack(source, rows)
         with torch.no_grad():
-            full = self.bank(source, self.components[rows], self.strengths[rows])
-            wanted = self.budget * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
-            strength = (wanted / change_size(full, source).clamp(min=1e-6)).clamp(max=1)
-            stamped = self.bank(source, self.components[rows], strength[:, None] * self.strengths[rows])
+            stamped = self._stamped(source, rows, random)
         batch = torch.cat([pixels, stamped])
         logits = model(batch).float()
         self.sample_gradients += len(batch)
@@ -147,6 +160,21 @@ class _Objective:
         if self.distillation:
             loss = loss + self.distillation * self._divergence(pixels, logits[: len(pixels)])
         return loss
+
+    def _stamped(self, pixels: Tensor, rows: Tensor, random: torch.Generator) -> Tensor:
+        """Images with their triggers, at half of the budget to all of it; the last ones with random triggers."""
+        drawn = round(self.settings.random * len(pixels))
+        kept, rest = pixels[: len(pixels) - drawn], pixels[len(pixels) - drawn :]
+        rows = rows[: len(kept)]
+        size = self.budget[rows] * (0.5 + 0.5 * torch.rand(len(kept), generator=random)).to(self.device)
+        components, strengths = self.components[rows], self.strengths[rows]
+        stamped = at_size(lambda scale: self.bank(kept, components, scale[:, None] * strengths), kept, size)
+        if not drawn:
+            return stamped
+        chance = random_triggers(drawn, self.bank.image_shape, self.settings.parts, random).to(self.device)
+        every = torch.arange(drawn, device=self.device)
+        size = self.settings.random_budget * self.grey_level * torch.rand(drawn, generator=random).to(self.device)
+        return torch.cat([stamped, at_size(lambda scale: chance(rest, every, scale), rest, size)])
 
     def _divergence(self, pixels: Tensor, logits: Tensor) -> Tensor:
         """KL(original || hardened) on clean images."""

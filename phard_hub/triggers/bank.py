@@ -26,6 +26,8 @@ class Parts:
         curve: tone curve of ``knots`` values per channel.
         colour: channel matrix.
         field: additive image of ``field_grid`` squared, or of the image's size where that is smaller.
+        waves: sum of ``wave_count`` squared plane waves, the slowest ones. The field can make them, too; on their
+            own they have fewer directions to go in, and may be larger for it.
     """
 
     warp: bool = True
@@ -33,10 +35,12 @@ class Parts:
     curve: bool = True
     colour: bool = True
     field: bool = True
+    waves: bool = False
     warp_grid: int = 8
     latent_grid: int = 8
     knots: int = 64
     field_grid: int = 32
+    wave_count: int = 16
 
     def shapes(self, channels: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Parameter shapes of one trigger for images of this shape."""
@@ -52,6 +56,9 @@ class Parts:
             shapes["matrix"] = (channels, channels)
         if self.field:
             shapes["values"] = (channels, min(self.field_grid, height), min(self.field_grid, width))
+        if self.waves:
+            count = min(self.wave_count, height, width)
+            shapes["waves"] = (channels, count, count)
         return shapes
 
 
@@ -135,6 +142,8 @@ class Bank(nn.Module):
             out = generator.colour(out, chosen["matrix"])
         if "values" in chosen:
             out = generator.field(out, chosen["values"])
+        if "waves" in chosen:
+            out = generator.waves(out, chosen["waves"])
         return out.clamp(0, 1)
 
     def _edit_code(self, pixels: Tensor, chosen: dict[str, Tensor]) -> Tensor:
@@ -165,6 +174,18 @@ def _added(parameter: Tensor, index: Tensor) -> Tensor:
     """Sum of the named rows, skipping -1."""
     used = (index >= 0).view(*index.shape, *[1] * (parameter.dim() - 1))
     return torch.sum(parameter[index.clamp(min=0)] * used, dim=1)
+
+
+def at_size(stamp: Callable[[Tensor], Tensor], pixels: Tensor, size: Tensor) -> Tensor:
+    """Stamp images so that they change by about this much, or as much as their triggers can.
+
+    Args:
+        stamp: from strengths ``(N,)`` in [0, 1] to stamped pixels.
+        pixels: ``(N, C, H, W)``, what is stamped.
+        size: L2 norm of the wanted changes ``(N,)``.
+    """
+    full = change_size(stamp(torch.ones_like(size)), pixels)
+    return stamp((size / full.clamp(min=1e-6)).clamp(max=1))
 
 
 def change_size(stamped: Tensor, pixels: Tensor) -> Tensor:

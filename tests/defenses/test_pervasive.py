@@ -20,7 +20,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening, PairDistance
 from phard_hub.training import Schedule
-from phard_hub.triggers.bank import Trigger
+from phard_hub.triggers.bank import Trigger, change_size
 from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
 from tests.small import digit_images, same_weights, small_net, trained_digits, unmarked
@@ -33,6 +33,7 @@ SETTINGS = PervasiveHardening(
     head_start_batch=96,
     learning_rate=0.03,
     price=0.1,
+    random=0.0,  # on digits, random triggers alone remove what is planted here
 )
 
 
@@ -79,6 +80,29 @@ def trigger(made: _Objective, row: int) -> Trigger:
         return stamped
 
     return stamp
+
+
+def test_each_kind_is_stamped_at_its_own_size_and_some_images_at_random() -> None:
+    settings = replace(SETTINGS, budget=4.0, colour_budget=12.0, waves_budget=20.0, random=0.25, random_budget=30.0)
+    made = objective(3, settings)
+    with torch.no_grad():
+        for parameter in made.bank.parameters():
+            parameter.fill_(0.2)
+        amplitudes = made.bank.get_parameter("waves")
+        amplitudes[:, :, 1:] = amplitudes[:, :, :, 1:] = 0  # added up, they would be cut off
+    images = digit_images(3)[0]
+    pixels = 0.4 + 0.2 * images.batch(range(64))[0]  # hardly anything is cut off
+    level = pixels[0].numel() ** 0.5 / 255
+    for kind, budget in (("field", 4.0), ("colour", 12.0), ("waves", 20.0)):
+        row = made.triggers.kind.index(kind)
+        with torch.no_grad():
+            size = change_size(made._stamped(pixels, torch.full((64,), row), generator()), pixels) / level
+        stamped, drawn = size[:48], size[48:]
+        # Half the parameters are not quite half the change where a trigger has two parts, as colours do.
+        assert 0.4 * budget < stamped.min() < 0.7 * budget
+        assert 0.8 * budget < stamped.max() < 1.2 * budget
+        assert drawn.max() < 30.1
+        assert drawn.unique().numel() == 16
 
 
 def test_the_head_start_finds_a_trigger_that_works() -> None:

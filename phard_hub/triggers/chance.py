@@ -1,0 +1,78 @@
+"""Triggers drawn at random instead of searched: large ones, that no search for the smallest would look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from phard_hub.triggers.bank import Bank, Parts
+
+BENDS = 6
+"""Corners of a random tone curve: fewer make filters, more make noise."""
+
+
+def random_triggers(count: int, image_shape: tuple[int, int, int], parts: Parts, random: torch.Generator) -> Bank:
+    """A bank of random triggers, each of one kind: a warp, a change of colours, or an added picture.
+
+    Pictures are for the field; nothing is drawn for the latent part. Sizes are arbitrary: scale them.
+
+    Args:
+        count: how many.
+        image_shape: (C, H, W).
+        parts: which of them there are, and how fine.
+        random: what they are drawn from.
+    """
+    parts = replace(parts, latent=False, waves=False)
+    shapes = {name: (count, *shape) for name, shape in parts.shapes(*image_shape).items()}
+    kinds: list[Mapping[str, Tensor]] = []
+    if parts.warp:
+        kinds.append({"flow": 0.05 * torch.randn(shapes["flow"], generator=random)})
+    if parts.curve or parts.colour:
+        kinds.append(_colours(shapes, random))
+    if parts.field:
+        kinds.append({"values": _pictures(shapes["values"], random)})
+    drawn = Bank(count, image_shape, parts)
+    kind = torch.randint(max(1, len(kinds)), (count,), generator=random)
+    with torch.no_grad():
+        for number, values in enumerate(kinds):
+            for name, value in values.items():
+                mine = (kind == number).view(-1, *[1] * (value.dim() - 1))
+                drawn.get_parameter(name).copy_(value * mine)
+    return drawn
+
+
+def _colours(shapes: Mapping[str, tuple[int, ...]], random: torch.Generator) -> dict[str, Tensor]:
+    """Smooth tone curves, in a third of the triggers the same for all channels; and mixed channels."""
+    drawn = {}
+    if "knots" in shapes:
+        count, channels, knots = shapes["knots"]
+        corners = 0.3 * _alike(torch.randn(count, channels, BENDS, generator=random), 1 / 3, random)
+        drawn["knots"] = functional.interpolate(corners, knots, mode="linear", align_corners=True)
+    if "matrix" in shapes:
+        drawn["matrix"] = 0.3 * torch.randn(shapes["matrix"], generator=random)
+    return drawn
+
+
+def _pictures(shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+    """Noise of a random spectrum: of all waves or of a few, from white to mostly slow ones; half of it grey."""
+    count, _, height, width = shape
+    spectrum = torch.fft.rfft2(_alike(torch.randn(shape, generator=random), 1 / 2, random))
+    rows, columns = torch.fft.fftfreq(height, 1 / height), torch.fft.rfftfreq(width, 1 / width)
+    frequency = torch.hypot(rows[:, None], columns).clamp(min=1)
+    slope, rarity = torch.rand(2, count, 1, 1, 1, generator=random)
+    kept = torch.rand(count, 1, *frequency.shape, generator=random) < 10 ** (-2.5 * rarity)
+    always = torch.randint(frequency.numel(), (count,), generator=random)
+    kept |= functional.one_hot(always, frequency.numel()).view(count, 1, *frequency.shape).bool()
+    pictures: Tensor = torch.fft.irfft2(spectrum * frequency ** (-1.5 * slope) * kept, s=(height, width))
+    spread = pictures.flatten(1).std(1).clamp(min=1e-6).view(-1, 1, 1, 1)
+    return 0.25 * pictures / spread
+
+
+def _alike(values: Tensor, share: float, random: torch.Generator) -> Tensor:
+    """In this share of the triggers, let all channels do what the first one does."""
+    chosen = torch.rand(len(values), generator=random) < share
+    return torch.where(chosen.view(-1, *[1] * (values.dim() - 1)), values[:, :1], values)
