@@ -50,7 +50,7 @@ def plant(
     course = train(
         classifier,
         images,
-        lambda _copy, accelerator: _Poisoned(attack, target, poison_rate, seed, accelerator.process_index),
+        lambda _copy, accelerator: Poisoned(attack, target, poison_rate, seed, accelerator.process_index),
         schedule,
         accelerator,
         seed=seed,
@@ -61,7 +61,7 @@ def plant(
     return course.classifier
 
 
-class _Poisoned:
+class Poisoned:
     """Cross-entropy on partly poisoned batches."""
 
     def __init__(self, attack: Attack | None, target: int, poison_rate: float | None, seed: int, process: int) -> None:
