@@ -70,13 +70,13 @@ class PervasiveHardening(Defense):
     head_start_batch: int = 256
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 14.0
+    budget: float = 15.0
     colour_budget: float = 60.0
     waves_budget: float = 45.0
     price: float = 1.0
     price_factor: float = 1.15
     single: float = 0.3
-    random: float = 0.3
+    random: float = 0.2
     random_budget: float = 40.0
     floor: float = 0.01
     max_pairs: int = 1000
