@@ -55,7 +55,7 @@ class PervasiveHardening(Defense):
             field or waves. The field is the cheapest part for most directions, and triggers of all parts leave
             the rest to it; a planted warp is found by a trigger that can do nothing else.
         random: share of the stamped images that carry a trigger drawn at random, of any size up to
-            ``random_budget``; the other shares are of the rest.
+            ``random_budget``; the other shares are of the rest, and the bank learns from the rest alone.
         random_budget: in grey levels (0-255) RMS.
         floor: triggers are chosen in proportion to their running success plus this. The ones that work are what
             the model has to learn; most of the others are wasted on it.
@@ -63,16 +63,16 @@ class PervasiveHardening(Defense):
         parts: what a trigger is made of.
     """
 
-    stamped: float = 0.5
+    stamped: float = 0.6
     universal: float = 0.3
-    distillation: float = 1.0
+    distillation: float = 2.0
     head_start: int = 20
     head_start_batch: int = 256
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
     budget: float = 15.0
     colour_budget: float = 60.0
-    waves_budget: float = 45.0
+    waves_budget: float = 40.0
     price: float = 1.0
     price_factor: float = 1.15
     single: float = 0.3
@@ -149,10 +149,12 @@ class _Objective:
             self._head_start(random)
         count = max(1, round(self.settings.stamped * len(pixels)))
         source, true = pixels[:count], labels[:count]
-        rows = self.choose(true, random)
-        self._attack(source, rows)
+        drawn = round(self.settings.random * count)
+        followed, rest = source[drawn:], source[:drawn]
+        rows = self.choose(true[drawn:], random)
+        self._attack(followed, rows)
         with torch.no_grad():
-            stamped = self._stamped(source, rows, random)
+            stamped = torch.cat([self._at_random(rest, random), self._stamped(followed, rows, random)])
         batch = torch.cat([pixels, stamped])
         logits = model(batch).float()
         self.sample_gradients += len(batch)
@@ -162,19 +164,19 @@ class _Objective:
         return loss
 
     def _stamped(self, pixels: Tensor, rows: Tensor, random: torch.Generator) -> Tensor:
-        """Images with their triggers, at half of the budget to all of it; the last ones with random triggers."""
-        drawn = round(self.settings.random * len(pixels))
-        kept, rest = pixels[: len(pixels) - drawn], pixels[len(pixels) - drawn :]
-        rows = rows[: len(kept)]
-        size = self.budget[rows] * (0.5 + 0.5 * torch.rand(len(kept), generator=random)).to(self.device)
+        """Images with their triggers from the bank, at half of the budget to all of it."""
+        size = self.budget[rows] * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
         components, strengths = self.components[rows], self.strengths[rows]
-        stamped = at_size(lambda scale: self.bank(kept, components, scale[:, None] * strengths), kept, size)
-        if not drawn:
-            return stamped
-        chance = random_triggers(drawn, self.bank.image_shape, self.settings.parts, random).to(self.device)
-        every = torch.arange(drawn, device=self.device)
-        size = self.settings.random_budget * self.grey_level * torch.rand(drawn, generator=random).to(self.device)
-        return torch.cat([stamped, at_size(lambda scale: chance(rest, every, scale), rest, size)])
+        return at_size(lambda scale: self.bank(pixels, components, scale[:, None] * strengths), pixels, size)
+
+    def _at_random(self, pixels: Tensor, random: torch.Generator) -> Tensor:
+        """Images with a random trigger each, of any size up to the largest."""
+        if not len(pixels):
+            return pixels
+        triggers = random_triggers(len(pixels), self.bank.image_shape, self.settings.parts, random).to(self.device)
+        every = torch.arange(len(pixels), device=self.device)
+        size = self.settings.random_budget * self.grey_level * torch.rand(len(pixels), generator=random)
+        return at_size(lambda scale: triggers(pixels, every, scale), pixels, size.to(self.device))
 
     def _divergence(self, pixels: Tensor, logits: Tensor) -> Tensor:
         """KL(original || hardened) on clean images."""
