@@ -109,4 +109,4 @@ def _saturate(x: Tensor, amount: float) -> Tensor:
 
 def _mix(x: Tensor, rows: tuple[tuple[float, ...], ...]) -> Tensor:
     """Weighted sums of the channels, one for each row."""
-    return torch.einsum("oc,nchw->nohw", torch.tensor(rows).to(x), x)
+    return torch.einsum("oc,nchw->nohw", torch.tensor(rows).to(x), x).to(x)

@@ -79,6 +79,15 @@ def test_gradients_reach_the_pixels(name: str) -> None:
 
 
 @every_attack
+def test_low_precision_around_it_makes_little_difference(name: str) -> None:
+    attack, pixels = fitted(name), draw(3, (3, 16, 16))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        stamped = attack(pixels)
+    with torch.no_grad():
+        assert stamped.float().sub(attack(pixels)).abs().mean() < 0.02
+
+
+@every_attack
 def test_the_key_is_all_that_fitting_adds(name: str) -> None:
     pixels, attack, bare = draw(2, (3, 16, 16)), fitted(name), make(name)
     assert (len(attack.key) > 0) == (name in KEYED)
