@@ -67,8 +67,8 @@ def plant(
             progress=progress,
         )
         judged = evaluate(course.classifier, test, _threats(attacks), progress=progress)
-    save_file(course.classifier.network.state_dict(), model)
-    keys = {f"{attack.name}/{name}": value for attack in attacks for name, value in attack.key.items()}
+    save_file(course.classifier.weights(), model)
+    keys = {f"{attack.name}/{name}": value.contiguous() for attack in attacks for name, value in attack.key.items()}
     save_file(keys, _keys(model))
     content = {"seed": seed, "steps": steps, "evaluation": judged.model_dump()}
     write(out / "planted.json", MODULE, content)

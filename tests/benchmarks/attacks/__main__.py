@@ -91,7 +91,7 @@ def train(
         judged = evaluate(trained, test, progress=progress)
     name = f"{images}-resnet20"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    save_file(trained.network.state_dict(), checkpoints / FILES[name])
+    save_file(trained.weights(), checkpoints / FILES[name])
     content = {"schedule": asdict(schedule), "seed": seed, "evaluation": judged.model_dump()}
     write(RESULTS / f"{name}.json", MODULE, content)
 
