@@ -64,13 +64,13 @@ class PervasiveHardening(Defense):
     """
 
     stamped: float = 0.6
-    universal: float = 0.3
-    distillation: float = 2.0
+    universal: float = 0.2
+    distillation: float = 1.0
     head_start: int = 20
     head_start_batch: int = 256
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 15.0
+    budget: float = 17.0
     colour_budget: float = 60.0
     waves_budget: float = 40.0
     price: float = 1.0
