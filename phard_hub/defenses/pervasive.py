@@ -8,8 +8,9 @@ hundred of them cost as little as one.
 The triggers are held at a fixed size. Left to grow until they succeed, they run away from the model while
 small ones, which it takes a converged search to find, go on working. But a backdoor that somebody planted
 may need a change far larger than the smallest one, and only of its own kind. So triggers that can do little
-(a change of colours, a few slow waves) are held at a larger size, which costs little accuracy, and a share
-of the images carries large triggers drawn at random.
+(a change of colours, a few slow waves) may be held at a larger size, and a share of the images may carry
+large triggers drawn at random. By default neither is done: it helps against large triggers, and has not been
+shown yet to be worth what it costs elsewhere.
 """
 
 from __future__ import annotations
@@ -63,24 +64,24 @@ class PervasiveHardening(Defense):
         parts: what a trigger is made of.
     """
 
-    stamped: float = 0.6
-    universal: float = 0.2
+    stamped: float = 0.5
+    universal: float = 0.3
     distillation: float = 1.0
     head_start: int = 20
     head_start_batch: int = 256
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 17.0
-    colour_budget: float = 60.0
-    waves_budget: float = 40.0
+    budget: float = 14.0
+    colour_budget: float = 14.0
+    waves_budget: float = 14.0
     price: float = 1.0
     price_factor: float = 1.15
     single: float = 0.3
-    random: float = 0.2
+    random: float = 0.0
     random_budget: float = 40.0
     floor: float = 0.01
     max_pairs: int = 1000
-    parts: Parts = field(default_factory=lambda: Parts(waves=True))
+    parts: Parts = field(default_factory=Parts)
 
     name = "pervasive"
 

@@ -20,7 +20,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening, PairDistance
 from phard_hub.training import Schedule
-from phard_hub.triggers.bank import Trigger, change_size
+from phard_hub.triggers.bank import Parts, Trigger, change_size
 from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
 from tests.small import digit_images, same_weights, small_net, trained_digits, unmarked
@@ -82,8 +82,10 @@ def trigger(made: _Objective, row: int) -> Trigger:
     return stamp
 
 
-def test_each_kind_is_stamped_at_its_own_size_and_some_images_at_random() -> None:
-    settings = replace(SETTINGS, budget=4.0, colour_budget=12.0, waves_budget=20.0, random=0.25, random_budget=30.0)
+def test_each_kind_is_stamped_at_its_own_size_and_random_triggers_at_any() -> None:
+    settings = replace(
+        SETTINGS, budget=4.0, colour_budget=12.0, waves_budget=20.0, random_budget=30.0, parts=Parts(waves=True)
+    )
     made = objective(3, settings)
     with torch.no_grad():
         for parameter in made.bank.parameters():
@@ -96,13 +98,23 @@ def test_each_kind_is_stamped_at_its_own_size_and_some_images_at_random() -> Non
     for kind, budget in (("field", 4.0), ("colour", 12.0), ("waves", 20.0)):
         row = made.triggers.kind.index(kind)
         with torch.no_grad():
-            size = change_size(made._stamped(pixels, torch.full((64,), row), generator()), pixels) / level
-        stamped, drawn = size[:48], size[48:]
+            stamped = change_size(made._stamped(pixels, torch.full((64,), row), generator()), pixels) / level
         # Half the parameters are not quite half the change where a trigger has two parts, as colours do.
         assert 0.4 * budget < stamped.min() < 0.7 * budget
         assert 0.8 * budget < stamped.max() < 1.2 * budget
-        assert drawn.max() < 30.1
-        assert drawn.unique().numel() == 16
+    drawn = change_size(made._at_random(pixels, generator()), pixels) / level
+    assert 20 < drawn.max() < 36  # half a warp is not quite half the change
+    assert drawn.unique().numel() == 64
+
+
+def test_images_for_random_triggers_come_on_top_and_the_bank_does_not_learn_from_them() -> None:
+    costs = []
+    for share in (0.0, 0.25, 1.0):
+        made = objective(3, replace(SETTINGS, stamped=0.5, random=share, head_start=0))
+        images = digit_images(3)[0]
+        made.loss(made.plain, *images.batch(range(32)), 1)
+        costs.append(made.sample_gradients)
+    assert costs == [32 + 16 + 16, 32 + 16 + 12, 32 + 16]
 
 
 def test_the_head_start_finds_a_trigger_that_works() -> None:
