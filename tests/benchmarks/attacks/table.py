@@ -58,9 +58,9 @@ def read(folder: Path) -> list[Trial]:
 
 
 def planted(trials: Sequence[Trial], reported: Mapping[str, Mapping[str, str]]) -> str:
-    """One line a planted model that defenses share: what its backdoor does, and whether the search sees its target."""
+    """One line a planted model: what its backdoor does, and whether the search sees its target."""
     rows = []
-    for trial in {(trial.cell.attack, str(trial.config["planting"])): trial for trial in trials}.values():
+    for trial in {trial.cell.attack: trial for trial in trials}.values():  # all defenses share it
         if trial.size is None or trial.original is None or trial.before is None:
             continue
         before = trial.before.evaluation
@@ -75,7 +75,7 @@ def planted(trials: Sequence[Trial], reported: Mapping[str, Mapping[str, str]]) 
                 f"{_percent(before.accuracy.value)} ({-cost:+.1f})",
                 _percent(before.attacks[0].success.value),
                 _percent(trial.original.evaluation.attacks[0].success.value),
-                *(figures.get(trial.cell.attack, "") for figures in reported.values()),
+                *(figures.get(trial.config["attack"]["name"], "") for figures in reported.values()),
                 "-" if rank is None else str(rank),
             )
         )
