@@ -72,11 +72,14 @@ class Poisoned:
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """Loss on the batch after poisoning it."""
         if self.attack is not None:
-            random = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 64 + 16 + self.process)
             with torch.no_grad():
-                pixels, labels = poison(self.attack, pixels, labels, self.target, self.poison_rate, random)
+                pixels, labels = poison(self.attack, pixels, labels, self.target, self.poison_rate, self.random(step))
         self.sample_gradients += len(pixels)
         return functional.cross_entropy(model(pixels).float(), labels)
+
+    def random(self, step: int) -> torch.Generator:
+        """What this process poisons the batch of this step with."""
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 64 + 16 + self.process)
 
     def observed(self) -> tuple[float, float]:
         """Nothing is searched."""

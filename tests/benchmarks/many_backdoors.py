@@ -25,13 +25,11 @@ from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.attacks.planting import Poisoned
 from phard_hub.console import bars
 from phard_hub.evaluation import Threat, evaluate
-from phard_hub.images import LabelledImages, load_images
-from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import Data, default_accelerator
 from phard_hub.training import Schedule, train
 from phard_hub.trials.cell import defenders_images
 from phard_hub.trials.experiment import read_experiment
-from tests.benchmarks.attacks.models import CIFAR10, opened
+from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
 from tests.benchmarks.records import RESULTS, write
 
 MODULE = "tests.benchmarks.many_backdoors"
@@ -51,7 +49,8 @@ def plant(
     data: DataFolder, model: ModelFile, out: OutFolder = RESULTS / "many-backdoors", seed: int = 0, steps: int = 2000
 ) -> None:
     """Plant all of them in a public ResNet-20, with dirty labels."""
-    classifier, (learned, test) = _original(data), _images(data)
+    classifier = resnet20(data / CHECKPOINT)
+    learned, test = images(data / "cifar10_train*.parquet"), images(data / "cifar10_test.parquet")
     with bars() as progress:
         attacks = [
             replace(ATTACKS[name](), seed=seed).fit(classifier, learned, target, progress=progress)
@@ -83,8 +82,8 @@ def defend(
     only: Annotated[str, typer.Option(help="Only the defense of this name.")] = "",
 ) -> None:
     """Try each defense on the model with the backdoors; what there is a result of is left as it is."""
-    classifier, (learned, test) = _original(data), _images(data)
-    classifier.network.load_state_dict(load_file(model))
+    classifier = resnet20(model)
+    learned, test = images(data / "cifar10_train*.parquet"), images(data / "cifar10_test.parquet")
     threats = _threats(_attacks(model))
     for plan in read_experiment(experiment):
         cell = plan.cell
@@ -92,10 +91,10 @@ def defend(
         if plan.defense is None or path.exists() or only not in ("", cell.defense):
             continue
         rest, guard = test.split(GUARD_IMAGES, cell.seed)
-        images, validation = defenders_images(Data(learned, guard, rest, "CIFAR-10"), cell.data_share, cell.seed)
+        known, validation = defenders_images(Data(learned, guard, rest, "CIFAR-10"), cell.data_share, cell.seed)
         with bars() as progress:
             hardened, record = plan.defense.harden(
-                classifier, images, default_accelerator(), seed=cell.seed, validation=validation, progress=progress
+                classifier, known, default_accelerator(), seed=cell.seed, validation=validation, progress=progress
             )
             judged = evaluate(hardened, rest, threats, progress=progress)
         content = {"evaluation": judged.model_dump(), "hardening": record.model_dump(mode="json", exclude={"curve"})}
@@ -111,7 +110,7 @@ class _ManyPoisons(Poisoned):
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """Loss on a batch of which each backdoor has 5 %, with cover images for those that need some."""
-        random = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 64 + 16 + self.process)
+        random = self.random(step)
         count = round(len(pixels) / 20)
         pixels, labels, first = pixels.clone(), labels.clone(), 0
         with torch.no_grad():
@@ -139,19 +138,6 @@ def _keys(model: Path) -> Path:
 
 def _threats(attacks: list[Attack]) -> list[Threat]:
     return [Threat(name=attack.name, trigger=attack, target=target) for target, attack in enumerate(attacks)]
-
-
-def _original(data: Path) -> Classifier:
-    return opened("cifar10-resnet20", data / "checkpoints", data).classifier
-
-
-def _images(data: Path) -> tuple[LabelledImages, LabelledImages]:
-    """For training and for testing."""
-    learned, test = (
-        load_images(str(data / place), labels=CIFAR10, image_size=(32, 32))
-        for place in ("cifar10_train*.parquet", "cifar10_test.parquet")
-    )
-    return learned, test
 
 
 if __name__ == "__main__":
