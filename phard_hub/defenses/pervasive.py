@@ -49,7 +49,7 @@ class PervasiveHardening(Defense):
         budget: size that the triggers are held at, in grey levels (0-255) RMS; images are stamped at half
             of it to all of it. It is what the distances grow towards, and what accuracy is paid for.
         colour_budget: the same for triggers that change nothing but colours.
-        waves_budget: the same for triggers that add nothing but slow waves.
+        waves_budget: the same for triggers that add nothing but slow waves; there are some if ``parts`` has waves.
         price: start of the weight of a trigger's size in its loss, for 3 x 32 x 32 images.
         price_factor: the price is multiplied by it while a trigger is above its budget, divided below.
         single: share of the stamped images that carry a universal trigger of a single kind: warp, colour,
