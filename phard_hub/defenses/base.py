@@ -30,6 +30,8 @@ class Defense(ABC):
     """The name in tables and experiment files."""
     task: ClassVar[str] = "hardening"
     """What its progress is called."""
+    guarded: ClassVar[bool] = True
+    """Whether the accuracy guard watches it; not where the accuracy has to fall first, with no way back."""
 
     @abstractmethod
     def objective(
@@ -69,7 +71,7 @@ class Defense(ABC):
             self.schedule,
             accelerator,
             seed=seed,
-            validation=validation,
+            validation=validation if self.guarded else None,
             checkpoint=checkpoint,
             progress=progress,
             task=self.task,

@@ -30,7 +30,7 @@ from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, at_size, change_size
-from phard_hub.triggers.chance import random_triggers
+from phard_hub.triggers.chance import stamp_at_random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,8 @@ class _Objective:
         rows = self.choose(true[drawn:], random)
         self._attack(followed, rows)
         with torch.no_grad():
-            stamped = torch.cat([self._at_random(rest, random), self._stamped(followed, rows, random)])
+            at_random = stamp_at_random(rest, self.settings.parts, self.settings.random_budget, random)
+            stamped = torch.cat([at_random, self._stamped(followed, rows, random)])
         batch = torch.cat([pixels, stamped])
         logits = model(batch).float()
         self.sample_gradients += len(batch)
@@ -169,15 +170,6 @@ class _Objective:
         size = self.budget[rows] * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
         components, strengths = self.components[rows], self.strengths[rows]
         return at_size(lambda scale: self.bank(pixels, components, scale[:, None] * strengths), pixels, size)
-
-    def _at_random(self, pixels: Tensor, random: torch.Generator) -> Tensor:
-        """Images with a random trigger each, of any size up to the largest."""
-        if not len(pixels):
-            return pixels
-        triggers = random_triggers(len(pixels), self.bank.image_shape, self.settings.parts, random).to(self.device)
-        every = torch.arange(len(pixels), device=self.device)
-        size = self.settings.random_budget * self.grey_level * torch.rand(len(pixels), generator=random)
-        return at_size(lambda scale: triggers(pixels, every, scale), pixels, size.to(self.device))
 
     def _divergence(self, pixels: Tensor, logits: Tensor) -> Tensor:
         """KL(original || hardened) on clean images."""

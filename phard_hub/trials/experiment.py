@@ -13,6 +13,7 @@ from typing import Any
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.backdoors import Planting
 from phard_hub.defenses.base import Defense
+from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.finetuning import FineTuning
 from phard_hub.errors import ExperimentError
 from phard_hub.pipeline import DataOptions, public_name
@@ -24,6 +25,7 @@ from phard_hub.trials.options import checked, configured, refuse_unknown
 DEFENSES: dict[str, Callable[[Preset], Defense | None]] = {
     NO_DEFENSE: lambda _preset: None,
     "fine-tuning": lambda preset: FineTuning(schedule=preset.defense.schedule),
+    "feature-shift": lambda _preset: FeatureShift(),
     "pervasive": lambda preset: preset.defense,
 }
 """All defenses by name, each with the settings that a preset gives it."""

@@ -9,10 +9,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phard_hub.triggers.bank import Bank, Parts
+from phard_hub.triggers.bank import Bank, Parts, at_size
 
 BENDS = 6
 """Corners of a random tone curve: fewer make filters, more make noise."""
+
+
+def stamp_at_random(pixels: Tensor, parts: Parts, budget: float, random: torch.Generator) -> Tensor:
+    """Stamp each image with a random trigger of its own, of any size up to the largest.
+
+    Args:
+        pixels: ``(N, C, H, W)`` in [0, 1].
+        parts: what the triggers are made of.
+        budget: the largest size, in grey levels (0-255) RMS.
+        random: what they are drawn from.
+    """
+    if not len(pixels):
+        return pixels
+    image_shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+    triggers = random_triggers(len(pixels), image_shape, parts, random).to(pixels.device)
+    every = torch.arange(len(pixels), device=pixels.device)
+    grey_level = float(pixels[0].numel()) ** 0.5 / 255
+    size = budget * grey_level * torch.rand(len(pixels), generator=random)
+    return at_size(lambda scale: triggers(pixels, every, scale), pixels, size.to(pixels.device))
 
 
 def random_triggers(count: int, image_shape: tuple[int, int, int], parts: Parts, random: torch.Generator) -> Bank:

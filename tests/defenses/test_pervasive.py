@@ -82,10 +82,8 @@ def trigger(made: _Objective, row: int) -> Trigger:
     return stamp
 
 
-def test_each_kind_is_stamped_at_its_own_size_and_random_triggers_at_any() -> None:
-    settings = replace(
-        SETTINGS, budget=4.0, colour_budget=12.0, waves_budget=20.0, random_budget=30.0, parts=Parts(waves=True)
-    )
+def test_each_kind_is_stamped_at_its_own_size() -> None:
+    settings = replace(SETTINGS, budget=4.0, colour_budget=12.0, waves_budget=20.0, parts=Parts(waves=True))
     made = objective(3, settings)
     with torch.no_grad():
         for parameter in made.bank.parameters():
@@ -102,9 +100,6 @@ def test_each_kind_is_stamped_at_its_own_size_and_random_triggers_at_any() -> No
         # Half the parameters are not quite half the change where a trigger has two parts, as colours do.
         assert 0.4 * budget < stamped.min() < 0.7 * budget
         assert 0.8 * budget < stamped.max() < 1.2 * budget
-    drawn = change_size(made._at_random(pixels, generator()), pixels) / level
-    assert 20 < drawn.max() < 36  # half a warp is not quite half the change
-    assert drawn.unique().numel() == 64
 
 
 def test_images_for_random_triggers_come_on_top_and_the_bank_does_not_learn_from_them() -> None:

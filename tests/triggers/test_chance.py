@@ -10,7 +10,7 @@ from torch import Tensor
 
 from phard_hub.defenses.repertoire import KINDS
 from phard_hub.triggers.bank import Bank, Parts, change_size
-from phard_hub.triggers.chance import random_triggers
+from phard_hub.triggers.chance import random_triggers, stamp_at_random
 
 EVERY = Parts(latent=True, waves=True)
 SHAPES = [(1, 8, 8), (3, 32, 32), (3, 33, 18), (3, 48, 70)]
@@ -80,3 +80,14 @@ def test_the_same_generator_draws_the_same() -> None:
     for name, values in one.named_parameters():
         assert torch.equal(values, same.get_parameter(name))
         assert not torch.equal(values, other.get_parameter(name))
+
+
+def test_images_are_stamped_at_any_size_up_to_the_largest() -> None:
+    pixels = 0.4 + 0.2 * torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(1))  # hardly anything is cut
+    level = pixels[0].numel() ** 0.5 / 255
+    stamped = stamp_at_random(pixels, Parts(), 30.0, torch.Generator().manual_seed(0))
+    sizes = change_size(stamped, pixels) / level
+    assert sizes.min() < 6
+    assert 20 < sizes.max() < 36  # half a warp is not quite half the change
+    assert sizes.unique().numel() == 64
+    assert not len(stamp_at_random(pixels[:0], Parts(), 30.0, torch.Generator()))

@@ -1,0 +1,120 @@
+"""Feature shift tuning: turn the head away from where it was, fine-tune fast, and what no image asks for is forgotten.
+
+Min et al., "Towards Stable Backdoor Purification through Feature Shift Tuning" (NeurIPS 2023, arXiv 2310.01875). The
+head starts anew at random and is pushed away from the original one,
+
+    cross-entropy + weight * <head, original head>,  with |head| = |original head|,
+
+so the features of every class must move, and those of a backdoor, which no clean image keeps alive, get lost.
+
+Deviations: the push lasts for the first steps only, after which the head is free, for accuracy returns sooner; the
+learning rate is higher (0.06 instead of 0.01); and some images are stamped with triggers drawn at random, under their
+own labels, which costs no search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from phard_hub.defenses.base import Defense
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier
+from phard_hub.models.head import Layer, heads
+from phard_hub.training import Schedule
+from phard_hub.triggers.bank import Parts
+from phard_hub.triggers.chance import stamp_at_random
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureShift(Defense):
+    """Fine-tuning from a head that was turned away, with random triggers.
+
+    It removes what was planted; class distances it leaves about as they are.
+
+    Attributes:
+        weight: of the inner product with the original head. A network that does not end in a linear layer has no
+            head, and is fine-tuned only.
+        pushed: share of the steps in which the head is pushed away.
+        random: images with random triggers in a step, as a share of the clean ones; none while the head is pushed.
+        random_budget: their largest size, in grey levels (0-255) RMS.
+        parts: what the random triggers are made of.
+    """
+
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=900, learning_rate=0.06))
+    weight: float = 0.2
+    pushed: float = 0.07
+    random: float = 0.25
+    random_budget: float = 40.0
+    parts: Parts = field(default_factory=Parts)
+
+    name = "feature-shift"
+    task = "shifting features"
+    guarded = False
+
+    def objective(
+        self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
+    ) -> _Objective:
+        """Right answers, on the way by a head far from the original one."""
+        del original, images
+        return _Objective(self, copy, accelerator, seed)
+
+
+class _Objective:
+    """Cross-entropy on clean and randomly stamped images, and the push."""
+
+    def __init__(self, settings: FeatureShift, copy: Classifier, accelerator: Accelerator, seed: int) -> None:
+        self.settings, self.accelerator, self.seed = settings, accelerator, seed
+        self.sample_gradients = self.sample_forwards = 0
+        self.pushed = round(settings.pushed * settings.schedule.steps)
+        self.heads: list[tuple[Layer, Tensor]] = []
+        for head in heads(copy) if self.pushed else ():
+            self.heads.append((head, head.weight.detach().clone()))
+            head.reset_parameters()
+
+    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+        """Loss on the batch; while the head is pushed, on clean images alone."""
+        pushing = step < self.pushed
+        if pushing:
+            self._keep_norm()
+        else:
+            random = torch.Generator().manual_seed(
+                (self.seed * 1_000_003 + step) * 64 + 48 + self.accelerator.process_index
+            )
+            count = round(self.settings.random * len(pixels))
+            budget = self.settings.random_budget
+            with torch.no_grad():
+                stamped = stamp_at_random(pixels[:count], self.settings.parts, budget, random)
+            pixels, labels = torch.cat([pixels, stamped]), torch.cat([labels, labels[:count]])
+        self.sample_gradients += len(pixels)
+        loss = functional.cross_entropy(model(pixels).float(), labels)
+        if pushing:
+            for head, original in self.heads:
+                loss = loss + self.settings.weight * (head.weight * original).sum()
+        return loss
+
+    @torch.no_grad()
+    def _keep_norm(self) -> None:
+        for head, original in self.heads:
+            head.weight.mul_(original.norm() / head.weight.norm())
+
+    def observed(self) -> tuple[float, float]:
+        """Nothing is searched."""
+        return 0.0, 0.0
+
+    def back_off(self) -> str:
+        """There is nothing to ask less of."""
+        return "nothing to make easier"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counter."""
+        return {"sample_gradients": self.sample_gradients}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.sample_gradients = state["sample_gradients"]

@@ -1,0 +1,38 @@
+"""Where a classifier's logits are made."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+import torch
+from torch import Tensor, nn
+
+from phard_hub.models.classifier import Classifier, frozen
+
+Layer = nn.Linear | nn.Conv2d
+
+
+def heads(classifier: Classifier) -> tuple[Layer, ...]:
+    """The linear layers with one output a class that the classifier ends in, as it calls them.
+
+    Mostly it is one; two in a model that was distilled by a second head; none where something else makes the logits.
+    """
+    called: list[nn.Module] = []
+
+    def note(module: nn.Module, _inputs: tuple[Tensor, ...], _output: object) -> None:
+        called.append(module)
+
+    layers = [module for module in classifier.modules() if any(True for _ in module.parameters(recurse=False))]
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        with frozen(classifier), torch.no_grad():
+            classifier(torch.zeros(1, classifier.channels, *classifier.image_size, device=classifier.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    def is_head(module: nn.Module) -> bool:
+        return isinstance(module, Layer) and len(module.weight) == classifier.num_classes
+
+    found = takewhile(is_head, reversed(called))
+    return tuple(layer for layer in found if isinstance(layer, Layer))[::-1]
