@@ -114,6 +114,7 @@ def train(
     *,
     seed: int,
     validation: LabelledImages | None = None,
+    reference: Classifier | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
     task: str = "training",
@@ -128,6 +129,7 @@ def train(
         accelerator: of accelerate; decides on devices, processes and precision.
         seed: of the batches, of augmentation and of dropout.
         validation: what the accuracy guard looks at; without it there is no guard.
+        reference: whose accuracy the guard compares with; None takes the start.
         checkpoint: folder for the state of the run; an existing one is continued.
         progress: told about each step.
         task: what to call this in the progress.
@@ -138,7 +140,7 @@ def train(
     # Dropout draws from the global generator: it is seeded inside a fork, and the caller's is left alone.
     with global_generators_kept(), prepared_for_one_run(accelerator), stop_on_interrupt() as stop:
         torch.manual_seed(seed + accelerator.process_index)
-        run = _Run(classifier, images, objective, schedule, accelerator, seed, validation, checkpoint)
+        run = _Run(classifier, images, objective, schedule, accelerator, seed, validation, reference, checkpoint)
         return run.finish(stop, progress, task)
 
 
@@ -154,6 +156,7 @@ class _Run:
         accelerator: Accelerator,
         seed: int,
         validation: LabelledImages | None,
+        reference: Classifier | None,
         checkpoint: Path | None,
     ) -> None:
         self.images, self.schedule, self.accelerator, self.seed = images, schedule, accelerator, seed
@@ -167,7 +170,7 @@ class _Run:
         self.objective = objective(self.plain, accelerator)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        self.start_hits = self._hits(self.plain)
+        self.start_hits = self._hits(self.plain if reference is None else reference)
         self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
         optimizer = torch.optim.SGD(
             self.plain.parameters(),

@@ -47,6 +47,7 @@ class Defense(ABC):
         *,
         seed: int = 0,
         validation: LabelledImages | None = None,
+        reference: Classifier | None = None,
         checkpoint: Path | None = None,
         progress: Progress = silent,
     ) -> tuple[Classifier, Hardening]:
@@ -58,6 +59,7 @@ class Defense(ABC):
             accelerator: of accelerate.
             seed: of everything that is drawn.
             validation: what the accuracy guard looks at; without it there is no guard.
+            reference: whose accuracy the guard compares with; None takes that of the classifier.
             checkpoint: folder for the state of the run; an existing one is continued.
             progress: told about each step.
 
@@ -72,6 +74,7 @@ class Defense(ABC):
             accelerator,
             seed=seed,
             validation=validation if self.guarded else None,
+            reference=reference,
             checkpoint=checkpoint,
             progress=progress,
             task=self.task,

@@ -15,7 +15,8 @@ shown yet to be worth what it costs elsewhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.defenses.base import Defense
+from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.repertoire import Repertoire
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
+from phard_hub.progress import Progress, silent
+from phard_hub.report.record import Hardening
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, at_size, change_size
 from phard_hub.triggers.chance import stamp_at_random
@@ -62,6 +66,8 @@ class PervasiveHardening(Defense):
             the model has to learn; most of the others are wasted on it.
         max_pairs: with more ordered pairs than this, a random choice of them.
         parts: what a trigger is made of.
+        forgetting: what the model goes through before, if that has any steps. It removes planted triggers of sizes
+            that the bank never looks for; the bank then hardens what came of it, and holds on to the answers of that.
     """
 
     stamped: float = 0.5
@@ -82,8 +88,54 @@ class PervasiveHardening(Defense):
     floor: float = 0.01
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
+    forgetting: FeatureShift = field(
+        default_factory=lambda: FeatureShift(schedule=replace(FeatureShift().schedule, steps=0))
+    )
 
     name = "pervasive"
+
+    def harden(
+        self,
+        classifier: Classifier,
+        images: LabelledImages,
+        accelerator: Accelerator,
+        *,
+        seed: int = 0,
+        validation: LabelledImages | None = None,
+        reference: Classifier | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress = silent,
+    ) -> tuple[Classifier, Hardening]:
+        """As `Defense.harden`; forgetting comes first, and the guard compares with the classifier before it."""
+        start, before = classifier, None
+        if self.forgetting.schedule.steps:
+            start, before = self.forgetting.harden(
+                classifier,
+                images,
+                accelerator,
+                seed=seed,
+                checkpoint=checkpoint and checkpoint / "forgetting",
+                progress=progress,
+            )
+            checkpoint = checkpoint and checkpoint / "hardening"
+        hardened, record = super().harden(
+            start,
+            images,
+            accelerator,
+            seed=seed,
+            validation=validation,
+            reference=classifier if reference is None else reference,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        if before:
+            record = record.model_copy(
+                update={
+                    "seconds": before.seconds + record.seconds,
+                    "sample_gradients": before.sample_gradients + record.sample_gradients,
+                }
+            )
+        return hardened, record
 
     def objective(
         self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int

@@ -6,6 +6,7 @@ import math
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
+from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.pervasive import PervasiveHardening, _Objective
 from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
@@ -267,3 +269,58 @@ def test_hardening_removes_a_backdoor_that_it_was_not_told_of() -> None:
 def test_hardening_keeps_the_accuracy() -> None:
     test = digit_images(3)[1]
     assert evaluate(hardened(0.03), test).accuracy.value > 0.95
+
+
+FIRST = FeatureShift(schedule=replace(SETTINGS.schedule, steps=40, save_every=15))
+JOINED = replace(SETTINGS, schedule=replace(SETTINGS.schedule, steps=10, save_every=4), head_start=3, forgetting=FIRST)
+
+
+def test_forgetting_comes_first_and_is_paid_for() -> None:
+    images, classifier = digit_images(3)[0], trained_digits(3)
+    start, first = FIRST.harden(classifier, images, Accelerator(cpu=True))
+    off = replace(JOINED, forgetting=replace(FIRST, schedule=replace(FIRST.schedule, steps=0)))
+    expected, second = off.harden(start, images, Accelerator(cpu=True))
+    with unmarked(classifier):
+        hardened, record = JOINED.harden(classifier, images, Accelerator(cpu=True))
+    assert same_weights(hardened, expected)
+    assert record.sample_gradients == first.sample_gradients + second.sample_gradients
+    assert record.settings["forgetting"]["schedule"]["steps"] == 40
+
+
+def test_the_guard_compares_with_the_classifier_before_forgetting() -> None:
+    """What forgetting lost is lost, and is not counted from anew."""
+    images, test = digit_images(3)
+    noise = replace(FIRST, schedule=replace(FIRST.schedule, steps=3, learning_rate=0.001), pushed=0.0)
+    broken = replace(
+        noise, pushed=0.5, schedule=replace(noise.schedule, steps=4)
+    )  # a random head, and no time to learn
+    settings = replace(JOINED, schedule=replace(JOINED.schedule, steps=1, learning_rate=1e-6), forgetting=broken)
+    _, record = settings.harden(trained_digits(3), images, Accelerator(cpu=True), validation=test)
+    assert len(record.events) == 1
+    assert "of the way" in record.events[0]
+    _, record = replace(settings, forgetting=noise).harden(
+        trained_digits(3), images, Accelerator(cpu=True), validation=test
+    )
+    assert record.events == ()
+
+
+@pytest.mark.parametrize("power_cut", [20, 45])
+def test_a_run_killed_in_either_phase_continues_bit_for_bit(power_cut: int, tmp_path: Path) -> None:
+    class PowerCutError(Exception):
+        pass
+
+    done: list[str] = []
+
+    def cut(what: str, _done: int, _total: int) -> None:
+        done.append(what)
+        if len(done) == power_cut:
+            raise PowerCutError
+
+    images, classifier = digit_images(3)[0], trained_digits(3)
+    whole, expected = JOINED.harden(classifier, images, Accelerator(cpu=True))
+    with pytest.raises(PowerCutError):
+        JOINED.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run", progress=cut)
+    assert set(done) == ({"shifting features"} if power_cut == 20 else {"shifting features", "hardening"})
+    resumed, record = JOINED.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run")
+    assert same_weights(resumed, whole)
+    assert record.sample_gradients == expected.sample_gradients

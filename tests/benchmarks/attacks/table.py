@@ -52,9 +52,13 @@ OrthogLinearBackdoor: ResNet-18 for CIFAR-10, a wide ResNet for GTSRB, 95.75 % a
 
 
 def read(folder: Path) -> list[Trial]:
-    """All trials of a comparison, those with a backdoor in the order of their triggers' size."""
+    """All trials of a comparison, in the order of their triggers' size."""
     trials = [Trial.read(path) for path in sorted((folder / "cells").glob("*.json"))]
-    return sorted(trials, key=lambda trial: (trial.size.rms if trial.size else 0, -trial.cell.data_share))
+    return sorted(trials, key=_place)
+
+
+def _place(trial: Trial) -> tuple[float, str, float, str]:
+    return trial.size.rms if trial.size else 0, trial.cell.attack, -trial.cell.data_share, trial.cell.defense
 
 
 def planted(trials: Sequence[Trial], reported: Mapping[str, Mapping[str, str]]) -> str:
@@ -95,6 +99,7 @@ def defended(trials: Sequence[Trial]) -> str:
         rows.append(
             (
                 trial.cell.attack,
+                trial.cell.defense,
                 f"{100 * trial.cell.data_share:g} %",
                 f"{_percent(after.accuracy.value)} ({gain:+.1f})",
                 f"{_percent(before.attacks[0].success.value)} to **{_percent(left)}**",
@@ -103,7 +108,16 @@ def defended(trials: Sequence[Trial]) -> str:
                 f"{_moved(trial.after)} ({_moved(trial.original)})",
             )
         )
-    head = ("attack", "images", "accuracy", "success", "recovered", "woken by fine-tuning", "by a perturbation")
+    head = (
+        "attack",
+        "defense",
+        "images",
+        "accuracy",
+        "success",
+        "recovered",
+        "woken by fine-tuning",
+        "by a perturbation",
+    )
     return _table(head, rows)
 
 
