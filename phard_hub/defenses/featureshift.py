@@ -15,14 +15,13 @@ own labels, which costs no search.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from phard_hub.defenses.base import Defense
+from phard_hub.defenses.finetuning import CrossEntropy
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import Layer, heads
@@ -65,12 +64,12 @@ class FeatureShift(Defense):
         return _Objective(self, copy, accelerator, seed)
 
 
-class _Objective:
+class _Objective(CrossEntropy):
     """Cross-entropy on clean and randomly stamped images, and the push."""
 
     def __init__(self, settings: FeatureShift, copy: Classifier, accelerator: Accelerator, seed: int) -> None:
+        super().__init__()
         self.settings, self.accelerator, self.seed = settings, accelerator, seed
-        self.sample_gradients = self.sample_forwards = 0
         self.pushed = round(settings.pushed * settings.schedule.steps)
         self.heads: list[tuple[Layer, Tensor]] = []
         for head in heads(copy) if self.pushed else ():
@@ -91,8 +90,7 @@ class _Objective:
             with torch.no_grad():
                 stamped = stamp_at_random(pixels[:count], self.settings.parts, budget, random)
             pixels, labels = torch.cat([pixels, stamped]), torch.cat([labels, labels[:count]])
-        self.sample_gradients += len(pixels)
-        loss = functional.cross_entropy(model(pixels).float(), labels)
+        loss = super().loss(model, pixels, labels, step)
         if pushing:
             for head, original in self.heads:
                 loss = loss + self.settings.weight * (head.weight * original).sum()
@@ -102,19 +100,3 @@ class _Objective:
     def _keep_norm(self) -> None:
         for head, original in self.heads:
             head.weight.mul_(original.norm() / head.weight.norm())
-
-    def observed(self) -> tuple[float, float]:
-        """Nothing is searched."""
-        return 0.0, 0.0
-
-    def back_off(self) -> str:
-        """There is nothing to ask less of."""
-        return "nothing to make easier"
-
-    def state_dict(self) -> dict[str, Any]:
-        """The counter."""
-        return {"sample_gradients": self.sample_gradients}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
-        self.sample_gradients = state["sample_gradients"]

@@ -22,14 +22,14 @@ class FineTuning(Defense):
 
     def objective(
         self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
-    ) -> _CrossEntropy:
+    ) -> CrossEntropy:
         """Cross-entropy alone."""
         del original, copy, images, accelerator, seed
-        return _CrossEntropy()
+        return CrossEntropy()
 
 
-class _CrossEntropy:
-    """Cross-entropy on the batch as it is."""
+class CrossEntropy:
+    """Cross-entropy on the batch as it is; nothing is searched."""
 
     def __init__(self) -> None:
         self.sample_gradients = self.sample_forwards = 0
