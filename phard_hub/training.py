@@ -144,6 +144,18 @@ def train(
         return run.finish(stop, progress, task)
 
 
+def generator_of_step(seed: int, step: int, process: int, purpose: int = 0) -> torch.Generator:
+    """What one process draws from in one step, for one purpose; without a state, so that a stopped run continues.
+
+    Args:
+        seed: of the run.
+        step: from 0.
+        process: below 16.
+        purpose: 0 for the loop's own augmentation, 1 to 3 for what an objective draws.
+    """
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + 16 * purpose + process)
+
+
 class _Run:
     """The state of one training run."""
 
@@ -170,7 +182,7 @@ class _Run:
         self.objective = objective(self.plain, accelerator)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        self.start_hits = self._hits(self.plain if reference is None else reference)
+        self.start_hits = self._hits(self.plain if reference is None else reference.clone().to(accelerator.device))
         self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
         optimizer = torch.optim.SGD(
             self.plain.parameters(),
@@ -268,14 +280,11 @@ class _Run:
         order = torch.cat([self._order(epoch), self._order(epoch + 1)])[place : place + size]
         mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
         pixels, labels = self.images.batch(mine, self.accelerator.device)
-        random = torch.Generator().manual_seed(self._number(self.accelerator.process_index))
+        random = generator_of_step(self.seed, self.step, self.accelerator.process_index)
         return augment(pixels, random, shift=self.schedule.shift, flip=self.flip), labels
 
     def _order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed * 100_003 + epoch))
-
-    def _number(self, salt: int) -> int:
-        return (self.seed * 1_000_003 + self.step) * 64 + salt
 
     def _look(self, loss: Tensor) -> None:
         """Add a point to the curves, and back off if the accuracy fell too far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -122,3 +122,17 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
     """Whether all parameters and buffers are equal, bit for bit."""
     first, second = one.state_dict(), other.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class PowerCutError(Exception):
+    """Something that no one expects."""
+
+
+def cut_at(step: int) -> Callable[[str, int, int], None]:
+    """A progress that breaks off there."""
+
+    def progress(_what: str, done: int, _total: int) -> None:
+        if done == step:
+            raise PowerCutError
+
+    return progress

@@ -27,7 +27,17 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening
 from phard_hub.training import Course, Schedule, _Run, train
-from tests.small import Linear, as_classifier, digit_images, noise_images, same_weights, small_net, trained_digits
+from tests.small import (
+    Linear,
+    PowerCutError,
+    as_classifier,
+    cut_at,
+    digit_images,
+    noise_images,
+    same_weights,
+    small_net,
+    trained_digits,
+)
 
 TINY = Schedule(steps=10, batch=16, guard_every=4, save_every=3, shift=0.125, flip=True)
 DEFENSE = replace(CHEAPEST.defense, schedule=TINY, head_start_batch=16)
@@ -175,18 +185,6 @@ def hardened(
 
 def comparable(record: Hardening) -> dict[str, Any]:
     return record.model_dump(exclude={"seconds"})
-
-
-class PowerCutError(Exception):
-    """Something that no one expects."""
-
-
-def cut_at(step: int) -> Callable[[str, int, int], None]:
-    def progress(_what: str, done: int, _total: int) -> None:
-        if done == step:
-            raise PowerCutError
-
-    return progress
 
 
 def interrupt_at(step: int) -> Callable[[str, int, int], None]:

@@ -14,7 +14,7 @@ from phard_hub.attacks.base import Attack
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
-from phard_hub.training import Schedule, train
+from phard_hub.training import Schedule, generator_of_step, train
 
 PLANTING = Schedule(steps=600, batch=128, learning_rate=0.05)
 
@@ -79,7 +79,7 @@ class Poisoned:
 
     def random(self, step: int) -> torch.Generator:
         """What this process poisons the batch of this step with."""
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 64 + 16 + self.process)
+        return generator_of_step(self.seed, step, self.process, purpose=1)
 
     def observed(self) -> tuple[float, float]:
         """Nothing is searched."""

@@ -13,7 +13,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import Hardening
-from phard_hub.training import Objective, Schedule, train
+from phard_hub.training import Course, Objective, Schedule, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,11 @@ class Defense(ABC):
     guarded: ClassVar[bool] = True
     """Whether the accuracy guard watches it; not where the accuracy has to fall first, with no way back."""
 
+    @property
+    def first(self) -> Defense | None:
+        """A defense that comes first; this one then defends its result."""
+        return None
+
     @abstractmethod
     def objective(
         self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
@@ -47,7 +52,6 @@ class Defense(ABC):
         *,
         seed: int = 0,
         validation: LabelledImages | None = None,
-        reference: Classifier | None = None,
         checkpoint: Path | None = None,
         progress: Progress = silent,
     ) -> tuple[Classifier, Hardening]:
@@ -59,35 +63,47 @@ class Defense(ABC):
             accelerator: of accelerate.
             seed: of everything that is drawn.
             validation: what the accuracy guard looks at; without it there is no guard.
-            reference: whose accuracy the guard compares with; None takes that of the classifier.
             checkpoint: folder for the state of the run; an existing one is continued.
             progress: told about each step.
 
         Raises:
             InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
         """
+        start, before = classifier, None
+        if self.first is not None:
+            start, before = self.first.harden(
+                classifier,
+                images,
+                accelerator,
+                seed=seed,
+                validation=validation,
+                checkpoint=checkpoint and checkpoint / self.first.name,
+                progress=progress,
+            )
+            checkpoint = checkpoint and checkpoint / self.name
         course = train(
-            classifier,
+            start,
             images,
-            lambda copy, accelerator: self.objective(classifier, copy, images, accelerator, seed),
+            lambda copy, accelerator: self.objective(start, copy, images, accelerator, seed),
             self.schedule,
             accelerator,
             seed=seed,
             validation=validation if self.guarded else None,
-            reference=reference,
+            reference=None if before is None else classifier,
             checkpoint=checkpoint,
             progress=progress,
             task=self.task,
         )
+        phases: list[Course | Hardening] = [course] if before is None else [before, course]
         record = Hardening(
             defense=self.name,
             settings=asdict(self),
             seed=seed,
             images=len(images),
             curve=tuple(course.curve),
-            events=tuple(course.events),
-            sample_gradients=course.sample_gradients,
-            sample_forwards=course.sample_forwards,
-            seconds=course.seconds,
+            events=tuple(event for phase in phases for event in phase.events),
+            sample_gradients=sum(phase.sample_gradients for phase in phases),
+            sample_forwards=sum(phase.sample_forwards for phase in phases),
+            seconds=sum(phase.seconds for phase in phases),
         )
         return course.classifier, record

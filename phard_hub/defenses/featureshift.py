@@ -25,7 +25,7 @@ from phard_hub.defenses.finetuning import CrossEntropy
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import Layer, heads
-from phard_hub.training import Schedule
+from phard_hub.training import Schedule, generator_of_step
 from phard_hub.triggers.bank import Parts
 from phard_hub.triggers.chance import stamp_at_random
 
@@ -82,9 +82,7 @@ class _Objective(CrossEntropy):
         if pushing:
             self._keep_norm()
         else:
-            random = torch.Generator().manual_seed(
-                (self.seed * 1_000_003 + step) * 64 + 48 + self.accelerator.process_index
-            )
+            random = generator_of_step(self.seed, step, self.accelerator.process_index, purpose=3)
             count = round(self.settings.random * len(pixels))
             budget = self.settings.random_budget
             with torch.no_grad():

@@ -16,7 +16,6 @@ shown yet to be worth what it costs elsewhere.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,10 +29,9 @@ from phard_hub.defenses.repertoire import Repertoire
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
-from phard_hub.progress import Progress, silent
-from phard_hub.report.record import Hardening
+from phard_hub.training import generator_of_step
 from phard_hub.triggers.autoencoder import train_autoencoder
-from phard_hub.triggers.bank import Bank, Parts, at_size, change_size
+from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, grey_level
 from phard_hub.triggers.chance import stamp_at_random
 
 
@@ -94,48 +92,10 @@ class PervasiveHardening(Defense):
 
     name = "pervasive"
 
-    def harden(
-        self,
-        classifier: Classifier,
-        images: LabelledImages,
-        accelerator: Accelerator,
-        *,
-        seed: int = 0,
-        validation: LabelledImages | None = None,
-        reference: Classifier | None = None,
-        checkpoint: Path | None = None,
-        progress: Progress = silent,
-    ) -> tuple[Classifier, Hardening]:
-        """As `Defense.harden`; forgetting comes first, and the guard compares with the classifier before it."""
-        start, before = classifier, None
-        if self.forgetting.schedule.steps:
-            start, before = self.forgetting.harden(
-                classifier,
-                images,
-                accelerator,
-                seed=seed,
-                checkpoint=checkpoint and checkpoint / "forgetting",
-                progress=progress,
-            )
-            checkpoint = checkpoint and checkpoint / "hardening"
-        hardened, record = super().harden(
-            start,
-            images,
-            accelerator,
-            seed=seed,
-            validation=validation,
-            reference=classifier if reference is None else reference,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-        if before:
-            record = record.model_copy(
-                update={
-                    "seconds": before.seconds + record.seconds,
-                    "sample_gradients": before.sample_gradients + record.sample_gradients,
-                }
-            )
-        return hardened, record
+    @property
+    def first(self) -> FeatureShift | None:
+        """Forgetting, if that has any steps."""
+        return self.forgetting if self.forgetting.schedule.steps else None
 
     def objective(
         self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
@@ -183,10 +143,9 @@ class _Objective:
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
         self.start_price = settings.price * float(3072 / (channels * height * width)) ** 0.5
         self.price = torch.full((count,), self.start_price)
-        self.grey_level = float(channels * height * width) ** 0.5 / 255
         budgets = {"colour": settings.colour_budget, "waves": settings.waves_budget}
         levels = [budgets.get(kind, settings.budget) for kind in self.triggers.kind]
-        self.budget = self.grey_level * torch.tensor(levels)
+        self.budget = grey_level((channels, height, width)) * torch.tensor(levels)
         self.running = torch.zeros(count)
         self.sizes = torch.zeros(count)
         self.price, self.running, self.sizes, self.budget = (
@@ -195,9 +154,7 @@ class _Objective:
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """One step of the bank, then the model's loss on clean and stamped images in one forward pass."""
-        random = torch.Generator().manual_seed(
-            (self.seed * 1_000_003 + step) * 64 + 32 + self.accelerator.process_index
-        )
+        random = generator_of_step(self.seed, step, self.accelerator.process_index, purpose=2)
         if step == 0:
             self._head_start(random)
         count = max(1, round(self.settings.stamped * len(pixels)))

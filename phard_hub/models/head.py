@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
-
 import torch
 from torch import Tensor, nn
 
@@ -31,8 +29,9 @@ def heads(classifier: Classifier) -> tuple[Layer, ...]:
         for handle in handles:
             handle.remove()
 
-    def is_head(module: nn.Module) -> bool:
-        return isinstance(module, Layer) and len(module.weight) == classifier.num_classes
-
-    found = takewhile(is_head, reversed(called))
-    return tuple(layer for layer in found if isinstance(layer, Layer))[::-1]
+    found: list[Layer] = []
+    for module in reversed(called):
+        if not isinstance(module, Layer) or len(module.weight) != classifier.num_classes:
+            break
+        found.insert(0, module)
+    return tuple(found)

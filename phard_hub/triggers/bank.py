@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -193,3 +194,8 @@ def change_size(stamped: Tensor, pixels: Tensor) -> Tensor:
     squared = (stamped - pixels).flatten(1).square().sum(1)
     changed = squared > 0
     return torch.where(changed, torch.where(changed, squared, torch.ones_like(squared)).sqrt(), squared)
+
+
+def grey_level(image_shape: tuple[int, int, int]) -> float:
+    """L2 norm of a change by one grey level (of 255, RMS) in images of this shape (C, H, W), pixels in [0, 1]."""
+    return math.prod(image_shape) ** 0.5 / 255

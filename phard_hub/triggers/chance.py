@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phard_hub.triggers.bank import Bank, Parts, at_size
+from phard_hub.triggers.bank import Bank, Parts, at_size, grey_level
 
 BENDS = 6
 """Corners of a random tone curve: fewer make filters, more make noise."""
@@ -29,8 +29,7 @@ def stamp_at_random(pixels: Tensor, parts: Parts, budget: float, random: torch.G
     image_shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
     triggers = random_triggers(len(pixels), image_shape, parts, random).to(pixels.device)
     every = torch.arange(len(pixels), device=pixels.device)
-    grey_level = float(pixels[0].numel()) ** 0.5 / 255
-    size = budget * grey_level * torch.rand(len(pixels), generator=random)
+    size = budget * grey_level(image_shape) * torch.rand(len(pixels), generator=random)
     return at_size(lambda scale: triggers(pixels, every, scale), pixels, size.to(pixels.device))
 
 

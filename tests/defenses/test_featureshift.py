@@ -17,7 +17,7 @@ from phard_hub.evaluation import Threat, evaluate
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import heads
 from phard_hub.training import Schedule
-from tests.small import digit_images, same_weights, small_net, trained_digits, unmarked
+from tests.small import PowerCutError, cut_at, digit_images, same_weights, small_net, trained_digits, unmarked
 
 SETTINGS = FeatureShift(
     schedule=Schedule(steps=150, batch=64, learning_rate=0.05, shift=0.0, flip=False, save_every=20), pushed=0.2
@@ -83,18 +83,11 @@ def test_the_guard_lets_the_accuracy_fall_on_the_way() -> None:
 
 
 def test_a_killed_run_continues_bit_for_bit(tmp_path: Path) -> None:
-    class PowerCutError(Exception):
-        pass
-
-    def cut(_what: str, done: int, _total: int) -> None:
-        if done == 27:  # while the head is pushed
-            raise PowerCutError
-
     settings = replace(SETTINGS, schedule=replace(SETTINGS.schedule, steps=50), pushed=0.8)
     images, classifier = digit_images(3)[0], trained_digits(3)
     whole, _ = settings.harden(classifier, images, Accelerator(cpu=True))
-    with pytest.raises(PowerCutError):
-        settings.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run", progress=cut)
+    with pytest.raises(PowerCutError):  # while the head is pushed
+        settings.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run", progress=cut_at(27))
     resumed, _ = settings.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run")
     assert same_weights(resumed, whole)
 

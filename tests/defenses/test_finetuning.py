@@ -10,10 +10,9 @@ from accelerate import Accelerator
 
 from phard_hub.attacks.planting import plant
 from phard_hub.defenses.finetuning import FineTuning
-from phard_hub.errors import InterruptedRunError
 from phard_hub.evaluation import evaluate
 from phard_hub.training import Schedule
-from tests.small import digit_images, same_weights, small_net, unmarked
+from tests.small import PowerCutError, cut_at, digit_images, same_weights, small_net, unmarked
 
 DEFENSE = FineTuning(schedule=Schedule(steps=40, batch=32, learning_rate=0.05, shift=0.0, flip=False, save_every=10))
 
@@ -44,15 +43,8 @@ def test_a_stopped_run_continues_and_ends_with_the_same_weights(tmp_path: Path) 
     images, classifier, accelerator = digit_images(3)[0], small_net(3), Accelerator(cpu=True)
     whole, expected = DEFENSE.harden(classifier, images, accelerator)
 
-    class StopError(Exception):
-        pass
-
-    def stop(_what: str, done: int, _total: int) -> None:
-        if done == 25:
-            raise StopError
-
-    with pytest.raises((StopError, InterruptedRunError)):
-        DEFENSE.harden(classifier, images, accelerator, checkpoint=tmp_path / "run", progress=stop)
+    with pytest.raises(PowerCutError):
+        DEFENSE.harden(classifier, images, accelerator, checkpoint=tmp_path / "run", progress=cut_at(25))
     resumed, record = DEFENSE.harden(classifier, images, accelerator, checkpoint=tmp_path / "run")
     assert same_weights(resumed, whole)
     assert record.sample_gradients == expected.sample_gradients

@@ -25,7 +25,7 @@ from phard_hub.training import Schedule
 from phard_hub.triggers.bank import Parts, Trigger, change_size
 from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
-from tests.small import digit_images, same_weights, small_net, trained_digits, unmarked
+from tests.small import PowerCutError, digit_images, same_weights, small_net, trained_digits, unmarked
 
 SETTINGS = PervasiveHardening(
     schedule=Schedule(steps=80, batch=64, learning_rate=0.05, shift=0.0, flip=False),
@@ -291,9 +291,8 @@ def test_the_guard_compares_with_the_classifier_before_forgetting() -> None:
     """What forgetting lost is lost, and is not counted from anew."""
     images, test = digit_images(3)
     noise = replace(FIRST, schedule=replace(FIRST.schedule, steps=3, learning_rate=0.001), pushed=0.0)
-    broken = replace(
-        noise, pushed=0.5, schedule=replace(noise.schedule, steps=4)
-    )  # a random head, and no time to learn
+    # A random head, and no time to learn.
+    broken = replace(noise, pushed=0.5, schedule=replace(noise.schedule, steps=4))
     settings = replace(JOINED, schedule=replace(JOINED.schedule, steps=1, learning_rate=1e-6), forgetting=broken)
     _, record = settings.harden(trained_digits(3), images, Accelerator(cpu=True), validation=test)
     assert len(record.events) == 1
@@ -306,9 +305,6 @@ def test_the_guard_compares_with_the_classifier_before_forgetting() -> None:
 
 @pytest.mark.parametrize("power_cut", [20, 45])
 def test_a_run_killed_in_either_phase_continues_bit_for_bit(power_cut: int, tmp_path: Path) -> None:
-    class PowerCutError(Exception):
-        pass
-
     done: list[str] = []
 
     def cut(what: str, _done: int, _total: int) -> None:
