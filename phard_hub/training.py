@@ -156,6 +156,22 @@ def generator_of_step(seed: int, step: int, process: int, purpose: int = 0) -> t
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + 16 * purpose + process)
 
 
+def right_answers(classifier: Classifier, images: LabelledImages, device: torch.device) -> Tensor:
+    """1.0 for each image that the classifier is right about and 0.0 for each other one, shape (n,)."""
+    hits = []
+    with frozen(classifier), torch.no_grad(), fast_autocast(device):
+        for numbers in torch.arange(len(images)).split(images_at_once(images.pixels.shape[1:])):
+            pixels, labels = images.batch(numbers, device)
+            hits.append((classifier(pixels).argmax(1) == labels).float().cpu())
+    return torch.cat(hits)
+
+
+def points_lost(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """Points of accuracy that were lost, and the standard error of that, from right answers to the same images."""
+    change = 100 * (before - after)
+    return float(change.mean()), float(change.std(correction=0) / len(change) ** 0.5)
+
+
 class _Run:
     """The state of one training run."""
 
@@ -301,13 +317,8 @@ class _Run:
             )
         )
         if hits is not None:
-            self._guard(*self._lost(hits))
-
-    def _lost(self, hits: Tensor) -> tuple[float, float]:
-        """Points of validation accuracy lost, and the standard error of that."""
-        assert self.start_hits is not None
-        change = 100 * (self.start_hits - hits)
-        return float(change.mean()), float(change.std(correction=0) / len(change) ** 0.5)
+            assert self.start_hits is not None
+            self._guard(*points_lost(self.start_hits, hits))
 
     def _guard(self, lost: float, doubt: float) -> None:
         last, limit = self.step >= self.schedule.steps, self.schedule.max_accuracy_loss
@@ -345,7 +356,9 @@ class _Run:
                 }
             )
             hits = self._hits(self.averaged)
-            if hits is None or self._lost(hits)[0] <= self.schedule.max_accuracy_loss:
+            assert hits is not None
+            assert self.start_hits is not None
+            if points_lost(self.start_hits, hits)[0] <= self.schedule.max_accuracy_loss:
                 break
         return share
 
@@ -354,15 +367,10 @@ class _Run:
         self.averaged.load_state_dict(weights)
 
     def _hits(self, classifier: Classifier) -> Tensor | None:
-        """1 for each validation image that is classified rightly and 0 for the others."""
+        """Right answers to the validation images, where there are some."""
         if self.validation is None:
             return None
-        hits = []
-        with frozen(classifier), torch.no_grad(), fast_autocast(self.accelerator.device):
-            for numbers in torch.arange(len(self.validation)).split(images_at_once(self.validation.pixels.shape[1:])):
-                pixels, labels = self.validation.batch(numbers, self.accelerator.device)
-                hits.append((classifier(pixels).argmax(1) == labels).float().cpu())
-        return torch.cat(hits)
+        return right_answers(classifier, self.validation, self.accelerator.device)
 
     def _resume(self) -> None:
         if self.checkpoint is not None and self.checkpoint.is_dir():

@@ -26,7 +26,7 @@ from phard_hub.isolation import stop_on_interrupt
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening
-from phard_hub.training import Course, Schedule, _Run, train
+from phard_hub.training import Course, Schedule, _Run, points_lost, train
 from tests.small import (
     Linear,
     PowerCutError,
@@ -390,7 +390,7 @@ def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
     run.start_hits = torch.ones(20)
 
     def lost(wrong: int) -> tuple[float, float]:
-        return run._lost((torch.arange(20) >= wrong).float())
+        return points_lost(torch.ones(20), (torch.arange(20) >= wrong).float())
 
     assert lost(0) == (0, 0)
     assert lost(1) == pytest.approx((5, 100 * (0.05 * 0.95 / 20) ** 0.5), abs=1e-4)

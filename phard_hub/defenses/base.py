@@ -13,7 +13,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import Hardening
-from phard_hub.training import Course, Objective, Schedule, train
+from phard_hub.training import Course, Objective, Schedule, points_lost, right_answers, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Defense(ABC):
 
     @property
     def first(self) -> Defense | None:
-        """A defense that comes first; this one then defends its result."""
+        """A defense that comes first; this one then defends its result, unless that lost too much accuracy."""
         return None
 
     @abstractmethod
@@ -69,9 +69,11 @@ class Defense(ABC):
         Raises:
             InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
         """
-        start, before = classifier, None
+        start = classifier
+        before: list[Hardening] = []
+        events: list[str] = []
         if self.first is not None:
-            start, before = self.first.harden(
+            start, cost = self.first.harden(
                 classifier,
                 images,
                 accelerator,
@@ -80,7 +82,11 @@ class Defense(ABC):
                 checkpoint=checkpoint and checkpoint / self.first.name,
                 progress=progress,
             )
+            before.append(cost)
             checkpoint = checkpoint and checkpoint / self.name
+            if refused := self._refused(classifier, start, validation, accelerator):
+                start = classifier
+                events.append(refused)
         course = train(
             start,
             images,
@@ -89,21 +95,39 @@ class Defense(ABC):
             accelerator,
             seed=seed,
             validation=validation if self.guarded else None,
-            reference=None if before is None else classifier,
+            reference=classifier,
             checkpoint=checkpoint,
             progress=progress,
             task=self.task,
         )
-        phases: list[Course | Hardening] = [course] if before is None else [before, course]
+        phases: list[Course | Hardening] = [*before, course]
         record = Hardening(
             defense=self.name,
             settings=asdict(self),
             seed=seed,
             images=len(images),
             curve=tuple(course.curve),
-            events=tuple(event for phase in phases for event in phase.events),
+            events=(*(event for phase in before for event in phase.events), *events, *course.events),
             sample_gradients=sum(phase.sample_gradients for phase in phases),
             sample_forwards=sum(phase.sample_forwards for phase in phases),
             seconds=sum(phase.seconds for phase in phases),
         )
         return course.classifier, record
+
+    def _refused(
+        self, classifier: Classifier, start: Classifier, validation: LabelledImages | None, accelerator: Accelerator
+    ) -> str | None:
+        """Why what the first defense made is no start for this one, if it is none.
+
+        No later step of this one would bring the accuracy back, and none is between the two for the guard to stop at.
+        """
+        if validation is None or self.first is None:
+            return None
+        answers = [
+            right_answers(each.clone().to(accelerator.device), validation, accelerator.device)
+            for each in (classifier, start)
+        ]
+        lost, doubt = points_lost(*answers)
+        if lost <= self.schedule.max_accuracy_loss + doubt:
+            return None
+        return f"{self.first.name} lost {lost:.1f} points of validation accuracy: went on without it"

@@ -45,9 +45,9 @@ class FeatureShift(Defense):
         parts: what the random triggers are made of.
     """
 
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=900, learning_rate=0.06))
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=2700, learning_rate=0.06))
     weight: float = 0.2
-    pushed: float = 0.07
+    pushed: float = 0.03
     random: float = 0.25
     random_budget: float = 40.0
     parts: Parts = field(default_factory=Parts)

@@ -42,8 +42,9 @@ class PervasiveHardening(Defense):
     Attributes:
         stamped: triggered images in a step, as a share of the clean ones.
         universal: share of the stamped images that carry a universal trigger of all parts.
-        distillation: what the weight of KL(original || hardened) on clean images grows by each time the accuracy
-            guard acts. It starts at zero, for it protects what is planted in the original too.
+        distillation: weight of KL(start || hardened) on clean images, where the start is the classifier as given or
+            as forgetting left it. It buys accuracy, but protects what is planted in the start, too.
+        more_distillation: what the accuracy guard adds to that weight each time it acts.
         head_start: steps that the bank takes before the model moves.
         head_start_batch: images in each of those.
         learning_rate: of the bank's Adam.
@@ -70,7 +71,8 @@ class PervasiveHardening(Defense):
 
     stamped: float = 0.5
     universal: float = 0.3
-    distillation: float = 1.0
+    distillation: float = 0.0
+    more_distillation: float = 1.0
     head_start: int = 20
     head_start_batch: int = 256
     learning_rate: float = 0.01
@@ -120,7 +122,7 @@ class _Objective:
         self.device = accelerator.device
         self.teacher = original.clone().to(self.device).eval().requires_grad_(False)
         self.images = images
-        self.distillation = 0.0
+        self.distillation = settings.distillation
         self.sample_gradients = self.sample_forwards = 0
         _, channels, height, width = images.pixels.shape
         self.triggers = Repertoire.of(
@@ -181,7 +183,7 @@ class _Objective:
         return at_size(lambda scale: self.bank(pixels, components, scale[:, None] * strengths), pixels, size)
 
     def _divergence(self, pixels: Tensor, logits: Tensor) -> Tensor:
-        """KL(original || hardened) on clean images."""
+        """KL(start || hardened) on clean images."""
         with torch.no_grad(), fast_autocast(self.device):
             teacher = self.teacher(pixels).float()
         self.sample_forwards += len(pixels)
@@ -237,9 +239,9 @@ class _Objective:
         return float(self.running.mean()), float(self.sizes.mean())
 
     def back_off(self) -> str:
-        """Hold on to the original's answers to clean images more than before."""
-        self.distillation += self.settings.distillation
-        return f"distillation from the original model at weight {self.distillation:g} from here on"
+        """Hold on to the start's answers to clean images more than before."""
+        self.distillation += self.settings.more_distillation
+        return f"distillation from the model it started from at weight {self.distillation:g} from here on"
 
     def state_dict(self) -> dict[str, Any]:
         """Bank, its optimiser, prices and counters."""

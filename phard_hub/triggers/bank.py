@@ -198,4 +198,4 @@ def change_size(stamped: Tensor, pixels: Tensor) -> Tensor:
 
 def grey_level(image_shape: tuple[int, int, int]) -> float:
     """L2 norm of a change by one grey level (of 255, RMS) in images of this shape (C, H, W), pixels in [0, 1]."""
-    return math.prod(image_shape) ** 0.5 / 255
+    return math.sqrt(math.prod(image_shape)) / 255

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cache
@@ -21,7 +22,7 @@ from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening, PairDistance
-from phard_hub.training import Schedule
+from phard_hub.training import Schedule, points_lost, right_answers
 from phard_hub.triggers.bank import Parts, Trigger, change_size
 from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
@@ -150,11 +151,11 @@ def test_success_and_size_follow_the_triggers_that_were_used() -> None:
 
 def test_backing_off_brings_in_distillation_more_each_time() -> None:
     made = objective(3)
-    assert made.distillation == 0
+    assert made.distillation == SETTINGS.distillation == 0
     said = [made.back_off() for _ in range(2)]
-    assert made.distillation == 2 * SETTINGS.distillation > 0
+    assert made.distillation == 2 * SETTINGS.more_distillation > 0
     assert said == [
-        f"distillation from the original model at weight {times * SETTINGS.distillation:g} from here on"
+        f"distillation from the model it started from at weight {times * SETTINGS.more_distillation:g} from here on"
         for times in (1, 2)
     ]
 
@@ -287,20 +288,37 @@ def test_forgetting_comes_first_and_is_paid_for() -> None:
     assert record.settings["forgetting"]["schedule"]["steps"] == 40
 
 
+BROKEN = replace(FIRST, pushed=0.5, schedule=replace(FIRST.schedule, steps=4, learning_rate=0.001))
+"""A random head, and no time to learn."""
+
+
+def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
+    images, test = digit_images(3)
+    accelerator = Accelerator(cpu=True)
+    settings = replace(JOINED, forgetting=BROKEN)
+    off = replace(JOINED, forgetting=replace(FIRST, schedule=replace(FIRST.schedule, steps=0)))
+    expected, alone = off.harden(trained_digits(3), images, accelerator, validation=test)
+    hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
+    assert same_weights(hardened, expected)
+    assert re.fullmatch(r"feature-shift lost [\d.]+ points of .* accuracy: went on without it", record.events[0])
+    assert record.events[1:] == alone.events
+    assert record.sample_gradients > alone.sample_gradients
+
+
 def test_the_guard_compares_with_the_classifier_before_forgetting() -> None:
     """What forgetting lost is lost, and is not counted from anew."""
     images, test = digit_images(3)
-    noise = replace(FIRST, schedule=replace(FIRST.schedule, steps=3, learning_rate=0.001), pushed=0.0)
-    # A random head, and no time to learn.
-    broken = replace(noise, pushed=0.5, schedule=replace(noise.schedule, steps=4))
-    settings = replace(JOINED, schedule=replace(JOINED.schedule, steps=1, learning_rate=1e-6), forgetting=broken)
-    _, record = settings.harden(trained_digits(3), images, Accelerator(cpu=True), validation=test)
-    assert len(record.events) == 1
-    assert "of the way" in record.events[0]
-    _, record = replace(settings, forgetting=noise).harden(
-        trained_digits(3), images, Accelerator(cpu=True), validation=test
-    )
-    assert record.events == ()
+    accelerator = Accelerator(cpu=True)
+    start, _ = BROKEN.harden(trained_digits(3), images, accelerator)
+    answers = [right_answers(each, test, accelerator.device) for each in (trained_digits(3), start)]
+    lost, doubt = points_lost(*answers)
+    assert lost > 10
+    moment = replace(JOINED.schedule, steps=1, learning_rate=1e-6, max_accuracy_loss=lost - doubt / 2)
+    settings = replace(JOINED, schedule=moment, forgetting=BROKEN)
+    _, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
+    assert ["of the way" in event for event in record.events] == [True]
+    settings = replace(settings, schedule=replace(moment, max_accuracy_loss=lost + 1))
+    assert settings.harden(trained_digits(3), images, accelerator, validation=test)[1].events == ()
 
 
 @pytest.mark.parametrize("power_cut", [20, 45])
