@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from accelerate import Accelerator
 
 from phard_hub.images import LabelledImages
@@ -37,6 +38,10 @@ class Defense(ABC):
     def first(self) -> Defense | None:
         """A defense that comes first; this one then defends its result, unless that lost too much accuracy."""
         return None
+
+    def alone(self) -> Defense:
+        """What is done where the first defense was no use."""
+        return self
 
     @abstractmethod
     def objective(
@@ -69,11 +74,9 @@ class Defense(ABC):
         Raises:
             InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
         """
-        start = classifier
-        before: list[Hardening] = []
-        events: list[str] = []
+        start, defense, before = classifier, self, None
         if self.first is not None:
-            start, cost = self.first.harden(
+            start, before = self.first.harden(
                 classifier,
                 images,
                 accelerator,
@@ -82,15 +85,14 @@ class Defense(ABC):
                 checkpoint=checkpoint and checkpoint / self.first.name,
                 progress=progress,
             )
-            before.append(cost)
             checkpoint = checkpoint and checkpoint / self.name
-            if refused := self._refused(classifier, start, validation, accelerator):
-                start = classifier
-                events.append(refused)
+            if refused := self._refused(classifier, start, validation, accelerator.device):
+                start, defense = classifier, self.alone()
+                before = before.model_copy(update={"events": (*before.events, refused)})
         course = train(
             start,
             images,
-            lambda copy, accelerator: self.objective(start, copy, images, accelerator, seed),
+            lambda copy, accelerator: defense.objective(start, copy, images, accelerator, seed),
             self.schedule,
             accelerator,
             seed=seed,
@@ -100,33 +102,32 @@ class Defense(ABC):
             progress=progress,
             task=self.task,
         )
-        phases: list[Course | Hardening] = [*before, course]
-        record = Hardening(
+        return course.classifier, self._record(before, course, seed, len(images))
+
+    def _record(self, before: Hardening | None, course: Course, seed: int, images: int) -> Hardening:
+        phases: list[Course | Hardening] = [course] if before is None else [before, course]
+        return Hardening(
             defense=self.name,
             settings=asdict(self),
             seed=seed,
-            images=len(images),
+            images=images,
             curve=tuple(course.curve),
-            events=(*(event for phase in before for event in phase.events), *events, *course.events),
+            events=tuple(event for phase in phases for event in phase.events),
             sample_gradients=sum(phase.sample_gradients for phase in phases),
             sample_forwards=sum(phase.sample_forwards for phase in phases),
             seconds=sum(phase.seconds for phase in phases),
         )
-        return course.classifier, record
 
     def _refused(
-        self, classifier: Classifier, start: Classifier, validation: LabelledImages | None, accelerator: Accelerator
+        self, classifier: Classifier, start: Classifier, validation: LabelledImages | None, device: torch.device
     ) -> str | None:
         """Why what the first defense made is no start for this one, if it is none.
 
-        No later step of this one would bring the accuracy back, and none is between the two for the guard to stop at.
+        No later step would bring its accuracy back, and between the two is nothing for the guard to stop at.
         """
         if validation is None or self.first is None:
             return None
-        answers = [
-            right_answers(each.clone().to(accelerator.device), validation, accelerator.device)
-            for each in (classifier, start)
-        ]
+        answers = [right_answers(each.clone().to(device), validation, device) for each in (classifier, start)]
         lost, doubt = points_lost(*answers)
         if lost <= self.schedule.max_accuracy_loss + doubt:
             return None

@@ -7,10 +7,10 @@ hundred of them cost as little as one.
 
 The triggers are held at a fixed size. Left to grow until they succeed, they run away from the model while
 small ones, which it takes a converged search to find, go on working. But a backdoor that somebody planted
-may need a change far larger than the smallest one, and only of its own kind. So triggers that can do little
-(a change of colours, a few slow waves) may be held at a larger size, and a share of the images may carry
-large triggers drawn at random. By default neither is done: it helps against large triggers, and has not been
-shown yet to be worth what it costs elsewhere.
+may need a change far larger than the smallest one, and only of its own kind, which the bank never meets. It
+is forgotten first (``forgetting``), and the bank hardens what is left. Then triggers that can do little (a
+change of colours, a few slow waves) may be held at a larger size, and a share of the images may carry large
+triggers drawn at random; by default neither is done.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class PervasiveHardening(Defense):
         stamped: triggered images in a step, as a share of the clean ones.
         universal: share of the stamped images that carry a universal trigger of all parts.
         distillation: weight of KL(start || hardened) on clean images, where the start is the classifier as given or
-            as forgetting left it. It buys accuracy, but protects what is planted in the start, too.
+            as forgetting left it. It buys accuracy, but protects what is planted in the start, too: it begins at zero
+            where forgetting was not used.
         more_distillation: what the accuracy guard adds to that weight each time it acts.
         head_start: steps that the bank takes before the model moves.
         head_start_batch: images in each of those.
@@ -65,8 +66,8 @@ class PervasiveHardening(Defense):
             the model has to learn; most of the others are wasted on it.
         max_pairs: with more ordered pairs than this, a random choice of them.
         parts: what a trigger is made of.
-        forgetting: what the model goes through before, if that has any steps. It removes planted triggers of sizes
-            that the bank never looks for; the bank then hardens what came of it, and holds on to the answers of that.
+        forgetting: what the model goes through before, if that has any steps, as in the presets. The bank then
+            hardens what came of it, or the classifier as given if that lost too much accuracy.
     """
 
     stamped: float = 0.5
@@ -98,6 +99,10 @@ class PervasiveHardening(Defense):
     def first(self) -> FeatureShift | None:
         """Forgetting, if that has any steps."""
         return self.forgetting if self.forgetting.schedule.steps else None
+
+    def alone(self) -> PervasiveHardening:
+        """Nothing was forgotten, so nothing is held on to before the accuracy guard asks for it."""
+        return replace(self, distillation=0.0)
 
     def objective(
         self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int

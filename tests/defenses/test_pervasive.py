@@ -295,7 +295,7 @@ BROKEN = replace(FIRST, pushed=0.5, schedule=replace(FIRST.schedule, steps=4, le
 def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
     images, test = digit_images(3)
     accelerator = Accelerator(cpu=True)
-    settings = replace(JOINED, forgetting=BROKEN)
+    settings = replace(JOINED, forgetting=BROKEN, distillation=5.0)
     off = replace(JOINED, forgetting=replace(FIRST, schedule=replace(FIRST.schedule, steps=0)))
     expected, alone = off.harden(trained_digits(3), images, accelerator, validation=test)
     hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
