@@ -117,7 +117,7 @@ def make_hardening() -> Hardening:
     )
     return Hardening(
         defense="pervasive",
-        settings={"epochs": 5, "learning_rate": 0.01},
+        settings={"epochs": 5, "schedule": {"learning_rate": 0.01}},
         seed=0,
         images=2500,
         curve=curve,

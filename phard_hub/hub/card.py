@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +229,7 @@ def _body(
         origin=_origin(report),
         hardened=report.after is not None,
         hardening=report.hardening,
+        settings=list(_flat(report.hardening.settings)) if report.hardening else [],
         measured=state.distances,
         environment=report.environment,
         created=f"{report.created:%Y-%m-%d}",
@@ -249,6 +250,15 @@ def escape(text: str, width: int = 120) -> str:
     """Text as one line of Markdown that means nothing but itself: names come from strangers' files."""
     line = printable(text, width).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Settings within settings, under names with dots as in experiment files."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, str(value)
 
 
 def _origin(report: Report) -> str:

@@ -77,7 +77,7 @@ def test_text_tells_numbers_recipe_limits_and_verdict() -> None:
         "| Accuracy | 92.00 % \\[90.00, 94.00\\], n = 1000 | 91.50 %",
         "![Heat maps of the class distances](plots/distances.png)",
         "250,000 sample-gradients",
-        "| learning\\_rate | 0.01 |",
+        "| schedule.learning\\_rate | 0.01 |",
         "- A backdoor without a pervasive trigger is not measured.",
         "The policy passes the model after hardening: 9 passed.",
         "tree/0123456789abcdef",
