@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +18,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import is_initialized
 
+from phard_hub.errors import OutputError
 from phard_hub.evaluation import Threat, evaluate
 from phard_hub.hub.audit import Audit, audit
 from phard_hub.hub.pull import Snapshot, pull, split_revision
@@ -147,15 +149,20 @@ def run(
     images = load_data(classifier, data, settings.seed, progress)
     before, found = assess(classifier, images.test, settings, progress)
     work = _work_folder(out, before.weights_sha256, data, settings, accelerator)
-    hardened, hardening = settings.preset.defense.harden(
-        classifier,
-        images.train,
-        accelerator,
-        seed=settings.seed,
-        validation=images.validation,
-        checkpoint=work,
-        progress=progress,
-    )
+    try:
+        hardened, hardening = settings.preset.defense.harden(
+            classifier,
+            images.train,
+            accelerator,
+            seed=settings.seed,
+            validation=images.validation,
+            checkpoint=work,
+            progress=progress,
+        )
+    except OutputError:  # where there is no room for a checkpoint, nothing is left of it
+        with suppress(OSError):
+            work.rmdir()
+        raise
     after, found_after = assess(hardened, images.test, settings, progress)
     report = describe(audited, images, accelerator, before=before, after=after, hardening=hardening)
     verdict = gate(report, settings.policy)

@@ -50,10 +50,14 @@ FAST = Preset(
     pgd=PGD(images=500),
 )
 THOROUGH = Preset(search=SearchSettings(steps=300), defense=forget_and_harden(forgetting=5400, steps=3000))
+_MOMENT = Schedule(steps=8, batch=32, guard_every=4, save_every=2)
 CHEAPEST = Preset(  # only for tests
     search=CHEAPEST_SEARCH,
     defense=PervasiveHardening(
-        schedule=Schedule(steps=8, batch=32, guard_every=4, save_every=2), head_start=2, head_start_batch=32
+        forgetting=FeatureShift(schedule=replace(_MOMENT, steps=4, learning_rate=1e-3), pushed=0.0),
+        schedule=_MOMENT,
+        head_start=2,
+        head_start_batch=32,
     ),
     pgd=PGD(steps=2, images=50),
 )

@@ -73,7 +73,7 @@ class Schedule:
             standard error, for on a few images one or two wrong answers more are chance.
         wobble: points allowed in addition at the peak of the learning rate, falling with it.
         collapse: points whose loss sends the weights back to the last good ones, at any time.
-        save_every: steps between two checkpoints.
+        save_every: steps between two checkpoints; the last one is at the end, for what comes after may be stopped, too.
     """
 
     steps: int = 1100
@@ -247,7 +247,7 @@ class _Run:
                 self._look(loss)
             if stop.is_set():
                 self._interrupted()
-            if self.step % schedule.save_every == 0 and self.step < schedule.steps:
+            if self.step % schedule.save_every == 0 or self.step == schedule.steps:
                 self._save()
             progress(task, self.step, schedule.steps)
         result = self.averaged.requires_grad_(True).eval()

@@ -379,7 +379,7 @@ from phard_hub import training
 save = training._Run._save
 def save_and_die(self):
     save(self)
-    if self.step == 4:
+    if self.step == 4 < self.schedule.steps:
         os.kill(os.getpid(), signal.SIGKILL)
 training._Run._save = save_and_die
 from phard_hub.__main__ import main
@@ -429,7 +429,7 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_continue(
     monkeypatch.setattr(training._Run, "_update", interrupted)
     done = phard(*cheap(tiny_checkpoint, images, tmp_path / "hardened"))
     assert done.code == 3
-    assert "Stopped at step 3 of 8." in done.complaint
+    assert "Stopped at step 3 of 4." in done.complaint
     assert "run the same command to continue" in done.complaint
     assert not (tmp_path / "hardened").exists()
     assert [path.name.startswith(".hardened.") for path in tmp_path.iterdir()] == [True]

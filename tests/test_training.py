@@ -20,11 +20,11 @@ from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
 from phard_hub.augmentation import augment, indifferent_to_mirroring
 from phard_hub.defenses.featureshift import FeatureShift
+from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.errors import InterruptedRunError
 from phard_hub.images import LabelledImages
 from phard_hub.isolation import stop_on_interrupt
 from phard_hub.models.classifier import Classifier
-from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening
 from phard_hub.training import Course, Schedule, _Run, points_lost, train
 from tests.small import (
@@ -40,7 +40,7 @@ from tests.small import (
 )
 
 TINY = Schedule(steps=10, batch=16, guard_every=4, save_every=3, shift=0.125, flip=True)
-DEFENSE = replace(CHEAPEST.defense, schedule=TINY, head_start_batch=16)
+DEFENSE = PervasiveHardening(schedule=TINY, head_start=2, head_start_batch=16)
 
 
 class Plain:
