@@ -114,7 +114,7 @@ def train(
     *,
     seed: int,
     validation: LabelledImages | None = None,
-    reference: Classifier | None = None,
+    reference: Tensor | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
     task: str = "training",
@@ -129,7 +129,7 @@ def train(
         accelerator: of accelerate; decides on devices, processes and precision.
         seed: of the batches, of augmentation and of dropout.
         validation: what the accuracy guard looks at; without it there is no guard.
-        reference: whose accuracy the guard compares with; None takes the start.
+        reference: right answers to the validation images that the guard compares with; None takes those of the start.
         checkpoint: folder for the state of the run; an existing one is continued.
         progress: told about each step.
         task: what to call this in the progress.
@@ -184,7 +184,7 @@ class _Run:
         accelerator: Accelerator,
         seed: int,
         validation: LabelledImages | None,
-        reference: Classifier | None,
+        reference: Tensor | None,
         checkpoint: Path | None,
     ) -> None:
         self.images, self.schedule, self.accelerator, self.seed = images, schedule, accelerator, seed
@@ -198,7 +198,7 @@ class _Run:
         self.objective = objective(self.plain, accelerator)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        self.start_hits = self._hits(self.plain if reference is None else reference.clone().to(accelerator.device))
+        self.start_hits = self._hits(self.plain) if reference is None else reference
         self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
         optimizer = torch.optim.SGD(
             self.plain.parameters(),
@@ -317,8 +317,7 @@ class _Run:
             )
         )
         if hits is not None:
-            assert self.start_hits is not None
-            self._guard(*points_lost(self.start_hits, hits))
+            self._guard(*self._lost(hits))
 
     def _guard(self, lost: float, doubt: float) -> None:
         last, limit = self.step >= self.schedule.steps, self.schedule.max_accuracy_loss
@@ -355,10 +354,7 @@ class _Run:
                     for name, good in self.good.items()
                 }
             )
-            hits = self._hits(self.averaged)
-            assert hits is not None
-            assert self.start_hits is not None
-            if points_lost(self.start_hits, hits)[0] <= self.schedule.max_accuracy_loss:
+            if self._lost(self._hits(self.averaged))[0] <= self.schedule.max_accuracy_loss:
                 break
         return share
 
@@ -368,9 +364,12 @@ class _Run:
 
     def _hits(self, classifier: Classifier) -> Tensor | None:
         """Right answers to the validation images, where there are some."""
-        if self.validation is None:
-            return None
-        return right_answers(classifier, self.validation, self.accelerator.device)
+        images = self.validation
+        return None if images is None else right_answers(classifier, images, self.accelerator.device)
+
+    def _lost(self, hits: Tensor | None) -> tuple[float, float]:
+        """Points of validation accuracy lost and their standard error; none where nothing is watched."""
+        return (0.0, 0.0) if hits is None or self.start_hits is None else points_lost(self.start_hits, hits)
 
     def _resume(self) -> None:
         if self.checkpoint is not None and self.checkpoint.is_dir():

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
@@ -75,18 +76,21 @@ class Defense(ABC):
             InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
         """
         start, defense, before = classifier, self, None
+        watched = validation if self.guarded else None
+        device = accelerator.device
+        answers = None if watched is None else right_answers(classifier.clone().to(device), watched, device)
         if self.first is not None:
             start, before = self.first.harden(
                 classifier,
                 images,
                 accelerator,
                 seed=seed,
-                validation=validation,
+                validation=watched,
                 checkpoint=checkpoint and checkpoint / self.first.name,
                 progress=progress,
             )
             checkpoint = checkpoint and checkpoint / self.name
-            if refused := self._refused(classifier, start, validation, accelerator.device):
+            if refused := self._refused(answers, start, watched, device):
                 start, defense = classifier, self.alone()
                 before = before.model_copy(update={"events": (*before.events, refused)})
         course = train(
@@ -96,8 +100,8 @@ class Defense(ABC):
             self.schedule,
             accelerator,
             seed=seed,
-            validation=validation if self.guarded else None,
-            reference=classifier,
+            validation=watched,
+            reference=answers,
             checkpoint=checkpoint,
             progress=progress,
             task=self.task,
@@ -119,16 +123,15 @@ class Defense(ABC):
         )
 
     def _refused(
-        self, classifier: Classifier, start: Classifier, validation: LabelledImages | None, device: torch.device
+        self, answers: Tensor | None, start: Classifier, validation: LabelledImages | None, device: torch.device
     ) -> str | None:
-        """Why what the first defense made is no start for this one, if it is none.
+        """Why what the first defense made is no start for this one, if it is none; ``answers`` were right before it.
 
         No later step would bring its accuracy back, and between the two is nothing for the guard to stop at.
         """
-        if validation is None or self.first is None:
+        if answers is None or validation is None or self.first is None:
             return None
-        answers = [right_answers(each.clone().to(device), validation, device) for each in (classifier, start)]
-        lost, doubt = points_lost(*answers)
+        lost, doubt = points_lost(answers, right_answers(start.clone().to(device), validation, device))
         if lost <= self.schedule.max_accuracy_loss + doubt:
             return None
         return f"{self.first.name} lost {lost:.1f} points of validation accuracy: went on without it"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import yaml
 from phard_hub.report.formats import headline, summary_rows
 from phard_hub.report.gate import Verdict
 from phard_hub.report.record import REPORT_NAME, TESTED_ON, Rate, Report, State
-from phard_hub.report.wording import pair_name, printable
+from phard_hub.report.wording import flat, pair_name, printable
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -229,7 +229,7 @@ def _body(
         origin=_origin(report),
         hardened=report.after is not None,
         hardening=report.hardening,
-        settings=list(_flat(report.hardening.settings)) if report.hardening else [],
+        settings=list(flat(report.hardening.settings)) if report.hardening else [],
         measured=state.distances,
         environment=report.environment,
         created=f"{report.created:%Y-%m-%d}",
@@ -250,15 +250,6 @@ def escape(text: str, width: int = 120) -> str:
     """Text as one line of Markdown that means nothing but itself: names come from strangers' files."""
     line = printable(text, width).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Settings within settings, under names with dots as in experiment files."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, str(value)
 
 
 def _origin(report: Report) -> str:

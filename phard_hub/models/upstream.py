@@ -20,6 +20,7 @@ from phard_hub.hub.audit.files import read_config, read_json
 from phard_hub.hub.pull import Snapshot, card_metadata, pull, split_revision
 from phard_hub.report.findings import error, note, warning
 from phard_hub.report.record import Finding
+from phard_hub.report.wording import flat
 
 # Fields that an honest copy changes, or that the class reads only when it trains, is initialised or is a backbone.
 _FREE = frozenset(
@@ -133,8 +134,8 @@ def _design(snapshot: Snapshot) -> _Design:
         if "architecture" in config:  # timm's own format, or transformers' wrapper around it
             fields, usual = _timm_fields(config), {}
         else:
-            usual = dict(_flat(_library_config(config, defaults=True)))
-            fields = dict(_flat(_library_config(config)))
+            usual = _flat(_library_config(config, defaults=True))
+            fields = _flat(_library_config(config))
     except Exception as refusal:  # the library's classes raise all kinds of errors at hostile values
         problem = f"The config of {snapshot.repo} is none of its class: {first_line(refusal)}."
         raise CheckpointError(problem, advice=advice) from refusal
@@ -164,15 +165,10 @@ def _library_config(config: Mapping[str, Any], *, defaults: bool = False) -> dic
     )
 
 
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in fields.items():
-        if key in _FREE or _drops(key):
-            continue
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            # JSON has no tuples
-            yield prefix + key, list(value) if isinstance(value, tuple) else value
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that may matter; JSON has no tuples."""
+    kept = flat(fields, keep=lambda key: key not in _FREE and not _drops(key))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept}
 
 
 def _drops(key: str) -> bool:

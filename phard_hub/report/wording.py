@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
 from phard_hub.report.record import ClassDistances, PairDistance
 
 
@@ -19,6 +22,19 @@ def pair_name(distances: ClassDistances, pair: PairDistance) -> str:
     """The two classes of a pair, such as ``cat -> dog``; a universal trigger starts at ``any class``."""
     source = "any class" if pair.source is None else printable(distances.labels[pair.source], 30)
     return f"{source} -> {printable(distances.labels[pair.target], 30)}"
+
+
+def flat(
+    fields: Mapping[str, Any], prefix: str = "", *, keep: Callable[[str], bool] = lambda _name: True
+) -> Iterator[tuple[str, Any]]:
+    """Fields within fields, under names with dots as in experiment files; only those whose own name is kept."""
+    for name, value in fields.items():
+        if not keep(name):
+            continue
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.", keep=keep)
+        else:
+            yield prefix + name, value
 
 
 def two_numbers(value: float, limit: float, digits: int = 1) -> tuple[str, str]:
