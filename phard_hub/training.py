@@ -29,6 +29,7 @@ from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast, images_at_once
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import TrainingPoint
+from phard_hub.sharpness import uphill
 
 
 class Objective(Protocol):
@@ -38,7 +39,10 @@ class Objective(Protocol):
     sample_forwards: int
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Loss of the model (the prepared one, in training mode) on a batch of pixels in [0, 1]."""
+        """Loss of the model (the prepared one, in training mode) on a batch of pixels in [0, 1].
+
+        Sharpness-aware steps ask for it twice in a step, with other weights.
+        """
 
     def observed(self) -> tuple[float, float]:
         """Success and mean L2 size of what the objective attacks with, for the curves."""
@@ -65,6 +69,7 @@ class Schedule:
         weight_decay: of SGD.
         warm_up: share of the steps in which the learning rate rises.
         clip: largest norm of the gradient.
+        sharpness: radius of sharpness-aware steps, which ask the objective for its loss twice; 0 for plain ones.
         averaging: decay of the running average of the weights, which is the result.
         shift: random shift of the images, as a share of their side.
         flip: random mirroring; None mirrors if the classifier itself is indifferent to it.
@@ -83,6 +88,7 @@ class Schedule:
     weight_decay: float = 5e-4
     warm_up: float = 0.2
     clip: float = 2.0
+    sharpness: float = 0.0
     averaging: float = 0.98
     shift: float = 0.125
     flip: bool | None = None
@@ -261,13 +267,20 @@ class _Run:
             group["lr"] = self._learning_rate()
         pixels, labels = self._batch()
         self.model.train()
-        loss = self.objective.loss(self.model, pixels, labels, self.step)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+        loss = self._backward(pixels, labels)
+        if self.schedule.sharpness:
+            with uphill(self.plain, self.schedule.sharpness):
+                self._backward(pixels, labels)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
         self.optimizer.step()
         self._share_buffers()
         self.average.update_parameters(self.plain)
+        return loss
+
+    def _backward(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        loss = self.objective.loss(self.model, pixels, labels, self.step)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
         return loss.detach()
 
     def _share_buffers(self) -> None:
