@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.pervasive import PervasiveHardening
+from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.evaluation import PGD
 from phard_hub.training import Schedule
 from phard_hub.triggers.search import CHEAPEST as CHEAPEST_SEARCH
@@ -19,12 +19,12 @@ def forget_and_harden(*, forgetting: int, steps: int) -> PervasiveHardening:
     teacher has forgotten it.
 
     Args:
-        forgetting: steps of feature shift tuning.
+        forgetting: sharpness-aware steps.
         steps: of hardening.
     """
-    first = FeatureShift()  # pushed for as many steps in a short run as in a long one: it is what they have to undo
+    first = SharpnessAware()
     return PervasiveHardening(
-        forgetting=replace(first, schedule=replace(first.schedule, steps=forgetting), pushed=80 / forgetting),
+        forgetting=replace(first, schedule=replace(first.schedule, steps=forgetting)),
         distillation=3.0,
         schedule=Schedule(steps=steps),
     )
@@ -35,7 +35,7 @@ class Preset:
     """The search for class distances, the defense, and the attack behind the robust accuracy."""
 
     search: SearchSettings = field(default_factory=SearchSettings)
-    defense: PervasiveHardening = field(default_factory=lambda: forget_and_harden(forgetting=2700, steps=1100))
+    defense: PervasiveHardening = field(default_factory=lambda: forget_and_harden(forgetting=900, steps=1100))
     pgd: PGD = field(default_factory=PGD)
 
     def seeded(self, seed: int) -> Preset:
@@ -46,15 +46,15 @@ class Preset:
 DEFAULT = Preset()
 FAST = Preset(
     search=SearchSettings(steps=100, heldout_images=30),
-    defense=forget_and_harden(forgetting=900, steps=400),
+    defense=forget_and_harden(forgetting=400, steps=400),
     pgd=PGD(images=500),
 )
-THOROUGH = Preset(search=SearchSettings(steps=300), defense=forget_and_harden(forgetting=5400, steps=3000))
+THOROUGH = Preset(search=SearchSettings(steps=300), defense=forget_and_harden(forgetting=1800, steps=3000))
 _MOMENT = Schedule(steps=8, batch=32, guard_every=4, save_every=2)
 CHEAPEST = Preset(  # only for tests
     search=CHEAPEST_SEARCH,
     defense=PervasiveHardening(
-        forgetting=FeatureShift(schedule=replace(_MOMENT, steps=4, learning_rate=1e-3), pushed=0.0),
+        forgetting=SharpnessAware(schedule=replace(_MOMENT, steps=4, learning_rate=1e-3, sharpness=0.1)),
         schedule=_MOMENT,
         head_start=2,
         head_start_batch=32,

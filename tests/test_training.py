@@ -19,8 +19,10 @@ from torch.nn import functional
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
 from phard_hub.augmentation import augment, indifferent_to_mirroring
+from phard_hub.defenses.base import Defense
 from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.pervasive import PervasiveHardening
+from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.errors import InterruptedRunError
 from phard_hub.images import LabelledImages
 from phard_hub.isolation import stop_on_interrupt
@@ -480,9 +482,12 @@ def both(folder: str, objective: str) -> None:
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     images = noise_images(20, 3, (1, 8, 8))
-    if objective in ("harden", "forget"):
-        shift = FeatureShift(schedule=replace(TINY, steps=6), pushed=0.5)
-        defense = replace(DEFENSE, schedule=replace(TINY, steps=6)) if objective == "harden" else shift
+    defenses: dict[str, Defense] = {
+        "harden": replace(DEFENSE, schedule=replace(TINY, steps=6)),
+        "shift": FeatureShift(schedule=replace(TINY, steps=6), pushed=0.5),
+        "forget": SharpnessAware(schedule=replace(TINY, steps=6, sharpness=1.0)),
+    }
+    if defense := defenses.get(objective):
         classifier, record = defense.harden(small_net(3), images, accelerator, seed=1, checkpoint=Path(folder) / "run")
         assert not same_weights(classifier, small_net(3).eval())
         told: Any = [record.sample_gradients, record.sample_forwards, record.events]
@@ -496,7 +501,7 @@ def both(folder: str, objective: str) -> None:
     torch.save(kept, Path(folder) / f"rank{accelerator.process_index}.pt")
 
 
-@pytest.mark.parametrize("objective", ["harden", "forget", "guarded"])
+@pytest.mark.parametrize("objective", ["harden", "shift", "forget", "guarded"])
 def test_two_processes_end_with_the_same_weights(objective: str, tmp_path: Path) -> None:
     trained_digits()
     debug_launcher(both, args=(str(tmp_path), objective), num_processes=2)

@@ -21,13 +21,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from phard_hub.defenses.base import Defense
-from phard_hub.defenses.finetuning import CrossEntropy
+from phard_hub.defenses.finetuning import CrossEntropy, RandomlyStamped
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import Layer, heads
-from phard_hub.training import Schedule, generator_of_step
+from phard_hub.training import Schedule
 from phard_hub.triggers.bank import Parts
-from phard_hub.triggers.chance import stamp_at_random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +63,12 @@ class FeatureShift(Defense):
         return _Objective(self, copy, accelerator, seed)
 
 
-class _Objective(CrossEntropy):
-    """Cross-entropy on clean and randomly stamped images, and the push."""
+class _Objective(RandomlyStamped):
+    """The push on clean images, and after that cross-entropy on clean and randomly stamped ones."""
 
     def __init__(self, settings: FeatureShift, copy: Classifier, accelerator: Accelerator, seed: int) -> None:
-        super().__init__()
-        self.settings, self.accelerator, self.seed = settings, accelerator, seed
-        self.pushed = round(settings.pushed * settings.schedule.steps)
+        super().__init__(settings.random, settings.random_budget, settings.parts, accelerator, seed)
+        self.weight, self.pushed = settings.weight, round(settings.pushed * settings.schedule.steps)
         self.heads: list[tuple[Layer, Tensor]] = []
         for head in heads(copy) if self.pushed else ():
             self.heads.append((head, head.weight.detach().clone()))
@@ -78,20 +76,12 @@ class _Objective(CrossEntropy):
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """Loss on the batch; while the head is pushed, on clean images alone."""
-        pushing = step < self.pushed
-        if pushing:
-            self._keep_norm()
-        else:
-            random = generator_of_step(self.seed, step, self.accelerator.process_index, purpose=3)
-            count = round(self.settings.random * len(pixels))
-            budget = self.settings.random_budget
-            with torch.no_grad():
-                stamped = stamp_at_random(pixels[:count], self.settings.parts, budget, random)
-            pixels, labels = torch.cat([pixels, stamped]), torch.cat([labels, labels[:count]])
-        loss = super().loss(model, pixels, labels, step)
-        if pushing:
-            for head, original in self.heads:
-                loss = loss + self.settings.weight * (head.weight * original).sum()
+        if step >= self.pushed:
+            return super().loss(model, pixels, labels, step)
+        self._keep_norm()
+        loss = CrossEntropy.loss(self, model, pixels, labels, step)
+        for head, original in self.heads:
+            loss = loss + self.weight * (head.weight * original).sum()
         return loss
 
     @torch.no_grad()

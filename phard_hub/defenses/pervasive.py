@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.defenses.base import Defense
-from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.repertoire import Repertoire
+from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
@@ -89,14 +89,14 @@ class PervasiveHardening(Defense):
     floor: float = 0.01
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
-    forgetting: FeatureShift = field(
-        default_factory=lambda: FeatureShift(schedule=replace(FeatureShift().schedule, steps=0))
+    forgetting: SharpnessAware = field(
+        default_factory=lambda: SharpnessAware(schedule=replace(SharpnessAware().schedule, steps=0))
     )
 
     name = "pervasive"
 
     @property
-    def first(self) -> FeatureShift | None:
+    def first(self) -> SharpnessAware | None:
         """Forgetting, if that has any steps."""
         return self.forgetting if self.forgetting.schedule.steps else None
 

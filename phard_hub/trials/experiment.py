@@ -15,6 +15,7 @@ from phard_hub.backdoors import Planting
 from phard_hub.defenses.base import Defense
 from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.finetuning import FineTuning
+from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.errors import ExperimentError
 from phard_hub.pipeline import DataOptions, public_name
 from phard_hub.presets import PRESETS, Preset
@@ -26,6 +27,7 @@ DEFENSES: dict[str, Callable[[Preset], Defense | None]] = {
     NO_DEFENSE: lambda _preset: None,
     "fine-tuning": lambda preset: FineTuning(schedule=preset.defense.schedule),
     "feature-shift": lambda _preset: FeatureShift(),
+    "sharpness-aware": lambda _preset: SharpnessAware(),
     "pervasive": lambda preset: preset.defense,
 }
 """All defenses by name, each with the settings that a preset gives it."""

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
-from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.pervasive import PervasiveHardening, _Objective
+from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
@@ -272,7 +272,7 @@ def test_hardening_keeps_the_accuracy() -> None:
     assert evaluate(hardened(0.03), test).accuracy.value > 0.95
 
 
-FIRST = FeatureShift(schedule=replace(SETTINGS.schedule, steps=40, save_every=15))
+FIRST = SharpnessAware(schedule=replace(SETTINGS.schedule, steps=40, save_every=15, sharpness=0.5))
 JOINED = replace(SETTINGS, schedule=replace(SETTINGS.schedule, steps=10, save_every=4), head_start=3, forgetting=FIRST)
 
 
@@ -288,8 +288,8 @@ def test_forgetting_comes_first_and_is_paid_for() -> None:
     assert record.settings["forgetting"]["schedule"]["steps"] == 40
 
 
-BROKEN = replace(FIRST, pushed=0.5, schedule=replace(FIRST.schedule, steps=4, learning_rate=0.001))
-"""A random head, and no time to learn."""
+BROKEN = replace(FIRST, schedule=replace(FIRST.schedule, steps=4, learning_rate=20.0, warm_up=2.0, clip=100.0))
+"""Steps far too large."""
 
 
 def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
@@ -300,7 +300,7 @@ def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
     expected, alone = off.harden(trained_digits(3), images, accelerator, validation=test)
     hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
     assert same_weights(hardened, expected)
-    assert re.fullmatch(r"feature-shift lost [\d.]+ points of .* accuracy: went on without it", record.events[0])
+    assert re.fullmatch(r"sharpness-aware lost [\d.]+ points of .* accuracy: went on without it", record.events[0])
     assert record.events[1:] == alone.events
     assert record.sample_gradients > alone.sample_gradients
 
@@ -334,7 +334,7 @@ def test_a_run_killed_in_either_phase_continues_bit_for_bit(power_cut: int, tmp_
     whole, expected = JOINED.harden(classifier, images, Accelerator(cpu=True))
     with pytest.raises(PowerCutError):
         JOINED.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run", progress=cut)
-    assert set(done) == ({"shifting features"} if power_cut == 20 else {"shifting features", "hardening"})
+    assert set(done) == ({"forgetting"} if power_cut == 20 else {"forgetting", "hardening"})
     resumed, record = JOINED.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run")
     assert same_weights(resumed, whole)
     assert record.sample_gradients == expected.sample_gradients
