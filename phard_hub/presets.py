@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.evaluation import PGD
@@ -12,19 +13,23 @@ from phard_hub.triggers.search import CHEAPEST as CHEAPEST_SEARCH
 from phard_hub.triggers.search import SearchSettings
 
 
-def forget_and_harden(*, forgetting: int, steps: int) -> PervasiveHardening:
+def forget_and_harden(*, forgetting: int, gently: int, steps: int) -> PervasiveHardening:
     """Forget what may be planted, then harden what is left.
 
-    The bank pays for distance with accuracy; distillation buys most of it back, and protects nothing planted where the
-    teacher has forgotten it.
+    Feature shift tuning forgets most, and with many images the accuracy comes back; with few it does not, and
+    sharpness-aware tuning forgets nearly as much for less. The bank pays for distance with accuracy; distillation buys
+    most of it back, and protects nothing planted where the teacher has forgotten it.
 
     Args:
-        forgetting: sharpness-aware steps.
+        forgetting: steps of feature shift tuning.
+        gently: steps of sharpness-aware tuning, if the former lost too much accuracy.
         steps: of hardening.
     """
-    first = SharpnessAware()
+    shift, aware = FeatureShift(), SharpnessAware()
     return PervasiveHardening(
-        forgetting=replace(first, schedule=replace(first.schedule, steps=forgetting)),
+        # Pushed for as many steps in a short run as in a long one: it is what they have to undo.
+        forgetting=replace(shift, schedule=replace(shift.schedule, steps=forgetting), pushed=80 / forgetting),
+        gently=replace(aware, schedule=replace(aware.schedule, steps=gently)),
         distillation=3.0,
         schedule=Schedule(steps=steps),
     )
@@ -35,7 +40,9 @@ class Preset:
     """The search for class distances, the defense, and the attack behind the robust accuracy."""
 
     search: SearchSettings = field(default_factory=SearchSettings)
-    defense: PervasiveHardening = field(default_factory=lambda: forget_and_harden(forgetting=900, steps=1100))
+    defense: PervasiveHardening = field(
+        default_factory=lambda: forget_and_harden(forgetting=2700, gently=400, steps=1100)
+    )
     pgd: PGD = field(default_factory=PGD)
 
     def seeded(self, seed: int) -> Preset:
@@ -46,15 +53,15 @@ class Preset:
 DEFAULT = Preset()
 FAST = Preset(
     search=SearchSettings(steps=100, heldout_images=30),
-    defense=forget_and_harden(forgetting=400, steps=400),
+    defense=forget_and_harden(forgetting=900, gently=200, steps=400),
     pgd=PGD(images=500),
 )
-THOROUGH = Preset(search=SearchSettings(steps=300), defense=forget_and_harden(forgetting=1800, steps=3000))
+THOROUGH = Preset(search=SearchSettings(steps=300), defense=forget_and_harden(forgetting=5400, gently=800, steps=3000))
 _MOMENT = Schedule(steps=8, batch=32, guard_every=4, save_every=2)
 CHEAPEST = Preset(  # only for tests
     search=CHEAPEST_SEARCH,
     defense=PervasiveHardening(
-        forgetting=SharpnessAware(schedule=replace(_MOMENT, steps=4, learning_rate=1e-3, sharpness=0.1)),
+        forgetting=FeatureShift(schedule=replace(_MOMENT, steps=4, learning_rate=1e-3), pushed=0.0),
         schedule=_MOMENT,
         head_start=2,
         head_start_batch=32,

@@ -21,12 +21,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from phard_hub.accuracy import points_lost, right_answers
 from phard_hub.augmentation import augment, indifferent_to_mirroring
 from phard_hub.errors import InterruptedRunError, OutputError, first_line
 from phard_hub.images import LabelledImages
 from phard_hub.isolation import global_generators_kept, prepared_for_one_run, stop_on_interrupt
-from phard_hub.models.classifier import Classifier, frozen
-from phard_hub.precision import fast_autocast, images_at_once
+from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import TrainingPoint
 from phard_hub.sharpness import uphill
@@ -160,22 +160,6 @@ def generator_of_step(seed: int, step: int, process: int, purpose: int = 0) -> t
         purpose: 0 for the loop's own augmentation, 1 to 3 for what an objective draws.
     """
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + 16 * purpose + process)
-
-
-def right_answers(classifier: Classifier, images: LabelledImages, device: torch.device) -> Tensor:
-    """1.0 for each image that the classifier is right about and 0.0 for each other one, shape (n,)."""
-    hits = []
-    with frozen(classifier), torch.no_grad(), fast_autocast(device):
-        for numbers in torch.arange(len(images)).split(images_at_once(images.pixels.shape[1:])):
-            pixels, labels = images.batch(numbers, device)
-            hits.append((classifier(pixels).argmax(1) == labels).float().cpu())
-    return torch.cat(hits)
-
-
-def points_lost(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """Points of accuracy that were lost, and the standard error of that, from right answers to the same images."""
-    change = 100 * (before - after)
-    return float(change.mean()), float(change.std(correction=0) / len(change) ** 0.5)
 
 
 class _Run:
@@ -330,7 +314,7 @@ class _Run:
             )
         )
         if hits is not None:
-            self._guard(*self._lost(hits))
+            self._guard(*points_lost(self.start_hits, hits))
 
     def _guard(self, lost: float, doubt: float) -> None:
         last, limit = self.step >= self.schedule.steps, self.schedule.max_accuracy_loss
@@ -367,7 +351,7 @@ class _Run:
                     for name, good in self.good.items()
                 }
             )
-            if self._lost(self._hits(self.averaged))[0] <= self.schedule.max_accuracy_loss:
+            if points_lost(self.start_hits, self._hits(self.averaged))[0] <= self.schedule.max_accuracy_loss:
                 break
         return share
 
@@ -379,10 +363,6 @@ class _Run:
         """Right answers to the validation images, where there are some."""
         images = self.validation
         return None if images is None else right_answers(classifier, images, self.accelerator.device)
-
-    def _lost(self, hits: Tensor | None) -> tuple[float, float]:
-        """Points of validation accuracy lost and their standard error; none where nothing is watched."""
-        return (0.0, 0.0) if hits is None or self.start_hits is None else points_lost(self.start_hits, hits)
 
     def _resume(self) -> None:
         if self.checkpoint is not None and self.checkpoint.is_dir():

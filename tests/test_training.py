@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.nn import functional
 
+from phard_hub.accuracy import points_lost
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
 from phard_hub.augmentation import augment, indifferent_to_mirroring
@@ -28,7 +29,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.isolation import stop_on_interrupt
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import Hardening
-from phard_hub.training import Course, Schedule, _Run, points_lost, train
+from phard_hub.training import Course, Schedule, _Run, train
 from tests.small import (
     Linear,
     PowerCutError,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from phard_hub.accuracy import points_lost, right_answers
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import Hardening
-from phard_hub.training import Course, Objective, Schedule, points_lost, right_answers, train
+from phard_hub.training import Course, Objective, Schedule, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,12 @@ class Defense(ABC):
     """Whether the accuracy guard watches it; not where the accuracy has to fall first, with no way back."""
 
     @property
-    def first(self) -> Defense | None:
-        """A defense that comes first; this one then defends its result, unless that lost too much accuracy."""
-        return None
+    def first(self) -> tuple[Defense, ...]:
+        """Defenses tried in turn until one loses no more accuracy than is allowed; this one then defends its result."""
+        return ()
 
     def alone(self) -> Defense:
-        """What is done where the first defense was no use."""
+        """What is done where none of them came first."""
         return self
 
     @abstractmethod
@@ -75,24 +76,29 @@ class Defense(ABC):
         Raises:
             InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
         """
-        start, defense, before = classifier, self, None
-        watched = validation if self.guarded else None
-        device = accelerator.device
-        answers = None if watched is None else right_answers(classifier.clone().to(device), watched, device)
-        if self.first is not None:
-            start, before = self.first.harden(
-                classifier,
-                images,
-                accelerator,
-                seed=seed,
-                validation=watched,
-                checkpoint=checkpoint and checkpoint / self.first.name,
-                progress=progress,
+        watched, device = validation if self.guarded else None, accelerator.device
+
+        def judged(model: Classifier) -> Tensor | None:
+            return None if watched is None else right_answers(model.clone().to(device), watched, device)
+
+        answers, start, folder = judged(classifier), classifier, checkpoint
+        defense = self.alone() if self.first else self
+        tried: list[Hardening] = []
+        refused: list[str] = []
+        for first in self.first:
+            checkpoint = folder and folder / first.name
+            start, record = first.harden(
+                classifier, images, accelerator, seed=seed, checkpoint=checkpoint, progress=progress
             )
-            checkpoint = checkpoint and checkpoint / self.name
-            if refused := self._refused(answers, start, watched, device):
-                start, defense = classifier, self.alone()
-                before = before.model_copy(update={"events": (*before.events, refused)})
+            tried.append(record)
+            checkpoint = folder and folder / self.name
+            lost, doubt = points_lost(answers, judged(start))
+            if lost <= self.schedule.max_accuracy_loss + doubt:
+                defense = self
+                break
+            # No later step would bring it back, and between the two is nothing for the guard to stop at.
+            refused.append(f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it")
+            start = classifier
         course = train(
             start,
             images,
@@ -106,32 +112,17 @@ class Defense(ABC):
             progress=progress,
             task=self.task,
         )
-        return course.classifier, self._record(before, course, seed, len(images))
+        return course.classifier, self._record([*tried, course], refused, seed, len(images))
 
-    def _record(self, before: Hardening | None, course: Course, seed: int, images: int) -> Hardening:
-        phases: list[Course | Hardening] = [course] if before is None else [before, course]
+    def _record(self, phases: Sequence[Course | Hardening], refused: list[str], seed: int, images: int) -> Hardening:
         return Hardening(
             defense=self.name,
             settings=asdict(self),
             seed=seed,
             images=images,
-            curve=tuple(course.curve),
-            events=tuple(event for phase in phases for event in phase.events),
+            curve=tuple(phases[-1].curve),
+            events=(*refused, *(event for phase in phases for event in phase.events)),
             sample_gradients=sum(phase.sample_gradients for phase in phases),
             sample_forwards=sum(phase.sample_forwards for phase in phases),
             seconds=sum(phase.seconds for phase in phases),
         )
-
-    def _refused(
-        self, answers: Tensor | None, start: Classifier, validation: LabelledImages | None, device: torch.device
-    ) -> str | None:
-        """Why what the first defense made is no start for this one, if it is none; ``answers`` were right before it.
-
-        No later step would bring its accuracy back, and between the two is nothing for the guard to stop at.
-        """
-        if answers is None or validation is None or self.first is None:
-            return None
-        lost, doubt = points_lost(answers, right_answers(start.clone().to(device), validation, device))
-        if lost <= self.schedule.max_accuracy_loss + doubt:
-            return None
-        return f"{self.first.name} lost {lost:.1f} points of validation accuracy: went on without it"

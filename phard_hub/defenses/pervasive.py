@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.defenses.base import Defense
+from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.repertoire import Repertoire
 from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
-from phard_hub.training import generator_of_step
+from phard_hub.training import Schedule, generator_of_step
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, grey_level
 from phard_hub.triggers.chance import stamp_at_random
@@ -67,7 +68,9 @@ class PervasiveHardening(Defense):
         max_pairs: with more ordered pairs than this, a random choice of them.
         parts: what a trigger is made of.
         forgetting: what the model goes through before, if that has any steps, as in the presets. The bank then
-            hardens what came of it, or the classifier as given if that lost too much accuracy.
+            hardens what came of it.
+        gently: what is tried instead where forgetting lost more accuracy than the guard allows, as with few images.
+            Where that did, too, the bank hardens the classifier as given.
     """
 
     stamped: float = 0.5
@@ -89,16 +92,15 @@ class PervasiveHardening(Defense):
     floor: float = 0.01
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
-    forgetting: SharpnessAware = field(
-        default_factory=lambda: SharpnessAware(schedule=replace(SharpnessAware().schedule, steps=0))
-    )
+    forgetting: FeatureShift = field(default_factory=lambda: FeatureShift(schedule=Schedule(steps=0)))
+    gently: SharpnessAware = field(default_factory=lambda: SharpnessAware(schedule=Schedule(steps=0)))
 
     name = "pervasive"
 
     @property
-    def first(self) -> SharpnessAware | None:
-        """Forgetting, if that has any steps."""
-        return self.forgetting if self.forgetting.schedule.steps else None
+    def first(self) -> tuple[Defense, ...]:
+        """Forgetting, thoroughly or gently, as far as these have any steps."""
+        return tuple(each for each in (self.forgetting, self.gently) if each.schedule.steps)
 
     def alone(self) -> PervasiveHardening:
         """Nothing was forgotten, so nothing is held on to before the accuracy guard asks for it."""

@@ -14,15 +14,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from phard_hub.accuracy import points_lost, right_answers
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
+from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.pervasive import PervasiveHardening, _Objective
 from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening, PairDistance
-from phard_hub.training import Schedule, points_lost, right_answers
+from phard_hub.training import Schedule
 from phard_hub.triggers.bank import Parts, Trigger, change_size
 from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
@@ -272,7 +274,7 @@ def test_hardening_keeps_the_accuracy() -> None:
     assert evaluate(hardened(0.03), test).accuracy.value > 0.95
 
 
-FIRST = SharpnessAware(schedule=replace(SETTINGS.schedule, steps=40, save_every=15, sharpness=0.5))
+FIRST = FeatureShift(schedule=replace(SETTINGS.schedule, steps=40, save_every=15))
 JOINED = replace(SETTINGS, schedule=replace(SETTINGS.schedule, steps=10, save_every=4), head_start=3, forgetting=FIRST)
 
 
@@ -288,8 +290,9 @@ def test_forgetting_comes_first_and_is_paid_for() -> None:
     assert record.settings["forgetting"]["schedule"]["steps"] == 40
 
 
-BROKEN = replace(FIRST, schedule=replace(FIRST.schedule, steps=4, learning_rate=20.0, warm_up=2.0, clip=100.0))
-"""Steps far too large."""
+BROKEN = replace(FIRST, pushed=0.5, schedule=replace(FIRST.schedule, steps=4, learning_rate=0.001))
+"""A random head, and no time to learn."""
+GENTLY = SharpnessAware(schedule=replace(SETTINGS.schedule, steps=6, learning_rate=0.001, sharpness=0.5))
 
 
 def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
@@ -300,9 +303,34 @@ def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
     expected, alone = off.harden(trained_digits(3), images, accelerator, validation=test)
     hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
     assert same_weights(hardened, expected)
-    assert re.fullmatch(r"sharpness-aware lost [\d.]+ points of .* accuracy: went on without it", record.events[0])
+    assert re.fullmatch(r"feature-shift lost [\d.]+ points of .* accuracy: went on without it", record.events[0])
     assert record.events[1:] == alone.events
     assert record.sample_gradients > alone.sample_gradients
+
+
+def test_it_forgets_gently_where_forgetting_lost_too_much_accuracy() -> None:
+    images, test = digit_images(3)
+    accelerator = Accelerator(cpu=True)
+    off = replace(JOINED, forgetting=replace(FIRST, schedule=replace(FIRST.schedule, steps=0)), distillation=5.0)
+    start, gently = GENTLY.harden(trained_digits(3), images, accelerator)
+    expected, bank = off.harden(start, images, accelerator, validation=test)
+    settings = replace(JOINED, forgetting=BROKEN, gently=GENTLY, distillation=5.0)
+    hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
+    assert same_weights(hardened, expected)
+    assert ["feature-shift lost" in event for event in record.events] == [True]
+    phases = BROKEN.harden(trained_digits(3), images, accelerator)[1], gently, bank
+    assert record.sample_gradients == sum(phase.sample_gradients for phase in phases)
+
+
+def test_what_forgets_gently_is_held_to_the_same_limit() -> None:
+    images, test = digit_images(3)
+    accelerator = Accelerator(cpu=True)
+    wild = replace(GENTLY, schedule=replace(GENTLY.schedule, learning_rate=20.0, warm_up=2.0, clip=100.0))
+    off = replace(JOINED, forgetting=replace(FIRST, schedule=replace(FIRST.schedule, steps=0)))
+    settings = replace(JOINED, forgetting=BROKEN, gently=wild, distillation=5.0)
+    hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
+    assert same_weights(hardened, off.harden(trained_digits(3), images, accelerator, validation=test)[0])
+    assert [event.split(" lost")[0] for event in record.events] == ["feature-shift", "sharpness-aware"]
 
 
 def test_the_guard_compares_with_the_classifier_before_forgetting() -> None:
@@ -334,7 +362,7 @@ def test_a_run_killed_in_either_phase_continues_bit_for_bit(power_cut: int, tmp_
     whole, expected = JOINED.harden(classifier, images, Accelerator(cpu=True))
     with pytest.raises(PowerCutError):
         JOINED.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run", progress=cut)
-    assert set(done) == ({"forgetting"} if power_cut == 20 else {"forgetting", "hardening"})
+    assert set(done) == ({"shifting features"} if power_cut == 20 else {"shifting features", "hardening"})
     resumed, record = JOINED.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run")
     assert same_weights(resumed, whole)
     assert record.sample_gradients == expected.sample_gradients
