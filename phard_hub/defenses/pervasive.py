@@ -8,9 +8,9 @@ hundred of them cost as little as one.
 The triggers are held at a fixed size. Left to grow until they succeed, they run away from the model while
 small ones, which it takes a converged search to find, go on working. But a backdoor that somebody planted
 may need a change far larger than the smallest one, and only of its own kind, which the bank never meets. It
-is forgotten first (``forgetting``), and the bank hardens what is left. Then triggers that can do little (a
-change of colours, a few slow waves) may be held at a larger size, and a share of the images may carry large
-triggers drawn at random; by default neither is done.
+is forgotten first (``forgetting``, or else ``gently``), and the bank hardens what is left. Then triggers that
+can do little (a change of colours, a few slow waves) may be held at a larger size, and a share of the images
+may carry large triggers drawn at random; by default neither is done.
 """
 
 from __future__ import annotations

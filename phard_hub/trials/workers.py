@@ -146,6 +146,7 @@ def _work(task: Callable[[Job], Result], connection: Connection) -> None:
             except PhardError as error:
                 result = error
             connection.send(result)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it leaves already, and would do so with a traceback
 
 
 def _stop_with_the_parent() -> None:
