@@ -62,7 +62,7 @@ class Defense(ABC):
         checkpoint: Path | None = None,
         progress: Progress = silent,
     ) -> tuple[Classifier, Hardening]:
-        """A defended copy of the classifier, and the record of how it was made.
+        """A defended copy of the classifier, and the record of how it was made, with what was tried first.
 
         Args:
             classifier: what is defended; it is left as it is.

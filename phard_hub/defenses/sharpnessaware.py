@@ -3,8 +3,8 @@
 Zhu et al., "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware Minimization" (FT-SAM, ICCV 2023, arXiv
 2304.11823): plain cross-entropy, the gradient taken uphill (`phard_hub.sharpness`).
 
-Deviations: a higher learning rate (0.03 instead of 0.01); the loop's own schedule and average of the weights; and some
-images are stamped with triggers drawn at random, under their own labels.
+Deviations: the loop's own schedule and average of the weights; and some images are stamped with triggers drawn at
+random, under their own labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SharpnessAware(Defense):
         parts: what the random triggers are made of.
     """
 
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=900, sharpness=2.0))
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=400, learning_rate=0.01, sharpness=2.0))
     random: float = 0.25
     random_budget: float = 40.0
     parts: Parts = field(default_factory=Parts)
