@@ -30,7 +30,7 @@ from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
-from phard_hub.training import Schedule, generator_of_step
+from phard_hub.training import generator_of_step
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, grey_level
 from phard_hub.triggers.chance import stamp_at_random
@@ -92,8 +92,12 @@ class PervasiveHardening(Defense):
     floor: float = 0.01
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
-    forgetting: FeatureShift = field(default_factory=lambda: FeatureShift(schedule=Schedule(steps=0)))
-    gently: SharpnessAware = field(default_factory=lambda: SharpnessAware(schedule=Schedule(steps=0)))
+    forgetting: FeatureShift = field(
+        default_factory=lambda: FeatureShift(schedule=replace(FeatureShift().schedule, steps=0))
+    )
+    gently: SharpnessAware = field(
+        default_factory=lambda: SharpnessAware(schedule=replace(SharpnessAware().schedule, steps=0))
+    )
 
     name = "pervasive"
 

@@ -25,6 +25,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening, PairDistance
 from phard_hub.training import Schedule
+from phard_hub.trials.options import configured
 from phard_hub.triggers.bank import Parts, Trigger, change_size
 from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
@@ -276,6 +277,14 @@ def test_hardening_keeps_the_accuracy() -> None:
 
 FIRST = FeatureShift(schedule=replace(SETTINGS.schedule, steps=40, save_every=15))
 JOINED = replace(SETTINGS, schedule=replace(SETTINGS.schedule, steps=10, save_every=4), head_start=3, forgetting=FIRST)
+
+
+@pytest.mark.parametrize("phase", ["forgetting", "gently"])
+def test_whoever_gives_a_phase_its_steps_gets_the_rest_of_its_schedule(phase: str) -> None:
+    """An experiment file names the steps alone."""
+    options = {phase: {"schedule": {"steps": 7}}}
+    (first,) = configured(PervasiveHardening(), options, "defenses.some").first
+    assert first.schedule == replace(type(first)().schedule, steps=7)
 
 
 def test_forgetting_comes_first_and_is_paid_for() -> None:
