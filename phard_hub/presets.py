@@ -25,11 +25,10 @@ def forget_and_harden(*, forgetting: int, gently: int, steps: int) -> PervasiveH
         gently: steps of sharpness-aware tuning, if the former lost too much accuracy.
         steps: of hardening.
     """
-    shift, aware = FeatureShift(), SharpnessAware()
     return PervasiveHardening(
         # Pushed for as many steps in a short run as in a long one: it is what they have to undo.
-        forgetting=replace(shift, schedule=replace(shift.schedule, steps=forgetting), pushed=80 / forgetting),
-        gently=replace(aware, schedule=replace(aware.schedule, steps=gently)),
+        forgetting=FeatureShift(pushed=80 / forgetting).lasting(forgetting),
+        gently=SharpnessAware().lasting(gently),
         distillation=3.0,
         schedule=Schedule(steps=steps),
     )

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.utils import get_total_norm
 
 
 @contextmanager
@@ -26,20 +27,17 @@ def uphill(model: nn.Module, radius: float) -> Iterator[None]:
         model: with gradients from a backward pass; weights without one stay where they are.
         radius: length of the move, where every coordinate is measured in sizes of its weight.
     """
-    moved = [weight for weight in model.parameters() if weight.grad is not None]
-    kept = [(each, each.detach().clone()) for each in (*moved, *model.buffers())]
+    moved = [(weight, weight.grad) for weight in model.parameters() if weight.grad is not None]
+    kept = [(each, each.detach().clone()) for each in (*model.parameters(), *model.buffers())]
     with torch.no_grad():
-        ways = [_scale(weight) * weight.grad for weight in moved if weight.grad is not None]
-        length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(way.float()) for way in ways]))
-        for weight, way in zip(moved, ways, strict=True):
-            weight.add_(_scale(weight) * way * (radius / (length + 1e-12)))
+        scales = [weight.abs() if weight.dim() > 1 else torch.ones_like(weight) for weight, _ in moved]
+        ways = [scale * slope for scale, (_, slope) in zip(scales, moved, strict=True)]
+        share = radius / (get_total_norm(ways) + 1e-12)
+        for (weight, _), scale, way in zip(moved, scales, ways, strict=True):
+            weight.add_(scale * way * share)
     try:
         yield
     finally:
         with torch.no_grad():
             for each, value in kept:
                 each.copy_(value)
-
-
-def _scale(weight: Tensor) -> Tensor:
-    return weight.abs() if weight.dim() > 1 else torch.ones_like(weight)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -45,6 +45,10 @@ class Defense(ABC):
         """What is done where none of them came first."""
         return self
 
+    def lasting(self, steps: int) -> Self:
+        """The same for so many steps."""
+        return replace(self, schedule=replace(self.schedule, steps=steps))
+
     @abstractmethod
     def objective(
         self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
@@ -81,24 +85,23 @@ class Defense(ABC):
         def judged(model: Classifier) -> Tensor | None:
             return None if watched is None else right_answers(model.clone().to(device), watched, device)
 
-        answers, start, folder = judged(classifier), classifier, checkpoint
-        defense = self.alone() if self.first else self
+        answers, start, defense = judged(classifier), classifier, self
         tried: list[Hardening] = []
-        refused: list[str] = []
         for first in self.first:
-            checkpoint = folder and folder / first.name
-            start, record = first.harden(
-                classifier, images, accelerator, seed=seed, checkpoint=checkpoint, progress=progress
+            folder = checkpoint and checkpoint / first.name
+            made, record = first.harden(
+                classifier, images, accelerator, seed=seed, checkpoint=folder, progress=progress
             )
             tried.append(record)
-            checkpoint = folder and folder / self.name
-            lost, doubt = points_lost(answers, judged(start))
+            lost, doubt = points_lost(answers, judged(made))
             if lost <= self.schedule.max_accuracy_loss + doubt:
-                defense = self
+                start, defense = made, self
                 break
             # No later step would bring it back, and between the two is nothing for the guard to stop at.
-            refused.append(f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it")
-            start = classifier
+            why = f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it"
+            tried[-1] = record.model_copy(update={"events": (*record.events, why)})
+            defense = self.alone()
+        folder = checkpoint / self.name if checkpoint and self.first else checkpoint
         course = train(
             start,
             images,
@@ -108,20 +111,20 @@ class Defense(ABC):
             seed=seed,
             validation=watched,
             reference=answers,
-            checkpoint=checkpoint,
+            checkpoint=folder,
             progress=progress,
             task=self.task,
         )
-        return course.classifier, self._record([*tried, course], refused, seed, len(images))
+        return course.classifier, self._record([*tried, course], seed, len(images))
 
-    def _record(self, phases: Sequence[Course | Hardening], refused: list[str], seed: int, images: int) -> Hardening:
+    def _record(self, phases: Sequence[Course | Hardening], seed: int, images: int) -> Hardening:
         return Hardening(
             defense=self.name,
             settings=asdict(self),
             seed=seed,
             images=images,
             curve=tuple(phases[-1].curve),
-            events=(*refused, *(event for phase in phases for event in phase.events)),
+            events=tuple(event for phase in phases for event in phase.events),
             sample_gradients=sum(phase.sample_gradients for phase in phases),
             sample_forwards=sum(phase.sample_forwards for phase in phases),
             seconds=sum(phase.seconds for phase in phases),

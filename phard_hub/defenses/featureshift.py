@@ -20,40 +20,31 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from phard_hub.defenses.base import Defense
-from phard_hub.defenses.finetuning import CrossEntropy, RandomlyStamped
+from phard_hub.defenses.finetuning import CrossEntropy, Forgetting, RandomlyStamped
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import Layer, heads
 from phard_hub.training import Schedule
-from phard_hub.triggers.bank import Parts
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureShift(Defense):
+class FeatureShift(Forgetting):
     """Fine-tuning from a head that was turned away, with random triggers.
 
-    It removes what was planted; class distances it leaves about as they are.
+    No image has a random trigger while the head is pushed.
 
     Attributes:
         weight: of the inner product with the original head. A network that does not end in a linear layer has no
             head, and is fine-tuned only.
         pushed: share of the steps in which the head is pushed away.
-        random: images with random triggers in a step, as a share of the clean ones; none while the head is pushed.
-        random_budget: their largest size, in grey levels (0-255) RMS.
-        parts: what the random triggers are made of.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(steps=2700, learning_rate=0.06))
     weight: float = 0.2
     pushed: float = 0.03
-    random: float = 0.25
-    random_budget: float = 40.0
-    parts: Parts = field(default_factory=Parts)
 
     name = "feature-shift"
     task = "shifting features"
-    guarded = False
 
     def objective(
         self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
@@ -67,7 +58,7 @@ class _Objective(RandomlyStamped):
     """The push on clean images, and after that cross-entropy on clean and randomly stamped ones."""
 
     def __init__(self, settings: FeatureShift, copy: Classifier, accelerator: Accelerator, seed: int) -> None:
-        super().__init__(settings.random, settings.random_budget, settings.parts, accelerator, seed)
+        super().__init__(settings, accelerator, seed)
         self.weight, self.pushed = settings.weight, round(settings.pushed * settings.schedule.steps)
         self.heads: list[tuple[Layer, Tensor]] = []
         for head in heads(copy) if self.pushed else ():

@@ -1,8 +1,8 @@
-"""Plain fine-tuning on clean images, the baseline that any other defense has to beat, and losses to build on."""
+"""Plain fine-tuning on clean images, the baseline that any other defense has to beat, and what others build on it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -61,17 +61,37 @@ class CrossEntropy:
         self.sample_gradients = state["sample_gradients"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Forgetting(Defense):
+    """Fine-tuning with random triggers, of one kind or another: it removes what was planted.
+
+    Class distances it leaves about as they are.
+
+    Attributes:
+        random: images with random triggers in a step, as a share of the clean ones.
+        random_budget: their largest size, in grey levels (0-255) RMS.
+        parts: what the random triggers are made of.
+    """
+
+    random: float = 0.25
+    random_budget: float = 40.0
+    parts: Parts = field(default_factory=Parts)
+
+    guarded = False
+
+
 class RandomlyStamped(CrossEntropy):
     """Cross-entropy on the batch and on a share of it again, stamped with triggers drawn at random: no search."""
 
-    def __init__(self, share: float, budget: float, parts: Parts, accelerator: Accelerator, seed: int) -> None:
+    def __init__(self, settings: Forgetting, accelerator: Accelerator, seed: int) -> None:
         super().__init__()
-        self.share, self.budget, self.parts, self.accelerator, self.seed = share, budget, parts, accelerator, seed
+        self.settings, self.accelerator, self.seed = settings, accelerator, seed
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """Loss on all of them; a step draws the same triggers whenever it is asked."""
+        settings = self.settings
         random = generator_of_step(self.seed, step, self.accelerator.process_index, purpose=3)
-        count = round(self.share * len(pixels))
+        count = round(settings.random * len(pixels))
         with torch.no_grad():
-            stamped = stamp_at_random(pixels[:count], self.parts, self.budget, random)
+            stamped = stamp_at_random(pixels[:count], settings.parts, settings.random_budget, random)
         return super().loss(model, torch.cat([pixels, stamped]), torch.cat([labels, labels[:count]]), step)

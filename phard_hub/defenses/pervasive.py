@@ -92,12 +92,8 @@ class PervasiveHardening(Defense):
     floor: float = 0.01
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
-    forgetting: FeatureShift = field(
-        default_factory=lambda: FeatureShift(schedule=replace(FeatureShift().schedule, steps=0))
-    )
-    gently: SharpnessAware = field(
-        default_factory=lambda: SharpnessAware(schedule=replace(SharpnessAware().schedule, steps=0))
-    )
+    forgetting: FeatureShift = field(default_factory=lambda: FeatureShift().lasting(0))
+    gently: SharpnessAware = field(default_factory=lambda: SharpnessAware().lasting(0))
 
     name = "pervasive"
 

@@ -290,7 +290,7 @@ def test_whoever_gives_a_phase_its_steps_gets_the_rest_of_its_schedule(phase: st
 def test_forgetting_comes_first_and_is_paid_for() -> None:
     images, classifier = digit_images(3)[0], trained_digits(3)
     start, first = FIRST.harden(classifier, images, Accelerator(cpu=True))
-    off = replace(JOINED, forgetting=replace(FIRST, schedule=replace(FIRST.schedule, steps=0)))
+    off = replace(JOINED, forgetting=FIRST.lasting(0))
     expected, second = off.harden(start, images, Accelerator(cpu=True))
     with unmarked(classifier):
         hardened, record = JOINED.harden(classifier, images, Accelerator(cpu=True))
@@ -308,7 +308,7 @@ def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
     images, test = digit_images(3)
     accelerator = Accelerator(cpu=True)
     settings = replace(JOINED, forgetting=BROKEN, distillation=5.0)
-    off = replace(JOINED, forgetting=replace(FIRST, schedule=replace(FIRST.schedule, steps=0)))
+    off = replace(JOINED, forgetting=FIRST.lasting(0))
     expected, alone = off.harden(trained_digits(3), images, accelerator, validation=test)
     hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
     assert same_weights(hardened, expected)
@@ -320,7 +320,7 @@ def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
 def test_it_forgets_gently_where_forgetting_lost_too_much_accuracy() -> None:
     images, test = digit_images(3)
     accelerator = Accelerator(cpu=True)
-    off = replace(JOINED, forgetting=replace(FIRST, schedule=replace(FIRST.schedule, steps=0)), distillation=5.0)
+    off = replace(JOINED, forgetting=FIRST.lasting(0), distillation=5.0)
     start, gently = GENTLY.harden(trained_digits(3), images, accelerator)
     expected, bank = off.harden(start, images, accelerator, validation=test)
     settings = replace(JOINED, forgetting=BROKEN, gently=GENTLY, distillation=5.0)
@@ -335,7 +335,7 @@ def test_what_forgets_gently_is_held_to_the_same_limit() -> None:
     images, test = digit_images(3)
     accelerator = Accelerator(cpu=True)
     wild = replace(GENTLY, schedule=replace(GENTLY.schedule, learning_rate=20.0, warm_up=2.0, clip=100.0))
-    off = replace(JOINED, forgetting=replace(FIRST, schedule=replace(FIRST.schedule, steps=0)))
+    off = replace(JOINED, forgetting=FIRST.lasting(0))
     settings = replace(JOINED, forgetting=BROKEN, gently=wild, distillation=5.0)
     hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
     assert same_weights(hardened, off.harden(trained_digits(3), images, accelerator, validation=test)[0])
