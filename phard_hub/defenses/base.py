@@ -93,9 +93,12 @@ class Defense(ABC):
                 classifier, images, accelerator, seed=seed, checkpoint=folder, progress=progress
             )
             tried.append(record)
-            lost, doubt = points_lost(answers, judged(made))
+            now = judged(made)
+            lost, doubt = points_lost(answers, now)
             if lost <= self.schedule.max_accuracy_loss + doubt:
                 start, defense = made, self
+                if lost < 0:
+                    answers = now  # what it gained is not there to be spent again
                 break
             # No later step would bring it back, and between the two is nothing for the guard to stop at.
             why = f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it"
