@@ -107,7 +107,7 @@ class Backdoor(Record):
 def failures(success: Rate, accuracy_before: Rate, accuracy: Rate) -> tuple[str, ...]:
     """Why a backdoor of this success and cost does not count; empty if it does."""
     lost = round(100 * (accuracy_before.value - accuracy.value), 6)  # 0.9 - 0.87 is a little over 0.03
-    low = f"its success is {100 * success.value:.1f} %, not {100 * MIN_SUCCESS:g} %"
+    low = f"its success is {100 * success.value:.4g} %, below {100 * MIN_SUCCESS:g} %"
     costly = f"it cost {lost:.1f} points of accuracy, over {MAX_ACCURACY_LOSS:g}"
     return (*((low,) if success.value < MIN_SUCCESS else ()), *((costly,) if lost > MAX_ACCURACY_LOSS else ()))
 

@@ -67,7 +67,7 @@ def planted(tiny_checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPa
 
 def made(success: float = 0.95, accuracy: float = 0.9, **changes: Any) -> Backdoor:
     outcome = AttackOutcome(
-        name="blend", target=1, success=rate(round(100 * success), 100), recovered=rate(5, 100), size=4.2
+        name="blend", target=1, success=rate(round(10_000 * success), 10_000), recovered=rate(5, 100), size=4.2
     )
     fields = {
         "attack": "blend",
@@ -95,7 +95,8 @@ def made(success: float = 0.95, accuracy: float = 0.9, **changes: Any) -> Backdo
 def test_a_backdoor_counts_only_if_it_works_and_costs_little() -> None:
     assert made(success=0.9, accuracy=0.87).failures == ()
     assert made(accuracy=0.97).failures == ()
-    assert made(success=0.89).failures == ("its success is 89.0 %, not 90 %",)
+    assert made(success=0.89).failures == ("its success is 89 %, below 90 %",)
+    assert made(success=0.8998).failures == ("its success is 89.98 %, below 90 %",)
     assert made(accuracy=0.86).failures == ("it cost 4.0 points of accuracy, over 3",)
     assert len(made(success=0.0, accuracy=0.1).failures) == 2
 
@@ -103,7 +104,7 @@ def test_a_backdoor_counts_only_if_it_works_and_costs_little() -> None:
 def test_a_backdoor_that_never_worked_is_no_threat(tmp_path: Path, tiny_checkpoint: Path) -> None:
     out = tmp_path / "out"
     write_backdoor(out, made(success=0.43), fitted("blend"), load(audit(pull(str(tiny_checkpoint)))), tiny_checkpoint)
-    with pytest.raises(NotEvaluatedError, match=r"never worked, so it shows nothing: its success is 43\.0 %, not 90 %"):
+    with pytest.raises(NotEvaluatedError, match=r"never worked, so it shows nothing: its success is 43 %, below 90 %"):
         read_backdoor(out)
     assert "does not count as evidence" in (out / "README.md").read_text()
 
