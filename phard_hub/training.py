@@ -48,7 +48,7 @@ class Objective(Protocol):
         """Success and mean L2 size of what the objective attacks with, for the curves."""
 
     def back_off(self) -> str:
-        """Ask less of the model, whose accuracy fell too far, and say how."""
+        """Ask less of the model, whose accuracy fell too far, and say how; nothing where nothing can be asked less."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
@@ -336,10 +336,10 @@ class _Run:
             self.optimizer.state.clear()  # or momentum would push on in the direction that did the damage
             self.slow_down /= 2
             done = "went back to the last good weights, halved the learning rate"
-            self.events.append(f"{what} here: {done}, {self.objective.back_off()}")
-        else:
+            self.events.append(", ".join(filter(None, (f"{what} here: {done}", self.objective.back_off()))))
+        elif done := self.objective.back_off():
             # Going back would throw away all that was learnt; the accuracy returns when less is asked.
-            self.events.append(f"{what} here: {self.objective.back_off()}")
+            self.events.append(f"{what} here: {done}")
 
     def _go_part_of_the_way(self) -> float:
         """Between the last good weights and the final ones, take the furthest point within the limit."""

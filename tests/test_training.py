@@ -325,6 +325,22 @@ def test_the_guard_asks_less_when_the_accuracy_falls_and_goes_on_from_there() ->
     assert [point.learning_rate for point in course.curve] == [point.learning_rate for point in calm.curve]
 
 
+def test_the_guard_is_silent_where_nothing_can_be_asked_less() -> None:
+    class Fixed(Plain):
+        def back_off(self) -> str:
+            return ""
+
+    train_images, test = digits()
+    for schedule, said in (
+        (replace(GUARDED, collapse=100.0), "to the final ones"),
+        (GUARDED, "halved the learning rate"),
+    ):
+        course = train(
+            trained_digits(), train_images, lambda *_: Fixed(wrong=True), schedule, processor(), seed=0, validation=test
+        )
+        assert {event.endswith(said) for event in course.events} == {True}
+
+
 def test_what_the_guard_did_survives_a_kill(tmp_path: Path) -> None:
     train_images, test = digits()
     schedule = replace(GUARDED, save_every=8)

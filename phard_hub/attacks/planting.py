@@ -87,7 +87,7 @@ class Poisoned:
 
     def back_off(self) -> str:
         """Planting has no guard."""
-        return "nothing"
+        return ""
 
     def state_dict(self) -> dict[str, Any]:
         """The counters."""

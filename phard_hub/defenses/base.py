@@ -34,7 +34,7 @@ class Defense(ABC):
     task: ClassVar[str] = "hardening"
     """What its progress is called."""
     guarded: ClassVar[bool] = True
-    """Whether the accuracy guard watches it; not where the accuracy has to fall first, with no way back."""
+    """Whether the accuracy guard watches it; not where the head starts anew, and no way leads back."""
 
     @property
     def first(self) -> tuple[Defense, ...]:
@@ -90,7 +90,7 @@ class Defense(ABC):
         for first in self.first:
             folder = checkpoint and checkpoint / first.name
             made, record = first.harden(
-                classifier, images, accelerator, seed=seed, checkpoint=folder, progress=progress
+                classifier, images, accelerator, seed=seed, validation=watched, checkpoint=folder, progress=progress
             )
             tried.append(record)
             now = judged(made)

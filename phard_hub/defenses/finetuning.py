@@ -49,8 +49,8 @@ class CrossEntropy:
         return 0.0, 0.0
 
     def back_off(self) -> str:
-        """There is nothing to ask less of."""
-        return "nothing to make easier"
+        """There is nothing that could be asked less."""
+        return ""
 
     def state_dict(self) -> dict[str, Any]:
         """The counter."""
@@ -76,8 +76,6 @@ class Forgetting(Defense):
     random: float = 0.25
     random_budget: float = 40.0
     parts: Parts = field(default_factory=Parts)
-
-    guarded = False
 
 
 class RandomlyStamped(CrossEntropy):
