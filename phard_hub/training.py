@@ -121,6 +121,7 @@ def train(
     seed: int,
     validation: LabelledImages | None = None,
     reference: Tensor | None = None,
+    way_back: Classifier | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
     task: str = "training",
@@ -136,6 +137,7 @@ def train(
         seed: of the batches, of augmentation and of dropout.
         validation: what the accuracy guard looks at; without it there is no guard.
         reference: right answers to the validation images that the guard compares with; None takes those of the start.
+        way_back: where a result that lost too much goes part of the way back to; None takes the last good weights.
         checkpoint: folder for the state of the run; an existing one is continued.
         progress: told about each step.
         task: what to call this in the progress.
@@ -146,7 +148,9 @@ def train(
     # Dropout draws from the global generator: it is seeded inside a fork, and the caller's is left alone.
     with global_generators_kept(), prepared_for_one_run(accelerator), stop_on_interrupt() as stop:
         torch.manual_seed(seed + accelerator.process_index)
-        run = _Run(classifier, images, objective, schedule, accelerator, seed, validation, reference, checkpoint)
+        run = _Run(
+            classifier, images, objective, schedule, accelerator, seed, validation, reference, way_back, checkpoint
+        )
         return run.finish(stop, progress, task)
 
 
@@ -175,6 +179,7 @@ class _Run:
         seed: int,
         validation: LabelledImages | None,
         reference: Tensor | None,
+        way_back: Classifier | None,
         checkpoint: Path | None,
     ) -> None:
         self.images, self.schedule, self.accelerator, self.seed = images, schedule, accelerator, seed
@@ -188,8 +193,11 @@ class _Run:
         self.objective = objective(self.plain, accelerator)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        self.start_hits = self._hits(self.plain) if reference is None else reference
+        hits = self._hits(self.plain)
+        self.reference = hits if reference is None else reference
+        self.lost_before = max(0.0, points_lost(self.reference, hits)[0])
         self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
+        self.way_back = way_back and way_back.clone().to(accelerator.device).state_dict()
         optimizer = torch.optim.SGD(
             self.plain.parameters(),
             schedule.learning_rate,
@@ -314,24 +322,24 @@ class _Run:
             )
         )
         if hits is not None:
-            self._guard(*points_lost(self.start_hits, hits))
+            self._guard(*points_lost(self.reference, hits))
 
     def _guard(self, lost: float, doubt: float) -> None:
         last, limit = self.step >= self.schedule.steps, self.schedule.max_accuracy_loss
         if lost <= limit:
             self.good = {name: value.clone() for name, value in self.averaged.state_dict().items()}
             return
-        # On the way, what may be chance is let pass; the result is held to what was seen.
-        allowed = limit if last else limit + doubt + self.schedule.wobble * self._pace()
+        # On the way, what may be chance is let pass, or was lost before; the result is held to what was seen.
+        allowed = limit if last else limit + doubt + self.schedule.wobble * self._pace() + self.lost_before
         if lost <= allowed:
             return
         what = f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"
         if last:
-            share = self._go_part_of_the_way()
+            share, start = self._go_part_of_the_way(), "original" if self.way_back else "last good"
             self.events.append(
-                f"{what}: the result is {100 * share:.0f} % of the way from the last good weights to the final ones"
+                f"{what}: the result is {100 * share:.0f} % of the way from the {start} weights to the final ones"
             )
-        elif lost > self.schedule.collapse:
+        elif lost > self.schedule.collapse + self.lost_before:
             self._restore(self.good)
             self.optimizer.state.clear()  # or momentum would push on in the direction that did the damage
             self.slow_down /= 2
@@ -342,16 +350,17 @@ class _Run:
             self.events.append(f"{what} here: {done}")
 
     def _go_part_of_the_way(self) -> float:
-        """Between the last good weights and the final ones, take the furthest point within the limit."""
+        """Between the original or last good weights and the final ones, take the furthest point within the limit."""
+        start = self.way_back or self.good
         final = {name: value.clone() for name, value in self.averaged.state_dict().items()}
         for share in (step / 20 for step in range(19, -1, -1)):
             self._restore(
                 {
-                    name: torch.lerp(good, final[name], share) if good.is_floating_point() else good
-                    for name, good in self.good.items()
+                    name: torch.lerp(value, final[name], share) if value.is_floating_point() else value
+                    for name, value in start.items()
                 }
             )
-            if points_lost(self.start_hits, self._hits(self.averaged))[0] <= self.schedule.max_accuracy_loss:
+            if points_lost(self.reference, self._hits(self.averaged))[0] <= self.schedule.max_accuracy_loss:
                 break
         return share
 

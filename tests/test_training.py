@@ -405,8 +405,10 @@ def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
     train_images, test = digits()
     few = test.take(torch.arange(20))
     objective = Plain()
-    run = _Run(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), 0, few, None, None)
-    run.start_hits = torch.ones(20)
+    run = _Run(
+        trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), 0, few, torch.ones(20), None, None
+    )
+    run.lost_before = 0.0
 
     def lost(wrong: int) -> tuple[float, float]:
         return points_lost(torch.ones(20), (torch.arange(20) >= wrong).float())

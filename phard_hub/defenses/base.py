@@ -34,11 +34,14 @@ class Defense(ABC):
     task: ClassVar[str] = "hardening"
     """What its progress is called."""
     guarded: ClassVar[bool] = True
-    """Whether the accuracy guard watches it; not where the head starts anew, and no way leads back."""
+    """Whether the accuracy guard may go part of the way back; not where the head starts anew, and no way leads back."""
 
     @property
     def first(self) -> tuple[Defense, ...]:
-        """Defenses tried in turn until one loses no more accuracy than is allowed; this one then defends its result."""
+        """Defenses tried in turn until one loses no more accuracy than is allowed, or leaves a way back.
+
+        This one then defends its result.
+        """
         return ()
 
     def alone(self) -> Defense:
@@ -86,19 +89,22 @@ class Defense(ABC):
             return None if watched is None else right_answers(model.clone().to(device), watched, device)
 
         answers, start, defense = judged(classifier), classifier, self
+        way_back: Classifier | None = None
         tried: list[Hardening] = []
         for first in self.first:
             folder = checkpoint and checkpoint / first.name
             made, record = first.harden(
-                classifier, images, accelerator, seed=seed, validation=watched, checkpoint=folder, progress=progress
+                classifier, images, accelerator, seed=seed, checkpoint=folder, progress=progress
             )
             tried.append(record)
             now = judged(made)
             lost, doubt = points_lost(answers, now)
-            if lost <= self.schedule.max_accuracy_loss + doubt:
+            if first.guarded or lost <= self.schedule.max_accuracy_loss + doubt:
                 start, defense = made, self
                 if lost < 0:
                     answers = now  # what it gained is not there to be spent again
+                if first.guarded:
+                    way_back = classifier
                 break
             # No later step would bring it back, and between the two is nothing for the guard to stop at.
             why = f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it"
@@ -114,6 +120,7 @@ class Defense(ABC):
             seed=seed,
             validation=watched,
             reference=answers,
+            way_back=way_back,
             checkpoint=folder,
             progress=progress,
             task=self.task,
