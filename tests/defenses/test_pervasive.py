@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import math
-import re
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from phard_hub.accuracy import points_lost, right_answers
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
-from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.pervasive import PervasiveHardening, _Objective
-from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.report.record import Hardening, PairDistance
 from phard_hub.training import Schedule
-from phard_hub.trials.options import configured
 from phard_hub.triggers.bank import Parts, Trigger, change_size
 from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
-from tests.small import PowerCutError, digit_images, same_weights, small_net, trained_digits, unmarked
+from tests.small import digit_images, same_weights, small_net, trained_digits, unmarked
 
 SETTINGS = PervasiveHardening(
     schedule=Schedule(steps=80, batch=64, learning_rate=0.05, shift=0.0, flip=False),
@@ -273,136 +267,3 @@ def test_hardening_removes_a_backdoor_that_it_was_not_told_of() -> None:
 def test_hardening_keeps_the_accuracy() -> None:
     test = digit_images(3)[1]
     assert evaluate(hardened(0.03), test).accuracy.value > 0.95
-
-
-FIRST = FeatureShift(schedule=replace(SETTINGS.schedule, steps=40, save_every=15))
-JOINED = replace(SETTINGS, schedule=replace(SETTINGS.schedule, steps=10, save_every=4), head_start=3, forgetting=FIRST)
-
-
-@pytest.mark.parametrize("phase", ["forgetting", "gently"])
-def test_whoever_gives_a_phase_its_steps_gets_the_rest_of_its_schedule(phase: str) -> None:
-    """An experiment file names the steps alone."""
-    options = {phase: {"schedule": {"steps": 7}}}
-    (first,) = configured(PervasiveHardening(), options, "defenses.some").first
-    assert first.schedule == replace(type(first)().schedule, steps=7)
-
-
-def test_forgetting_comes_first_and_is_paid_for() -> None:
-    images, classifier = digit_images(3)[0], trained_digits(3)
-    start, first = FIRST.harden(classifier, images, Accelerator(cpu=True))
-    off = replace(JOINED, forgetting=FIRST.lasting(0))
-    expected, second = off.harden(start, images, Accelerator(cpu=True))
-    with unmarked(classifier):
-        hardened, record = JOINED.harden(classifier, images, Accelerator(cpu=True))
-    assert same_weights(hardened, expected)
-    assert record.sample_gradients == first.sample_gradients + second.sample_gradients
-    assert record.settings["forgetting"]["schedule"]["steps"] == 40
-
-
-BROKEN = replace(FIRST, pushed=0.5, schedule=replace(FIRST.schedule, steps=4, learning_rate=0.001))
-"""A random head, and no time to learn."""
-GENTLY = SharpnessAware(schedule=replace(SETTINGS.schedule, steps=6, learning_rate=0.001, sharpness=0.5))
-
-
-def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
-    images, test = digit_images(3)
-    accelerator = Accelerator(cpu=True)
-    settings = replace(JOINED, forgetting=BROKEN, distillation=5.0)
-    off = replace(JOINED, forgetting=FIRST.lasting(0))
-    expected, alone = off.harden(trained_digits(3), images, accelerator, validation=test)
-    hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
-    assert same_weights(hardened, expected)
-    assert re.fullmatch(r"feature-shift lost [\d.]+ points of .* accuracy: went on without it", record.events[0])
-    assert record.events[1:] == alone.events
-    assert record.sample_gradients > alone.sample_gradients
-
-
-def test_it_forgets_gently_where_forgetting_lost_too_much_accuracy() -> None:
-    images, test = digit_images(3)
-    accelerator = Accelerator(cpu=True)
-    off = replace(JOINED, forgetting=FIRST.lasting(0), distillation=5.0)
-    start, gently = GENTLY.harden(trained_digits(3), images, accelerator)
-    expected, bank = off.harden(start, images, accelerator, validation=test)
-    settings = replace(JOINED, forgetting=BROKEN, gently=GENTLY, distillation=5.0)
-    hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
-    assert same_weights(hardened, expected)
-    assert ["feature-shift lost" in event for event in record.events] == [True]
-    phases = BROKEN.harden(trained_digits(3), images, accelerator)[1], gently, bank
-    assert record.sample_gradients == sum(phase.sample_gradients for phase in phases)
-
-
-def test_after_forgetting_gently_it_goes_part_of_the_way_from_the_original() -> None:
-    images, test = digit_images(3)
-    accelerator, original = Accelerator(cpu=True), trained_digits(3)
-    gently = replace(GENTLY, schedule=replace(GENTLY.schedule, learning_rate=1.0))
-    patient = replace(JOINED, schedule=replace(JOINED.schedule, steps=2, learning_rate=0.001))
-    off = replace(patient, forgetting=FIRST.lasting(0))
-    far, _ = off.harden(gently.harden(original, images, accelerator)[0], images, accelerator)
-    answers = right_answers(original, test, accelerator.device)
-    limit = patient.schedule.max_accuracy_loss
-    assert points_lost(answers, right_answers(far, test, accelerator.device))[0] > limit
-    settings = replace(patient, forgetting=FIRST.lasting(0), gently=gently)
-    hardened, record = settings.harden(original, images, accelerator, validation=test)
-    (event,) = record.events
-    share = int(re.findall(r"the result is (\d+) % of the way from the original weights", event)[0]) / 100
-    assert 0 < share < 1
-    assert points_lost(answers, right_answers(hardened, test, accelerator.device))[0] <= limit
-    for here, there, between in zip(*(each.parameters() for each in (original, far, hardened)), strict=True):
-        torch.testing.assert_close(between, torch.lerp(here, there, share))
-
-
-def test_the_guard_compares_with_the_classifier_before_forgetting() -> None:
-    """What forgetting lost is lost, and is not counted from anew."""
-    images, test = digit_images(3)
-    accelerator = Accelerator(cpu=True)
-    start, _ = BROKEN.harden(trained_digits(3), images, accelerator)
-    answers = [right_answers(each, test, accelerator.device) for each in (trained_digits(3), start)]
-    lost, doubt = points_lost(*answers)
-    assert lost > 10
-    moment = replace(JOINED.schedule, steps=1, learning_rate=1e-6, max_accuracy_loss=lost - doubt / 2)
-    settings = replace(JOINED, schedule=moment, forgetting=BROKEN)
-    _, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
-    assert ["of the way" in event for event in record.events] == [True]
-    settings = replace(settings, schedule=replace(moment, max_accuracy_loss=lost + 1))
-    assert settings.harden(trained_digits(3), images, accelerator, validation=test)[1].events == ()
-
-
-def test_accuracy_that_forgetting_gained_is_guarded_too() -> None:
-    """A planted model often is less accurate than it could be; the bank may not spend what it gets back."""
-    images, test = digit_images(3)
-    accelerator = Accelerator(cpu=True)
-    random = torch.Generator().manual_seed(0)
-    poor = trained_digits(3).clone()
-    with torch.no_grad():
-        for weight in poor.parameters():
-            weight.add_(2 * weight.std(correction=0) * torch.randn(weight.shape, generator=random))
-    gentle = replace(FIRST, pushed=0.0)
-    better, _ = gentle.harden(poor, images, accelerator)
-    gained = -points_lost(*(right_answers(each, test, accelerator.device) for each in (poor, better)))[0]
-    assert gained > 10
-    # A result is wanted that is better by half of it: better than the start, not better than after forgetting.
-    moment = replace(JOINED.schedule, steps=1, learning_rate=1e-6, max_accuracy_loss=-gained / 2)
-    settings = replace(JOINED, schedule=moment, forgetting=gentle)
-    _, record = settings.harden(poor, images, accelerator, validation=test)
-    assert ["of the way" in event for event in record.events] == [True]
-    settings = replace(settings, schedule=replace(moment, max_accuracy_loss=1.0))
-    assert settings.harden(poor, images, accelerator, validation=test)[1].events == ()
-
-
-@pytest.mark.parametrize("power_cut", [20, 45])
-def test_a_run_killed_in_either_phase_continues_bit_for_bit(power_cut: int, tmp_path: Path) -> None:
-    done: list[str] = []
-
-    def cut(what: str, _done: int, _total: int) -> None:
-        done.append(what)
-        if len(done) == power_cut:
-            raise PowerCutError
-
-    images, classifier = digit_images(3)[0], trained_digits(3)
-    whole, expected = JOINED.harden(classifier, images, Accelerator(cpu=True))
-    with pytest.raises(PowerCutError):
-        JOINED.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run", progress=cut)
-    assert set(done) == ({"shifting features"} if power_cut == 20 else {"shifting features", "hardening"})
-    resumed, record = JOINED.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run")
-    assert same_weights(resumed, whole)
-    assert record.sample_gradients == expected.sample_gradients
