@@ -89,7 +89,7 @@ class Defense(ABC):
             return None if watched is None else right_answers(model.clone().to(device), watched, device)
 
         answers, start, defense = judged(classifier), classifier, self
-        way_back: Classifier | None = None
+        limit, way_back = self.schedule.max_accuracy_loss, None
         tried: list[Hardening] = []
         for first in self.first:
             folder = checkpoint and checkpoint / first.name
@@ -99,17 +99,18 @@ class Defense(ABC):
             tried.append(record)
             now = judged(made)
             lost, doubt = points_lost(answers, now)
-            if first.guarded or lost <= self.schedule.max_accuracy_loss + doubt:
-                start, defense = made, self
-                if lost < 0:
-                    answers = now  # what it gained is not there to be spent again
-                if first.guarded:
-                    way_back = classifier
-                break
-            # No later step would bring it back, and between the two is nothing for the guard to stop at.
-            why = f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it"
-            tried[-1] = record.model_copy(update={"events": (*record.events, why)})
-            defense = self.alone()
+            if first.guarded and lost > limit:
+                way_back = classifier
+            elif lost > limit + doubt:
+                # No later step would bring it back, and between the two is nothing for the guard to stop at.
+                why = f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it"
+                tried[-1] = record.model_copy(update={"events": (*record.events, why)})
+                defense = self.alone()
+                continue
+            start, defense = made, self
+            if lost < 0:
+                answers = now  # what it gained is not there to be spent again
+            break
         folder = checkpoint / self.name if checkpoint and self.first else checkpoint
         course = train(
             start,
