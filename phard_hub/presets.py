@@ -17,8 +17,8 @@ def forget_and_harden(*, forgetting: int, gently: int, steps: int) -> PervasiveH
     """Forget what may be planted, then harden what is left.
 
     Feature shift tuning forgets most, and with many images the accuracy comes back; with few it does not, and
-    sharpness-aware tuning forgets as far as the accuracy guard lets it. The bank pays for distance with accuracy;
-    distillation buys most of it back, and protects nothing planted where the teacher has forgotten it.
+    sharpness-aware tuning forgets nearly as much for less. The bank pays for distance with accuracy; distillation buys
+    most of it back, and protects nothing planted where the teacher has forgotten it.
 
     Args:
         forgetting: steps of feature shift tuning.

@@ -71,6 +71,8 @@ class Schedule:
         clip: largest norm of the gradient.
         sharpness: radius of sharpness-aware steps, which ask the objective for its loss twice; 0 for plain ones.
         averaging: decay of the running average of the weights, which is the result.
+        way: share of the way from the start to that average which the result goes: on the straight line between the
+            weights, the accuracy of the start returns sooner than what was unlearnt.
         shift: random shift of the images, as a share of their side.
         flip: random mirroring; None mirrors if the classifier itself is indifferent to it.
         guard_every: steps between two looks at the validation accuracy.
@@ -90,6 +92,7 @@ class Schedule:
     clip: float = 2.0
     sharpness: float = 0.0
     averaging: float = 0.98
+    way: float = 1.0
     shift: float = 0.125
     flip: bool | None = None
     guard_every: int = 50
@@ -121,7 +124,6 @@ def train(
     seed: int,
     validation: LabelledImages | None = None,
     reference: Tensor | None = None,
-    way_back: Classifier | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
     task: str = "training",
@@ -137,7 +139,6 @@ def train(
         seed: of the batches, of augmentation and of dropout.
         validation: what the accuracy guard looks at; without it there is no guard.
         reference: right answers to the validation images that the guard compares with; None takes those of the start.
-        way_back: where a result that lost too much goes part of the way back to; None takes the last good weights.
         checkpoint: folder for the state of the run; an existing one is continued.
         progress: told about each step.
         task: what to call this in the progress.
@@ -148,9 +149,7 @@ def train(
     # Dropout draws from the global generator: it is seeded inside a fork, and the caller's is left alone.
     with global_generators_kept(), prepared_for_one_run(accelerator), stop_on_interrupt() as stop:
         torch.manual_seed(seed + accelerator.process_index)
-        run = _Run(
-            classifier, images, objective, schedule, accelerator, seed, validation, reference, way_back, checkpoint
-        )
+        run = _Run(classifier, images, objective, schedule, accelerator, seed, validation, reference, checkpoint)
         return run.finish(stop, progress, task)
 
 
@@ -179,7 +178,6 @@ class _Run:
         seed: int,
         validation: LabelledImages | None,
         reference: Tensor | None,
-        way_back: Classifier | None,
         checkpoint: Path | None,
     ) -> None:
         self.images, self.schedule, self.accelerator, self.seed = images, schedule, accelerator, seed
@@ -196,8 +194,7 @@ class _Run:
         hits = self._hits(self.plain)
         self.reference = hits if reference is None else reference
         self.lost_before = max(0.0, points_lost(self.reference, hits)[0])
-        self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
-        self.way_back = way_back and way_back.clone().to(accelerator.device).state_dict()
+        self.start = self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
         optimizer = torch.optim.SGD(
             self.plain.parameters(),
             schedule.learning_rate,
@@ -241,6 +238,8 @@ class _Run:
             loss = self._update()
             self.step += 1
             self.seconds = time.perf_counter() - started
+            if self.step == schedule.steps and schedule.way < 1:
+                self._restore(_between(self.start, self.averaged.state_dict(), schedule.way))
             if self.step % schedule.guard_every == 0 or self.step == schedule.steps:
                 self._look(loss)
             if stop.is_set():
@@ -335,9 +334,9 @@ class _Run:
             return
         what = f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"
         if last:
-            share, start = self._go_part_of_the_way(), "original" if self.way_back else "last good"
+            share = self._go_part_of_the_way()
             self.events.append(
-                f"{what}: the result is {100 * share:.0f} % of the way from the {start} weights to the final ones"
+                f"{what}: the result is {100 * share:.0f} % of the way from the last good weights to the final ones"
             )
         elif lost > self.schedule.collapse + self.lost_before:
             self._restore(self.good)
@@ -350,16 +349,10 @@ class _Run:
             self.events.append(f"{what} here: {done}")
 
     def _go_part_of_the_way(self) -> float:
-        """Between the original or last good weights and the final ones, take the furthest point within the limit."""
-        start = self.way_back or self.good
+        """Between the last good weights and the final ones, take the furthest point within the limit."""
         final = {name: value.clone() for name, value in self.averaged.state_dict().items()}
         for share in (step / 20 for step in range(19, -1, -1)):
-            self._restore(
-                {
-                    name: torch.lerp(value, final[name], share) if value.is_floating_point() else value
-                    for name, value in start.items()
-                }
-            )
+            self._restore(_between(self.good, final, share))
             if points_lost(self.reference, self._hits(self.averaged))[0] <= self.schedule.max_accuracy_loss:
                 break
         return share
@@ -402,3 +395,11 @@ class _Run:
         raise InterruptedRunError(
             f"Stopped at step {self.step} of {self.schedule.steps}.", advice=f"{kept} the same command to continue."
         )
+
+
+def _between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights on the straight line, at this share of the way."""
+    return {
+        name: torch.lerp(value, end[name], share) if value.is_floating_point() else value
+        for name, value in start.items()
+    }

@@ -325,6 +325,24 @@ def test_the_guard_asks_less_when_the_accuracy_falls_and_goes_on_from_there() ->
     assert [point.learning_rate for point in course.curve] == [point.learning_rate for point in calm.curve]
 
 
+def test_the_result_goes_part_of_the_way(tmp_path: Path) -> None:
+    """Also where the run is over and is asked for once more."""
+    train_images, _ = digits()
+    schedule = replace(GUARDED, steps=20)
+    start = trained_digits()
+
+    def trained(way: float, checkpoint: Path | None = None) -> Classifier:
+        part = replace(schedule, way=way)
+        run = train(start, train_images, lambda *_: Plain(wrong=True), part, processor(), seed=0, checkpoint=checkpoint)
+        return run.classifier
+
+    whole, part = trained(1.0), trained(0.75, tmp_path / "run")
+    assert not same_weights(whole, part)
+    assert same_weights(trained(0.75, tmp_path / "run"), part)
+    for here, there, between in zip(*(each.parameters() for each in (start, whole, part)), strict=True):
+        torch.testing.assert_close(between, torch.lerp(here, there, 0.75))
+
+
 def test_the_guard_is_silent_where_nothing_can_be_asked_less() -> None:
     class Fixed(Plain):
         def back_off(self) -> str:
@@ -405,9 +423,7 @@ def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
     train_images, test = digits()
     few = test.take(torch.arange(20))
     objective = Plain()
-    run = _Run(
-        trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), 0, few, torch.ones(20), None, None
-    )
+    run = _Run(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), 0, few, torch.ones(20), None)
     run.lost_before = 0.0
 
     def lost(wrong: int) -> tuple[float, float]:

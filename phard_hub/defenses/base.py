@@ -34,11 +34,11 @@ class Defense(ABC):
     task: ClassVar[str] = "hardening"
     """What its progress is called."""
     guarded: ClassVar[bool] = True
-    """Whether the accuracy guard may go part of the way back; not where the head starts anew, and no way leads back."""
+    """Whether the accuracy guard watches it; not where the accuracy has to fall first, with no way back."""
 
     @property
     def first(self) -> tuple[Defense, ...]:
-        """Defenses tried in turn until one loses no more accuracy than is allowed, or leaves a way back.
+        """Defenses tried in turn until one does not clearly lose more accuracy than is allowed: by two standard errors.
 
         This one then defends its result.
         """
@@ -89,7 +89,6 @@ class Defense(ABC):
             return None if watched is None else right_answers(model.clone().to(device), watched, device)
 
         answers, start, defense = judged(classifier), classifier, self
-        limit, way_back = self.schedule.max_accuracy_loss, None
         tried: list[Hardening] = []
         for first in self.first:
             folder = checkpoint and checkpoint / first.name
@@ -99,18 +98,15 @@ class Defense(ABC):
             tried.append(record)
             now = judged(made)
             lost, doubt = points_lost(answers, now)
-            if first.guarded and lost > limit:
-                way_back = classifier
-            elif lost > limit + doubt:
-                # No later step would bring it back, and between the two is nothing for the guard to stop at.
-                why = f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it"
-                tried[-1] = record.model_copy(update={"events": (*record.events, why)})
-                defense = self.alone()
-                continue
-            start, defense = made, self
-            if lost < 0:
-                answers = now  # what it gained is not there to be spent again
-            break
+            if lost <= self.schedule.max_accuracy_loss + 2 * doubt:
+                start, defense = made, self
+                if lost < 0:
+                    answers = now  # what it gained is not there to be spent again
+                break
+            # No later step would bring it back, and between the two is nothing for the guard to stop at.
+            why = f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it"
+            tried[-1] = record.model_copy(update={"events": (*record.events, why)})
+            defense = self.alone()
         folder = checkpoint / self.name if checkpoint and self.first else checkpoint
         course = train(
             start,
@@ -121,7 +117,6 @@ class Defense(ABC):
             seed=seed,
             validation=watched,
             reference=answers,
-            way_back=way_back,
             checkpoint=folder,
             progress=progress,
             task=self.task,

@@ -43,7 +43,6 @@ class FeatureShift(Forgetting):
     weight: float = 0.2
     pushed: float = 0.03
 
-    guarded = False
     name = "feature-shift"
     task = "shifting features"
 

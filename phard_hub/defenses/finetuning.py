@@ -77,6 +77,8 @@ class Forgetting(Defense):
     random_budget: float = 40.0
     parts: Parts = field(default_factory=Parts)
 
+    guarded = False
+
 
 class RandomlyStamped(CrossEntropy):
     """Cross-entropy on the batch and on a share of it again, stamped with triggers drawn at random: no search."""

@@ -69,8 +69,8 @@ class PervasiveHardening(Defense):
         parts: what a trigger is made of.
         forgetting: what the model goes through before, if that has any steps, as in the presets. The bank then
             hardens what came of it.
-        gently: what is done instead where forgetting lost more accuracy than the guard allows, as with few images;
-            it goes as far as the guard allows. If it has no steps, the bank hardens the classifier as given.
+        gently: what is tried instead where forgetting lost more accuracy than the guard allows, as with few images.
+            Where that did, too, the bank hardens the classifier as given.
     """
 
     stamped: float = 0.5
