@@ -124,6 +124,7 @@ def train(
     seed: int,
     validation: LabelledImages | None = None,
     reference: Tensor | None = None,
+    lost_before: float = 0.0,
     checkpoint: Path | None = None,
     progress: Progress = silent,
     task: str = "training",
@@ -139,6 +140,7 @@ def train(
         seed: of the batches, of augmentation and of dropout.
         validation: what the accuracy guard looks at; without it there is no guard.
         reference: right answers to the validation images that the guard compares with; None takes those of the start.
+        lost_before: points of accuracy that the start has lost against the reference.
         checkpoint: folder for the state of the run; an existing one is continued.
         progress: told about each step.
         task: what to call this in the progress.
@@ -149,7 +151,9 @@ def train(
     # Dropout draws from the global generator: it is seeded inside a fork, and the caller's is left alone.
     with global_generators_kept(), prepared_for_one_run(accelerator), stop_on_interrupt() as stop:
         torch.manual_seed(seed + accelerator.process_index)
-        run = _Run(classifier, images, objective, schedule, accelerator, seed, validation, reference, checkpoint)
+        run = _Run(
+            classifier, images, objective, schedule, accelerator, seed, validation, reference, lost_before, checkpoint
+        )
         return run.finish(stop, progress, task)
 
 
@@ -178,10 +182,12 @@ class _Run:
         seed: int,
         validation: LabelledImages | None,
         reference: Tensor | None,
+        lost_before: float,
         checkpoint: Path | None,
     ) -> None:
-        self.images, self.schedule, self.accelerator, self.seed = images, schedule, accelerator, seed
-        self.validation, self.checkpoint = validation, checkpoint
+        self.start, self.images = classifier, images
+        self.schedule, self.accelerator, self.seed = schedule, accelerator, seed
+        self.validation, self.lost_before, self.checkpoint = validation, lost_before, checkpoint
         self.step, self.seconds = 0, 0.0
         self.curve: list[TrainingPoint] = []
         self.events: list[str] = []
@@ -191,10 +197,8 @@ class _Run:
         self.objective = objective(self.plain, accelerator)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        hits = self._hits(self.plain)
-        self.reference = hits if reference is None else reference
-        self.lost_before = max(0.0, points_lost(self.reference, hits)[0])
-        self.start = self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
+        self.reference = self._hits(self.plain) if reference is None else reference
+        self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
         optimizer = torch.optim.SGD(
             self.plain.parameters(),
             schedule.learning_rate,
@@ -239,7 +243,8 @@ class _Run:
             self.step += 1
             self.seconds = time.perf_counter() - started
             if self.step == schedule.steps and schedule.way < 1:
-                self._restore(_between(self.start, self.averaged.state_dict(), schedule.way))
+                start = self.start.clone().to(self.accelerator.device).state_dict()
+                self._restore(_between(start, self.averaged.state_dict(), schedule.way))
             if self.step % schedule.guard_every == 0 or self.step == schedule.steps:
                 self._look(loss)
             if stop.is_set():

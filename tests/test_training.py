@@ -423,17 +423,20 @@ def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
     train_images, test = digits()
     few = test.take(torch.arange(20))
     objective = Plain()
-    run = _Run(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), 0, few, torch.ones(20), None)
-    run.lost_before = 0.0
+    right = torch.ones(20)
+    run = _Run(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), 0, few, right, 0.0, None)
 
     def lost(wrong: int) -> tuple[float, float]:
-        return points_lost(torch.ones(20), (torch.arange(20) >= wrong).float())
+        return points_lost(right, (torch.arange(20) >= wrong).float())
 
     assert lost(0) == (0, 0)
     assert lost(1) == pytest.approx((5, 100 * (0.05 * 0.95 / 20) ** 0.5), abs=1e-4)
     run.step = GUARDED.steps - 2  # where next to nothing is allowed for the learning rate
     run._guard(*lost(1))
     assert objective.backed_off == 0
+    run._guard(*lost(3))
+    assert objective.backed_off == 1
+    run.lost_before = 10.0  # and what the start had lost is not held against this run
     run._guard(*lost(3))
     assert objective.backed_off == 1
 

@@ -88,7 +88,7 @@ class Defense(ABC):
         def judged(model: Classifier) -> Tensor | None:
             return None if watched is None else right_answers(model.clone().to(device), watched, device)
 
-        answers, start, defense = judged(classifier), classifier, self
+        answers, start, defense, lost_before = judged(classifier), classifier, self, 0.0
         tried: list[Hardening] = []
         for first in self.first:
             folder = checkpoint and checkpoint / first.name
@@ -99,7 +99,7 @@ class Defense(ABC):
             now = judged(made)
             lost, doubt = points_lost(answers, now)
             if lost <= self.schedule.max_accuracy_loss + 2 * doubt:
-                start, defense = made, self
+                start, defense, lost_before = made, self, max(0.0, lost)
                 if lost < 0:
                     answers = now  # what it gained is not there to be spent again
                 break
@@ -117,6 +117,7 @@ class Defense(ABC):
             seed=seed,
             validation=watched,
             reference=answers,
+            lost_before=lost_before,
             checkpoint=folder,
             progress=progress,
             task=self.task,
