@@ -96,6 +96,20 @@ class ClassDistances(Record):
         """Mean distance in grey levels (0-255) RMS over the pairs reached."""
         return None if self.mean is None else self.mean * self.rms_per_l2
 
+    def beside(self, later: ClassDistances) -> list[tuple[float, float]]:
+        """(these, later) distances of the pairs that were reached both times."""
+        found = {(pair.source, pair.target): pair.distance for pair in later.reached}
+        return [
+            (pair.distance, after)
+            for pair in self.reached
+            if pair.distance is not None and (after := found.get((pair.source, pair.target))) is not None
+        ]
+
+    def increase_to(self, later: ClassDistances) -> float | None:
+        """Mean of the relative increases, pair by pair (1.0 is +100 %); None if nothing can be compared."""
+        both = [(before, after) for before, after in self.beside(later) if before > 0]
+        return sum((after - before) / before for before, after in both) / len(both) if both else None
+
 
 class AttackOutcome(Record):
     """What one known trigger does to a classifier, on images that are not of its target class."""
@@ -235,14 +249,7 @@ class Report(Record):
 
     def both_reached(self) -> list[tuple[float, float]]:
         """(before, after) distances of the pairs reached both times; empty without an after."""
-        if self.after is None:
-            return []
-        after = {(pair.source, pair.target): pair.distance for pair in self.after.distances.reached}
-        return [
-            (pair.distance, later)
-            for pair in self.before.distances.reached
-            if pair.distance is not None and (later := after.get((pair.source, pair.target))) is not None
-        ]
+        return self.before.distances.beside(self.after.distances) if self.after else []
 
     def no_longer_reached(self) -> int:
         """Pairs reached before hardening and not after; they are in no mean."""
@@ -250,8 +257,7 @@ class Report(Record):
 
     def distance_increase(self) -> float | None:
         """Mean of the relative increases, pair by pair (1.0 is +100 %); None if nothing can be compared."""
-        both = [(before, after) for before, after in self.both_reached() if before > 0]
-        return sum((after - before) / before for before, after in both) / len(both) if both else None
+        return self.before.distances.increase_to(self.after.distances) if self.after else None
 
     def accuracy_loss(self) -> float | None:
         """Accuracy before minus accuracy after, in points of percent."""
