@@ -41,8 +41,8 @@ from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions, default_accelerator, load_data
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import AttackOutcome, Rate, Record, TriggerSize
+from phard_hub.schedule import Schedule
 from phard_hub.sizes import trigger_size
-from phard_hub.training import Schedule
 
 RECORD_NAME, KEY_NAME = "backdoor.json", "backdoor.safetensors"
 MIN_SUCCESS = 0.9

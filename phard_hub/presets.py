@@ -8,7 +8,7 @@ from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.evaluation import PGD
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 from phard_hub.triggers.search import CHEAPEST as CHEAPEST_SEARCH
 from phard_hub.triggers.search import SearchSettings
 

@@ -17,7 +17,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import DataOptions, Outcome, Settings, default_accelerator, run
 from phard_hub.presets import Preset
 from phard_hub.progress import Progress, silent
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 from phard_hub.triggers.search import SearchSettings
 
 TARGET = 0

@@ -27,7 +27,7 @@ from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
 from phard_hub.progress import Progress, silent
 from phard_hub.report.trial import Perturbed, Relearned
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,14 +22,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phard_hub.accuracy import points_lost, right_answers
-from phard_hub.augmentation import augment, indifferent_to_mirroring
+from phard_hub.augmentation import indifferent_to_mirroring
+from phard_hub.batches import Batches
 from phard_hub.errors import InterruptedRunError, OutputError, first_line
 from phard_hub.images import LabelledImages
 from phard_hub.isolation import global_generators_kept, prepared_for_one_run, stop_on_interrupt
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import TrainingPoint
-from phard_hub.sharpness import uphill
+from phard_hub.schedule import Schedule
+from phard_hub.weights import between, uphill
 
 
 class Objective(Protocol):
@@ -55,51 +57,6 @@ class Objective(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How long and how fast is trained.
-
-    Attributes:
-        steps: updates of the model.
-        batch: clean images in a step, over all processes.
-        learning_rate: peak of the one-cycle schedule of SGD with Nesterov momentum.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        warm_up: share of the steps in which the learning rate rises.
-        clip: largest norm of the gradient.
-        sharpness: radius of sharpness-aware steps, which ask the objective for its loss twice; 0 for plain ones.
-        averaging: decay of the running average of the weights, which is the result.
-        way: share of the way from the start to that average which the result goes: on the straight line between the
-            weights, the accuracy of the start returns sooner than what was unlearnt.
-        shift: random shift of the images, as a share of their side.
-        flip: random mirroring; None mirrors if the classifier itself is indifferent to it.
-        guard_every: steps between two looks at the validation accuracy.
-        max_accuracy_loss: points of validation accuracy that may be lost. On the way the loss counts less its
-            standard error, for on a few images one or two wrong answers more are chance.
-        wobble: points allowed in addition at the peak of the learning rate, falling with it.
-        collapse: points whose loss sends the weights back to the last good ones, at any time.
-        save_every: steps between two checkpoints; the last one is at the end, for what comes after may be stopped, too.
-    """
-
-    steps: int = 1100
-    batch: int = 128
-    learning_rate: float = 0.03
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warm_up: float = 0.2
-    clip: float = 2.0
-    sharpness: float = 0.0
-    averaging: float = 0.98
-    way: float = 1.0
-    shift: float = 0.125
-    flip: bool | None = None
-    guard_every: int = 50
-    max_accuracy_loss: float = 1.0
-    wobble: float = 2.0
-    collapse: float = 20.0
-    save_every: int = 100
 
 
 @dataclass
@@ -157,18 +114,6 @@ def train(
         return run.finish(stop, progress, task)
 
 
-def generator_of_step(seed: int, step: int, process: int, purpose: int = 0) -> torch.Generator:
-    """What one process draws from in one step, for one purpose; without a state, so that a stopped run continues.
-
-    Args:
-        seed: of the run.
-        step: from 0.
-        process: below 16.
-        purpose: 0 for the loop's own augmentation, 1 to 3 for what an objective draws.
-    """
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + 16 * purpose + process)
-
-
 class _Run:
     """The state of one training run."""
 
@@ -185,15 +130,15 @@ class _Run:
         lost_before: float,
         checkpoint: Path | None,
     ) -> None:
-        self.start, self.images = classifier, images
-        self.schedule, self.accelerator, self.seed = schedule, accelerator, seed
+        self.start, self.schedule, self.accelerator = classifier, schedule, accelerator
         self.validation, self.lost_before, self.checkpoint = validation, lost_before, checkpoint
         self.step, self.seconds = 0, 0.0
         self.curve: list[TrainingPoint] = []
         self.events: list[str] = []
         self.slow_down = 1.0
         self.plain = classifier.clone().to(accelerator.device).train().requires_grad_(True)
-        self.flip = indifferent_to_mirroring(self.plain, images) if schedule.flip is None else schedule.flip
+        flip = indifferent_to_mirroring(self.plain, images) if schedule.flip is None else schedule.flip
+        self.batches = Batches(images, accelerator, size=schedule.batch, seed=seed, shift=schedule.shift, flip=flip)
         self.objective = objective(self.plain, accelerator)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
@@ -244,7 +189,7 @@ class _Run:
             self.seconds = time.perf_counter() - started
             if self.step == schedule.steps and schedule.way < 1:
                 start = self.start.clone().to(self.accelerator.device).state_dict()
-                self._restore(_between(start, self.averaged.state_dict(), schedule.way))
+                self._restore(between(start, self.averaged.state_dict(), schedule.way))
             if self.step % schedule.guard_every == 0 or self.step == schedule.steps:
                 self._look(loss)
             if stop.is_set():
@@ -260,8 +205,8 @@ class _Run:
 
     def _update(self) -> Tensor:
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-        pixels, labels = self._batch()
+            group["lr"] = self.schedule.learning_rate * self._pace()
+        pixels, labels = self.batches[self.step]
         self.model.train()
         loss = self._backward(pixels, labels)
         if self.schedule.sharpness:
@@ -285,31 +230,8 @@ class _Run:
             for buffer in self.plain.buffers():
                 broadcast(buffer)
 
-    def _learning_rate(self) -> float:
-        return self.schedule.learning_rate * self._pace()
-
     def _pace(self) -> float:
-        """The learning rate as a share of its peak, one cycle: a linear rise, then half a cosine to zero."""
-        progress, warm_up = (self.step + 1) / self.schedule.steps, self.schedule.warm_up
-        if progress < warm_up:
-            factor = progress / warm_up
-        else:
-            factor = 0.5 + 0.5 * float(torch.cos(torch.tensor(torch.pi * (progress - warm_up) / (1 - warm_up))))
-        return factor * self.slow_down
-
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """This process's share of the batch of this step, augmented."""
-        size, total = min(self.schedule.batch, len(self.images)), len(self.images)
-        first = self.step * size
-        epoch, place = divmod(first, total)
-        order = torch.cat([self._order(epoch), self._order(epoch + 1)])[place : place + size]
-        mine = order[self.accelerator.process_index :: self.accelerator.num_processes]
-        pixels, labels = self.images.batch(mine, self.accelerator.device)
-        random = generator_of_step(self.seed, self.step, self.accelerator.process_index)
-        return augment(pixels, random, shift=self.schedule.shift, flip=self.flip), labels
-
-    def _order(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed * 100_003 + epoch))
+        return self.schedule.pace(self.step) * self.slow_down
 
     def _look(self, loss: Tensor) -> None:
         """Add a point to the curves, and back off if the accuracy fell too far."""
@@ -319,7 +241,7 @@ class _Run:
             TrainingPoint(
                 step=self.step,
                 loss=float(loss),
-                learning_rate=self._learning_rate(),
+                learning_rate=self.schedule.learning_rate * self._pace(),
                 bank_success=success,
                 bank_distance=distance,
                 validation_accuracy=None if hits is None else float(hits.mean()),
@@ -357,7 +279,7 @@ class _Run:
         """Between the last good weights and the final ones, take the furthest point within the limit."""
         final = {name: value.clone() for name, value in self.averaged.state_dict().items()}
         for share in (step / 20 for step in range(19, -1, -1)):
-            self._restore(_between(self.good, final, share))
+            self._restore(between(self.good, final, share))
             if points_lost(self.reference, self._hits(self.averaged))[0] <= self.schedule.max_accuracy_loss:
                 break
         return share
@@ -400,11 +322,3 @@ class _Run:
         raise InterruptedRunError(
             f"Stopped at step {self.step} of {self.schedule.steps}.", advice=f"{kept} the same command to continue."
         )
-
-
-def _between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Weights on the straight line, at this share of the way."""
-    return {
-        name: torch.lerp(value, end[name], share) if value.is_floating_point() else value
-        for name, value in start.items()
-    }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from phard_hub.attacks.planting import plant
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 
 
 def noise_images(per_class: int, classes: int, shape: tuple[int, int, int], seed: int = 0) -> LabelledImages:

@@ -27,7 +27,7 @@ from phard_hub.presets import Preset
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 from phard_hub.triggers.search import SearchSettings
 from tests.benchmarks.architectures.clients import CLIENTS
 from tests.benchmarks.architectures.journey import TOLERANCE, logits_difference, travel, write_digits

@@ -32,7 +32,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.reactivation import Perturbing, Relearning
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 from phard_hub.triggers.search import measure
 from tests.small import global_random_state, marks, noise_images, small_net, unmarked
 

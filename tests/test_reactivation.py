@@ -17,8 +17,8 @@ from phard_hub.evaluation import Threat
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.reactivation import Perturbing, Relearning
+from phard_hub.schedule import Schedule
 from phard_hub.statistics import rate
-from phard_hub.training import Schedule
 from tests.small import Linear, as_classifier, digit_images, trained_digits, unmarked
 
 ATTACK = Blend(alpha=0.15)

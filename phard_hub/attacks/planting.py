@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.attacks.base import Attack
+from phard_hub.batches import generator_of_step
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
-from phard_hub.training import Schedule, generator_of_step, train
+from phard_hub.schedule import Schedule
+from phard_hub.training import train
 
 PLANTING = Schedule(steps=600, batch=128, learning_rate=0.05)
 

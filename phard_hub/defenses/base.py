@@ -16,7 +16,8 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import Hardening
-from phard_hub.training import Course, Objective, Schedule, train
+from phard_hub.schedule import Schedule
+from phard_hub.training import Course, Objective, train
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from phard_hub.defenses.finetuning import CrossEntropy, Forgetting, RandomlyStam
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import Layer, heads
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

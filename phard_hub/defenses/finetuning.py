@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from phard_hub.batches import generator_of_step
 from phard_hub.defenses.base import Defense
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
-from phard_hub.training import generator_of_step
 from phard_hub.triggers.bank import Parts
 from phard_hub.triggers.chance import stamp_at_random
 

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from phard_hub.batches import generator_of_step
 from phard_hub.defenses.base import Defense
 from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.repertoire import Repertoire
@@ -30,7 +31,6 @@ from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
-from phard_hub.training import generator_of_step
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, grey_level
 from phard_hub.triggers.chance import stamp_at_random

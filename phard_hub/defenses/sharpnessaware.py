@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from phard_hub.defenses.finetuning import Forgetting, RandomlyStamped
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

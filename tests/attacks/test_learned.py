@@ -21,7 +21,7 @@ from phard_hub.attacks.lira import Lira
 from phard_hub.attacks.planting import plant
 from phard_hub.evaluation import Threat, attack_outcome
 from phard_hub.models.classifier import Classifier
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 from tests.attacks.fitted import TARGET, draw, fitted
 from tests.small import digit_images, trained_digits
 

@@ -26,7 +26,8 @@ from phard_hub.attacks.planting import Poisoned
 from phard_hub.console import bars
 from phard_hub.evaluation import Threat, evaluate
 from phard_hub.pipeline import Data, default_accelerator
-from phard_hub.training import Schedule, train
+from phard_hub.schedule import Schedule
+from phard_hub.training import train
 from phard_hub.trials.cell import defenders_images
 from phard_hub.trials.experiment import read_experiment
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
@@ -32,6 +31,7 @@ from phard_hub.presets import DEFAULT
 from phard_hub.progress import Progress
 from phard_hub.report.record import ClassDistances, Rate
 from phard_hub.triggers.search import measure
+from phard_hub.weights import between
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
 from tests.benchmarks.records import RESULTS, write
 
@@ -51,7 +51,6 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Harden without a limit, and judge models on the way."""
-    torch.manual_seed(seed)
     classifier, test = resnet20(data / CHECKPOINT), images(data / "cifar10_test.parquet")
     path = out / f"{NAME}-seed{seed}.json"
     points = json.loads(path.read_text())["points"] if path.exists() else []
@@ -60,7 +59,7 @@ def main(
         for start, share in _strengths():
             if any((point["start"], point["share"]) == (start, share) for point in points):
                 continue
-            classifier.network.load_state_dict(_between(ends[start], ends["hardened"], share))
+            classifier.network.load_state_dict(between(ends[start], ends["hardened"], share))
             distances = measure(classifier, test, replace(SEARCH, seed=seed), progress=progress).distances
             points.append(
                 {
@@ -99,13 +98,6 @@ def _ends(classifier: Classifier, data: Path, folder: Path, seed: int, progress:
 def bank_alone(defense: PervasiveHardening) -> PervasiveHardening:
     """The defense without what comes before it."""
     return replace(defense, forgetting=defense.forgetting.lasting(0), gently=defense.gently.lasting(0))
-
-
-def _between(start: Weights, end: Weights, share: float) -> Weights:
-    return {
-        name: torch.lerp(value, end[name], share) if value.is_floating_point() else value
-        for name, value in start.items()
-    }
 
 
 def draw(points: list[dict[str, Any]]) -> Figure:

@@ -16,7 +16,7 @@ from phard_hub.defenses.featureshift import FeatureShift, _Objective
 from phard_hub.evaluation import Threat, evaluate
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import heads
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 from tests.small import PowerCutError, cut_at, digit_images, same_weights, small_net, trained_digits, unmarked
 
 SETTINGS = FeatureShift(

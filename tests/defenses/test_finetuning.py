@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from phard_hub.attacks.planting import plant
 from phard_hub.defenses.finetuning import FineTuning
 from phard_hub.evaluation import evaluate
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 from tests.small import PowerCutError, cut_at, digit_images, same_weights, small_net, unmarked
 
 DEFENSE = FineTuning(schedule=Schedule(steps=40, batch=32, learning_rate=0.05, shift=0.0, flip=False, save_every=10))

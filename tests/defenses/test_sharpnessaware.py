@@ -11,7 +11,7 @@ from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
 from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.evaluation import Threat, evaluate
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
 from tests.small import digit_images, small_net, trained_digits, unmarked
 
 PLANTING = Schedule(steps=200, batch=64, learning_rate=0.05, shift=0.0, flip=False)

@@ -1,4 +1,6 @@
-"""Sharpness-aware steps: the gradient is taken uphill of the weights, so that only wide minima are kept.
+"""Where weights are moved to: uphill of where they are, for a moment, and part of the way between two models.
+
+Sharpness-aware steps take the gradient uphill of the weights, so that only wide minima are kept:
 
 Foret et al., "Sharpness-Aware Minimization" (ICLR 2021, arXiv 2010.01412). The way uphill is measured by the size of
 each weight, as Kwon et al. have it in "ASAM" (ICML 2021, arXiv 2102.11600):
@@ -7,6 +9,9 @@ each weight, as Kwon et al. have it in "ASAM" (ICML 2021, arXiv 2102.11600):
 
 Zhu et al., "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware Minimization" (FT-SAM, ICCV 2023, arXiv
 2304.11823) found that what such steps shrink first are the large weights that carry a backdoor.
+
+On the straight line between a model and what fine-tuning made of it, accuracy and what was learnt change at different
+places: Wortsman et al., "Robust fine-tuning of zero-shot models" (WiSE-FT, CVPR 2022, arXiv 2109.01903).
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 
@@ -41,3 +46,11 @@ def uphill(model: nn.Module, radius: float) -> Iterator[None]:
         with torch.no_grad():
             for each, value in kept:
                 each.copy_(value)
+
+
+def between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The weights at this share of the straight line, 0 for the start and 1 for the end; counters are the start's."""
+    return {
+        name: torch.lerp(value, end[name], share) if value.is_floating_point() else value
+        for name, value in start.items()
+    }

@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from phard_hub.defenses.finetuning import FineTuning
-from phard_hub.sharpness import uphill
-from phard_hub.training import Schedule
+from phard_hub.schedule import Schedule
+from phard_hub.weights import uphill
 from tests.small import PowerCutError, cut_at, digit_images, same_weights, trained_digits
 
 SCHEDULE = Schedule(steps=12, batch=32, learning_rate=0.05, clip=1e9, shift=0.0, flip=False, save_every=5)
