@@ -8,6 +8,7 @@ runner can read it in a fraction of a second.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -96,19 +97,21 @@ class ClassDistances(Record):
         """Mean distance in grey levels (0-255) RMS over the pairs reached."""
         return None if self.mean is None else self.mean * self.rms_per_l2
 
-    def beside(self, later: ClassDistances) -> list[tuple[float, float]]:
-        """(these, later) distances of the pairs that were reached both times."""
-        found = {(pair.source, pair.target): pair.distance for pair in later.reached}
-        return [
-            (pair.distance, after)
-            for pair in self.reached
-            if pair.distance is not None and (after := found.get((pair.source, pair.target))) is not None
-        ]
 
-    def increase_to(self, later: ClassDistances) -> float | None:
-        """Mean of the relative increases, pair by pair (1.0 is +100 %); None if nothing can be compared."""
-        both = [(before, after) for before, after in self.beside(later) if before > 0]
-        return sum((after - before) / before for before, after in both) / len(both) if both else None
+def both_reached(before: Sequence[PairDistance], after: Sequence[PairDistance]) -> list[tuple[float, float]]:
+    """(before, after) distances of the pairs that were reached both times."""
+    later = {(pair.source, pair.target): pair.distance for pair in after if pair.reached}
+    return [
+        (pair.distance, found)
+        for pair in before
+        if pair.reached and pair.distance is not None and (found := later.get((pair.source, pair.target))) is not None
+    ]
+
+
+def mean_increase(both: Sequence[tuple[float, float]]) -> float | None:
+    """Mean of the relative increases, pair by pair (1.0 is +100 %); None if nothing can be compared."""
+    increases = [(after - before) / before for before, after in both if before > 0]
+    return sum(increases) / len(increases) if increases else None
 
 
 class AttackOutcome(Record):
@@ -249,7 +252,7 @@ class Report(Record):
 
     def both_reached(self) -> list[tuple[float, float]]:
         """(before, after) distances of the pairs reached both times; empty without an after."""
-        return self.before.distances.beside(self.after.distances) if self.after else []
+        return both_reached(self.before.distances.pairs, self.after.distances.pairs) if self.after else []
 
     def no_longer_reached(self) -> int:
         """Pairs reached before hardening and not after; they are in no mean."""
@@ -257,7 +260,7 @@ class Report(Record):
 
     def distance_increase(self) -> float | None:
         """Mean of the relative increases, pair by pair (1.0 is +100 %); None if nothing can be compared."""
-        return self.before.distances.increase_to(self.after.distances) if self.after else None
+        return mean_increase(self.both_reached())
 
     def accuracy_loss(self) -> float | None:
         """Accuracy before minus accuracy after, in points of percent."""

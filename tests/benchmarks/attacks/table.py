@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from phard_hub.report.comparison import success_left
-from phard_hub.report.record import Evaluation
+from phard_hub.report.record import Evaluation, both_reached, mean_increase
 from phard_hub.report.trial import Judgement, Trial
 from tests.benchmarks.records import RESULTS
 
@@ -49,6 +50,15 @@ REPORTED = {
 }
 """Accuracy and success in percent. BackdoorBench's board: PreAct-ResNet-18, 10 % poison, SIG 5 %. The logs of
 OrthogLinearBackdoor: ResNet-18 for CIFAR-10, a wide ResNet for GTSRB, 95.75 % accurate without a backdoor."""
+PARTS_ATTACKS = ("blend", "sig", "dfst")
+PARTS = (
+    ("bank-alone", 1.0),
+    ("feature-shift", 1.0),
+    ("pervasive", 1.0),
+    ("sharpness-aware", 0.05),
+    ("pervasive", 0.05),
+)
+"""Defenses with their shares of the images, and the attacks that they are compared over."""
 
 
 def read(folder: Path) -> list[Trial]:
@@ -121,6 +131,49 @@ def defended(trials: Sequence[Trial]) -> str:
     return _table(head, rows)
 
 
+def parts(trials: Sequence[Trial]) -> str:
+    """One line a defense: means over the attacks that all of these were tried on."""
+    rows = []
+    for defense, share in PARTS:
+        same = [trial for trial in trials if (trial.cell.defense, trial.cell.data_share) == (defense, share)]
+        found = [_worth(trial) for trial in same if trial.cell.attack in PARTS_ATTACKS]
+        if len(found) < len(PARTS_ATTACKS):
+            continue
+        left, lost, recovered, woken, larger = zip(*found, strict=True)
+        rows.append(
+            (
+                defense,
+                f"{100 * share:g} %",
+                f"{_percent(fmean(left))} (worst {_percent(max(left))})",
+                f"{_percent(fmean(lost))} (worst {_percent(max(lost))})",
+                _percent(fmean(recovered)),
+                _percent(fmean(woken)),
+                f"{100 * fmean(larger):+.0f} %",
+            )
+        )
+    head = ("defense", "images", "success left", "accuracy lost", "recovered", "woken by fine-tuning", "distances")
+    return _table(head, rows)
+
+
+def _worth(trial: Trial) -> tuple[float, float, float, float, float]:
+    """Success left, accuracy lost against the original, recovered, woken, and the increase of universal distances."""
+    original, before, after = trial.original, trial.before, trial.after
+    assert original
+    assert before
+    assert after
+    assert before.distances
+    assert after.distances
+    outcome, lost = after.evaluation.attacks[0], accuracy(original) - accuracy(after)
+    both = both_reached(before.distances.universal, after.distances.universal)
+    larger = mean_increase(both) or 0.0
+    return outcome.success.value, lost, outcome.recovered.value, after.relearned[-1].success.value, larger
+
+
+def accuracy(judged: Judgement) -> float:
+    """The share of clean test images that a model is right about."""
+    return judged.evaluation.accuracy.value
+
+
 def of_others() -> str:
     """One line a model that its authors backdoored: what is left of their backdoor."""
     rows = []
@@ -161,6 +214,7 @@ def renew_readme(text: str) -> str:
         trials = read(RESULTS / folder)
         text = _filled(text, f"{folder} planted", planted(trials, reported))
         text = _filled(text, f"{folder} defended", defended(trials))
+    text = _filled(text, "parts", parts(read(RESULTS / "cifar10")))
     return _filled(text, "others", of_others())
 
 
