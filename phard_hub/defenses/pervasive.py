@@ -8,9 +8,7 @@ hundred of them cost as little as one.
 The triggers are held at a fixed size. Left to grow until they succeed, they run away from the model while
 small ones, which it takes a converged search to find, go on working. But a backdoor that somebody planted
 may need a change far larger than the smallest one, and only of its own kind, which the bank never meets. It
-is forgotten first (``forgetting``, or else ``gently``), and the bank hardens what is left. Then triggers that
-can do little (a change of colours, a few slow waves) may be held at a larger size, and a share of the images
-may carry large triggers drawn at random; by default neither is done.
+is forgotten first (``forgetting``, or else ``gently``), and the bank hardens what is left.
 """
 
 from __future__ import annotations
@@ -33,7 +31,6 @@ from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, grey_level
-from phard_hub.triggers.chance import stamp_at_random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +50,11 @@ class PervasiveHardening(Defense):
         betas: of the bank's Adam.
         budget: size that the triggers are held at, in grey levels (0-255) RMS; images are stamped at half
             of it to all of it. It is what the distances grow towards, and what accuracy is paid for.
-        colour_budget: the same for triggers that change nothing but colours.
-        waves_budget: the same for triggers that add nothing but slow waves; there are some if ``parts`` has waves.
         price: start of the weight of a trigger's size in its loss, for 3 x 32 x 32 images.
         price_factor: the price is multiplied by it while a trigger is above its budget, divided below.
-        single: share of the stamped images that carry a universal trigger of a single kind: warp, colour,
-            field or waves. The field is the cheapest part for most directions, and triggers of all parts leave
+        single: share of the stamped images that carry a universal trigger of a single kind: warp, colour
+            or field. The field is the cheapest part for most directions, and triggers of all parts leave
             the rest to it; a planted warp is found by a trigger that can do nothing else.
-        random: share of the stamped images that carry a trigger drawn at random, of any size up to
-            ``random_budget``; the other shares are of the rest, and the bank learns from the rest alone.
-        random_budget: in grey levels (0-255) RMS.
         floor: triggers are chosen in proportion to their running success plus this. The ones that work are what
             the model has to learn; most of the others are wasted on it.
         max_pairs: with more ordered pairs than this, a random choice of them.
@@ -82,13 +74,9 @@ class PervasiveHardening(Defense):
     learning_rate: float = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
     budget: float = 14.0
-    colour_budget: float = 14.0
-    waves_budget: float = 14.0
     price: float = 1.0
     price_factor: float = 1.15
     single: float = 0.3
-    random: float = 0.0
-    random_budget: float = 40.0
     floor: float = 0.01
     max_pairs: int = 1000
     parts: Parts = field(default_factory=Parts)
@@ -152,13 +140,11 @@ class _Objective:
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
         self.start_price = settings.price * float(3072 / (channels * height * width)) ** 0.5
         self.price = torch.full((count,), self.start_price)
-        budgets = {"colour": settings.colour_budget, "waves": settings.waves_budget}
-        levels = [budgets.get(kind, settings.budget) for kind in self.triggers.kind]
-        self.budget = grey_level((channels, height, width)) * torch.tensor(levels)
+        self.budget = grey_level((channels, height, width)) * settings.budget
         self.running = torch.zeros(count)
         self.sizes = torch.zeros(count)
-        self.price, self.running, self.sizes, self.budget = (
-            value.to(self.device) for value in (self.price, self.running, self.sizes, self.budget)
+        self.price, self.running, self.sizes = (
+            value.to(self.device) for value in (self.price, self.running, self.sizes)
         )
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
@@ -168,13 +154,10 @@ class _Objective:
             self._head_start(random)
         count = max(1, round(self.settings.stamped * len(pixels)))
         source, true = pixels[:count], labels[:count]
-        drawn = round(self.settings.random * count)
-        followed, rest = source[drawn:], source[:drawn]
-        rows = self.choose(true[drawn:], random)
-        self._attack(followed, rows)
+        rows = self.choose(true, random)
+        self._attack(source, rows)
         with torch.no_grad():
-            at_random = stamp_at_random(rest, self.settings.parts, self.settings.random_budget, random)
-            stamped = torch.cat([at_random, self._stamped(followed, rows, random)])
+            stamped = self._stamped(source, rows, random)
         batch = torch.cat([pixels, stamped])
         logits = model(batch).float()
         self.sample_gradients += len(batch)
@@ -185,7 +168,7 @@ class _Objective:
 
     def _stamped(self, pixels: Tensor, rows: Tensor, random: torch.Generator) -> Tensor:
         """Images with their triggers from the bank, at half of the budget to all of it."""
-        size = self.budget[rows] * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
+        size = self.budget * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
         components, strengths = self.components[rows], self.strengths[rows]
         return at_size(lambda scale: self.bank(pixels, components, scale[:, None] * strengths), pixels, size)
 

@@ -18,7 +18,6 @@ KINDS = {
     "knots": "colour",
     "matrix": "colour",
     "values": "field",
-    "waves": "waves",
 }
 """What kind of change each parameter of a trigger makes."""
 
@@ -32,7 +31,6 @@ class Repertoire:
         target: ``(P,)``.
         strengths: ``(P, parameters)``, 1 for the parameters that a trigger uses and 0 for the others.
         group: ``(P,)``, 0 for pairs, 1 for universal triggers, 2 for those of a single kind.
-        kind: ``P`` names, those of `KINDS` for triggers of a single kind and "" for the others.
         classes: K.
     """
 
@@ -40,7 +38,6 @@ class Repertoire:
     target: Tensor
     strengths: Tensor
     group: Tensor
-    kind: tuple[str, ...]
     classes: int
 
     @classmethod
@@ -53,15 +50,12 @@ class Repertoire:
         whole = Directions.of(pairs, classes)
         kinds = list(dict.fromkeys(KINDS[name] for name in parameters))
         used = torch.tensor([[float(KINDS[name] == kind) for name in parameters] for kind in kinds])
-        # Waves are fields: beside one, they would only be the same change twice.
-        all_used = torch.tensor([float(name != "waves" or "values" not in parameters) for name in parameters])
         singles = len(kinds) * classes
         return cls(
             source=torch.cat([whole.source, torch.full((singles,), UNIVERSAL)]),
             target=torch.cat([whole.target, torch.arange(classes).repeat(len(kinds))]),
-            strengths=torch.cat([all_used.expand(len(whole), -1), used.repeat_interleave(classes, dim=0)]),
+            strengths=torch.cat([torch.ones(len(whole), len(parameters)), used.repeat_interleave(classes, dim=0)]),
             group=torch.cat([(whole.source == UNIVERSAL).long(), torch.full((singles,), 2)]),
-            kind=("",) * len(whole) + tuple(kind for kind in kinds for _ in range(classes)),
             classes=classes,
         )
 

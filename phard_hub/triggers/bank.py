@@ -27,8 +27,6 @@ class Parts:
         curve: tone curve of ``knots`` values per channel.
         colour: channel matrix.
         field: additive image of ``field_grid`` squared, or of the image's size where that is smaller.
-        waves: sum of ``wave_count`` squared plane waves, the slowest ones. The field can make them, too; on their
-            own they have fewer directions to go in, and may be larger for it.
     """
 
     warp: bool = True
@@ -36,12 +34,10 @@ class Parts:
     curve: bool = True
     colour: bool = True
     field: bool = True
-    waves: bool = False
     warp_grid: int = 8
     latent_grid: int = 8
     knots: int = 64
     field_grid: int = 32
-    wave_count: int = 16
 
     def shapes(self, channels: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Parameter shapes of one trigger for images of this shape."""
@@ -57,9 +53,6 @@ class Parts:
             shapes["matrix"] = (channels, channels)
         if self.field:
             shapes["values"] = (channels, min(self.field_grid, height), min(self.field_grid, width))
-        if self.waves:
-            count = min(self.wave_count, height, width)
-            shapes["waves"] = (channels, count, count)
         return shapes
 
 
@@ -143,8 +136,6 @@ class Bank(nn.Module):
             out = generator.colour(out, chosen["matrix"])
         if "values" in chosen:
             out = generator.field(out, chosen["values"])
-        if "waves" in chosen:
-            out = generator.waves(out, chosen["waves"])
         return out.clamp(0, 1)
 
     def _edit_code(self, pixels: Tensor, chosen: dict[str, Tensor]) -> Tensor:

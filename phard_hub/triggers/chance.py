@@ -44,7 +44,7 @@ def random_triggers(count: int, image_shape: tuple[int, int, int], parts: Parts,
         parts: which of them there are, and how fine.
         random: what they are drawn from.
     """
-    parts = replace(parts, latent=False, waves=False)
+    parts = replace(parts, latent=False)
     shapes = {name: (count, *shape) for name, shape in parts.shapes(*image_shape).items()}
     kinds: list[Mapping[str, Tensor]] = []
     if parts.warp:

@@ -15,7 +15,6 @@ latent     x + D(T(E(x))) - D(E(x))                       image-dependent styles
 curve      x + piecewise linear residual per channel      colour filters, quantisation
 colour     x + M x over the channels                      colour filters, reflections
 field      x + b                                          SIG, blend, reflections
-waves      x + a sum of slow plane waves                  SIG, smooth reflections
 =========  =============================================  =================================
 
 ``E`` and ``D`` are an autoencoder of the defender's own images; the residual decode keeps its error out
@@ -81,21 +80,6 @@ def field(pixels: Tensor, values: Tensor) -> Tensor:
     if values.shape[-2:] != pixels.shape[-2:]:
         values = functional.interpolate(values, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
     return pixels + values
-
-
-def waves(pixels: Tensor, amplitudes: Tensor) -> Tensor:
-    """Add plane waves: ``amplitudes (N, C, m, m)`` of the products of the m slowest cosines along either axis.
-
-    Cosine number k makes k half turns over the side of the image, whatever its size.
-    """
-    rows, columns = (_cosines(amplitudes.shape[-1], size).to(pixels) for size in pixels.shape[-2:])
-    return pixels + rows.T @ amplitudes @ columns
-
-
-def _cosines(count: int, size: int) -> Tensor:
-    """``(count, size)``, the basis of the discrete cosine transform (DCT-II) with amplitude 1."""
-    positions = (torch.arange(size) + 0.5) / size
-    return torch.cos(torch.pi * torch.arange(count)[:, None] * positions)
 
 
 class Autoencoder(nn.Module):

@@ -28,7 +28,7 @@ def choose(
 
 
 def test_every_parameter_of_a_trigger_has_a_kind() -> None:
-    assert set(Parts(latent=True, waves=True).shapes(3, 32, 32)) == set(KINDS)
+    assert set(Parts(latent=True).shapes(3, 32, 32)) == set(KINDS)
 
 
 @pytest.mark.parametrize(("classes", "max_pairs", "pairs"), [(2, 1000, 2), (3, 1000, 6), (4, 1000, 12), (4, 5, 5)])
@@ -43,16 +43,6 @@ def test_what_there_is(classes: int, max_pairs: int, pairs: int) -> None:
     used = {(int(t), tuple(s.tolist())) for t, s in zip(made.target[single], made.strengths[single], strict=True)}
     assert used == {(k, s) for k in range(classes) for s in ((1, 0, 0, 0), (0, 1, 1, 0), (0, 0, 0, 1))}
     assert bool((made.strengths[~single] == 1).all())
-
-
-def test_the_kinds_are_named_and_waves_are_only_used_alone() -> None:
-    made = Repertoire.of(3, ["flow", "knots", "values", "waves"], max_pairs=10, seed=0)
-    singles = (made.group == 2).nonzero().flatten().tolist()
-    assert [made.kind[row] for row in singles] == [k for k in ("warp", "colour", "field", "waves") for _ in range(3)]
-    assert {made.kind[row] for row in range(len(made)) if row not in singles} == {""}
-    assert made.strengths[made.group < 2].unique(dim=0).tolist() == [[1, 1, 1, 0]]
-    without_field = Repertoire.of(3, ["flow", "waves"], max_pairs=10, seed=0)
-    assert without_field.strengths[without_field.group < 2].unique(dim=0).tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize("max_pairs", [1000, 5, 2])

@@ -22,10 +22,9 @@ PARTS = {
     "curve": replace(NONE, curve=True),
     "colour": replace(NONE, colour=True),
     "field": replace(NONE, field=True),
-    "waves": replace(NONE, waves=True),
     "default": Parts(),
-    "all": Parts(latent=True, waves=True),
-    "all, odd grids": Parts(latent=True, waves=True, warp_grid=3, latent_grid=5, knots=7, field_grid=4, wave_count=3),
+    "all": Parts(latent=True),
+    "all, odd grids": Parts(latent=True, warp_grid=3, latent_grid=5, knots=7, field_grid=4),
 }
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 7, 9), (3, 33, 18), (3, 48, 70)]
 Image = npt.NDArray[np.float64]
@@ -193,7 +192,6 @@ def test_says_what_it_is() -> None:
         "bias": (5, 64, 5, 5),
         "knots": (5, 3, 7),
         "matrix": (5, 3, 3),
-        "waves": (5, 3, 3, 3),
     }
     assert PARTS["field"].shapes(3, 48, 20) == {"values": (3, 32, 20)}
 
@@ -229,19 +227,6 @@ def test_colour_against_numpy(shape: tuple[int, int, int]) -> None:
             for come in range(channels):
                 expected[i, to] += matrix[i, to, come].item() * pixels[i, come].numpy()
     assert generator.colour(pixels, matrix).numpy() == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_waves_against_numpy(shape: tuple[int, int, int]) -> None:
-    pixels = draw(2, shape).double()
-    amplitudes = torch.randn(2, shape[0], 3, 3, dtype=torch.double, generator=torch.Generator().manual_seed(2))
-    expected = pixels.numpy().copy()
-    _, height, width = shape
-    for i, c, y, x in np.ndindex(*pixels.shape):
-        for down, right in np.ndindex(3, 3):
-            wave = np.cos(np.pi * down * (y + 0.5) / height) * np.cos(np.pi * right * (x + 0.5) / width)
-            expected[i, c, y, x] += amplitudes[i, c, down, right].item() * wave
-    assert generator.waves(pixels, amplitudes).numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_stamped_at_a_size_the_change_has_it_where_the_trigger_is_large_enough() -> None:

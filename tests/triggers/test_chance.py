@@ -12,7 +12,7 @@ from phard_hub.defenses.repertoire import KINDS
 from phard_hub.triggers.bank import Bank, Parts, change_size
 from phard_hub.triggers.chance import random_triggers, stamp_at_random
 
-EVERY = Parts(latent=True, waves=True)
+EVERY = Parts(latent=True)
 SHAPES = [(1, 8, 8), (3, 32, 32), (3, 33, 18), (3, 48, 70)]
 
 
