@@ -45,6 +45,11 @@ class Defense(ABC):
         """
         return ()
 
+    @property
+    def least_images(self) -> int:
+        """With fewer images it is not tried before another defense."""
+        return 0
+
     def alone(self) -> Defense:
         """What is done where none of them came first."""
         return self
@@ -91,12 +96,20 @@ class Defense(ABC):
 
         answers, start, defense, lost_before = judged(classifier), classifier, self, 0.0
         tried: list[Hardening] = []
+        events: list[str] = []
         for first in self.first:
+            if len(images) < first.least_images:
+                events.append(
+                    f"{first.name} was not tried: it takes {first.least_images} images, here are {len(images)}"
+                )
+                defense = self.alone()
+                continue
             folder = checkpoint and checkpoint / first.name
             made, record = first.harden(
                 classifier, images, accelerator, seed=seed, checkpoint=folder, progress=progress
             )
             tried.append(record)
+            events.extend(record.events)
             now = judged(made)
             lost, doubt = points_lost(answers, now)
             if lost <= self.schedule.max_accuracy_loss + 2 * doubt:
@@ -105,8 +118,7 @@ class Defense(ABC):
                     answers = now  # what it gained is not there to be spent again
                 break
             # No later step would bring it back, and between the two is nothing for the guard to stop at.
-            why = f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it"
-            tried[-1] = record.model_copy(update={"events": (*record.events, why)})
+            events.append(f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it")
             defense = self.alone()
         folder = checkpoint / self.name if checkpoint and self.first else checkpoint
         course = train(
@@ -123,16 +135,17 @@ class Defense(ABC):
             progress=progress,
             task=self.task,
         )
-        return course.classifier, self._record([*tried, course], seed, len(images))
+        events.extend(course.events)
+        return course.classifier, self._record([*tried, course], events, seed, len(images))
 
-    def _record(self, phases: Sequence[Course | Hardening], seed: int, images: int) -> Hardening:
+    def _record(self, phases: Sequence[Course | Hardening], events: Sequence[str], seed: int, images: int) -> Hardening:
         return Hardening(
             defense=self.name,
             settings=asdict(self),
             seed=seed,
             images=images,
             curve=tuple(phases[-1].curve),
-            events=tuple(event for phase in phases for event in phase.events),
+            events=tuple(events),
             sample_gradients=sum(phase.sample_gradients for phase in phases),
             sample_forwards=sum(phase.sample_forwards for phase in phases),
             seconds=sum(phase.seconds for phase in phases),

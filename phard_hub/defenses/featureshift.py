@@ -37,14 +37,22 @@ class FeatureShift(Forgetting):
         weight: of the inner product with the original head. A network that does not end in a linear layer has no
             head, and is fine-tuned only.
         pushed: share of the steps in which the head is pushed away.
+        passes: over the images that it is good for; with more it learns them by heart, and is not tried before another
+            defense.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(steps=2700, learning_rate=0.06))
     weight: float = 0.2
     pushed: float = 0.03
+    passes: float = 60.0
 
     name = "feature-shift"
     task = "shifting features"
+
+    @property
+    def least_images(self) -> int:
+        """So many that the steps are no more than ``passes`` over them."""
+        return round(self.schedule.steps * self.schedule.batch / self.passes)
 
     def objective(
         self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int

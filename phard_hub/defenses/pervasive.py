@@ -61,7 +61,7 @@ class PervasiveHardening(Defense):
         parts: what a trigger is made of.
         forgetting: what the model goes through before, if that has any steps, as in the presets. The bank then
             hardens what came of it.
-        gently: what is tried instead where forgetting lost more accuracy than the guard allows, as with few images.
+        gently: what is tried instead where there are too few images for that, or it lost more than the guard allows.
             Where that did, too, the bank hardens the classifier as given.
     """
 

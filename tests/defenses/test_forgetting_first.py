@@ -60,6 +60,25 @@ def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
     assert record.sample_gradients > alone.sample_gradients
 
 
+def test_feature_shift_is_not_tried_with_few_images() -> None:
+    """It would learn them by heart: with 5 % of CIFAR-10 it took half an hour to lose seven points, to be refused."""
+    images, accelerator = digit_images(3)[0], Accelerator(cpu=True)
+    passes = FIRST.schedule.steps * FIRST.schedule.batch / len(images)
+    just, few = (replace(FIRST, passes=passes * factor) for factor in (1.001, 0.99))
+    assert just.least_images <= len(images) < few.least_images
+    used, _ = JOINED.harden(trained_digits(3), images, accelerator)
+    assert same_weights(replace(JOINED, forgetting=just).harden(trained_digits(3), images, accelerator)[0], used)
+    settings = replace(JOINED, forgetting=few, gently=GENTLY, distillation=5.0)
+    hardened, record = settings.harden(trained_digits(3), images, accelerator)
+    off = replace(settings, forgetting=FIRST.lasting(0))
+    expected, gently = off.harden(trained_digits(3), images, accelerator)
+    assert same_weights(hardened, expected)
+    assert record.sample_gradients == gently.sample_gradients
+    assert (
+        record.events[0] == f"feature-shift was not tried: it takes {few.least_images} images, here are {len(images)}"
+    )
+
+
 def test_it_forgets_gently_where_forgetting_lost_too_much_accuracy() -> None:
     images, test = digit_images(3)
     accelerator = Accelerator(cpu=True)
