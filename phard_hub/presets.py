@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from phard_hub.defenses.featureshift import FeatureShift
-from phard_hub.defenses.pervasive import PervasiveHardening
-from phard_hub.defenses.sharpnessaware import SharpnessAware
+from phard_hub.defenses.pervasive import AtOnce, PervasiveHardening
 from phard_hub.evaluation import PGD
 from phard_hub.schedule import Schedule
 from phard_hub.triggers.search import CHEAPEST as CHEAPEST_SEARCH
@@ -17,18 +16,18 @@ def forget_and_harden(*, forgetting: int, gently: int, steps: int) -> PervasiveH
     """Forget what may be planted, then harden what is left.
 
     Feature shift tuning forgets most, and with many images the accuracy comes back; with few it does not, and
-    sharpness-aware tuning forgets nearly as much for less. The bank pays for distance with accuracy; distillation buys
-    most of it back, and protects nothing planted where the teacher has forgotten it.
+    sharpness-aware steps, against the bank's triggers at once, do nearly as much for less. The bank pays for distance
+    with accuracy; distillation buys most of it back, and protects nothing planted where the teacher has forgotten it.
 
     Args:
         forgetting: steps of feature shift tuning.
-        gently: steps of sharpness-aware tuning, if the former lost too much accuracy.
+        gently: sharpness-aware steps, where there are few images or the former lost too much accuracy.
         steps: of hardening.
     """
     return PervasiveHardening(
         # Pushed for as many steps in a short run as in a long one: it is what they have to undo.
         forgetting=FeatureShift(pushed=80 / forgetting).lasting(forgetting),
-        gently=SharpnessAware().lasting(gently),
+        gently=AtOnce().lasting(gently),
         distillation=3.0,
         schedule=Schedule(steps=steps),
     )

@@ -18,6 +18,7 @@ from phard_hub.progress import Progress, silent
 from phard_hub.report.record import Hardening
 from phard_hub.schedule import Schedule
 from phard_hub.training import Course, Objective, train
+from phard_hub.weights import between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,14 @@ class Defense(ABC):
     guarded: ClassVar[bool] = True
     """Whether the accuracy guard watches it; not where the accuracy has to fall first, with no way back."""
 
+    complete: ClassVar[bool] = False
+    """Whether nothing comes after it, where it was tried before another defense."""
+
     @property
     def first(self) -> tuple[Defense, ...]:
         """Defenses tried in turn until one does not clearly lose more accuracy than is allowed: by two standard errors.
 
-        This one then defends its result.
+        This one then defends its result. One that is `complete` is the result, as far on its way as that allows.
         """
         return ()
 
@@ -89,19 +93,14 @@ class Defense(ABC):
         Raises:
             InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
         """
-        watched, device = validation if self.guarded else None, accelerator.device
-
-        def judged(model: Classifier) -> Tensor | None:
-            return None if watched is None else right_answers(model.clone().to(device), watched, device)
-
-        answers, start, defense, lost_before = judged(classifier), classifier, self, 0.0
+        watch = _Watch(classifier, validation if self.guarded else None, accelerator, self.schedule.max_accuracy_loss)
+        start, defense, lost_before = classifier, self, 0.0
         tried: list[Hardening] = []
         events: list[str] = []
         for first in self.first:
             if len(images) < first.least_images:
-                events.append(
-                    f"{first.name} was not tried: it takes {first.least_images} images, here are {len(images)}"
-                )
+                needed = f"it takes {first.least_images} images, here are {len(images)}"
+                events.append(f"{first.name} was not tried: {needed}")
                 defense = self.alone()
                 continue
             folder = checkpoint and checkpoint / first.name
@@ -110,12 +109,18 @@ class Defense(ABC):
             )
             tried.append(record)
             events.extend(record.events)
-            now = judged(made)
-            lost, doubt = points_lost(answers, now)
-            if lost <= self.schedule.max_accuracy_loss + 2 * doubt:
+            lost = watch.lost(made)
+            if first.complete and (share := watch.share_of_the_way(classifier, made)):
+                if share < 1:
+                    events.append(
+                        f"{first.name} lost {lost:.1f} points of validation accuracy: "
+                        f"the result is {100 * share:.0f} % of its way"
+                    )
+                made = _part_of_the_way(classifier, made, share)
+                return made, self._record(tried, events, seed, len(images))
+            if watch.lets_pass(made):
                 start, defense, lost_before = made, self, max(0.0, lost)
-                if lost < 0:
-                    answers = now  # what it gained is not there to be spent again
+                watch.keep_what_is_gained(made)
                 break
             # No later step would bring it back, and between the two is nothing for the guard to stop at.
             events.append(f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it")
@@ -128,8 +133,8 @@ class Defense(ABC):
             self.schedule,
             accelerator,
             seed=seed,
-            validation=watched,
-            reference=answers,
+            validation=watch.images,
+            reference=watch.reference,
             lost_before=lost_before,
             checkpoint=folder,
             progress=progress,
@@ -150,3 +155,45 @@ class Defense(ABC):
             sample_forwards=sum(phase.sample_forwards for phase in phases),
             seconds=sum(phase.seconds for phase in phases),
         )
+
+
+class _Watch:
+    """Looks at the accuracy between two phases of a defense."""
+
+    def __init__(
+        self, classifier: Classifier, images: LabelledImages | None, accelerator: Accelerator, limit: float
+    ) -> None:
+        self.images, self.device, self.limit = images, accelerator.device, limit
+        self.reference = self._answers(classifier)
+
+    def lost(self, classifier: Classifier) -> float:
+        """Points of accuracy lost against the reference; below zero for a gain."""
+        return points_lost(self.reference, self._answers(classifier))[0]
+
+    def lets_pass(self, classifier: Classifier) -> bool:
+        """Whether it has not clearly lost more than is allowed, by two standard errors."""
+        lost, doubt = points_lost(self.reference, self._answers(classifier))
+        return lost <= self.limit + 2 * doubt
+
+    def share_of_the_way(self, start: Classifier, end: Classifier) -> float:
+        """How far on the straight line between them a result may go; 0 where that is less than half."""
+        shares = (step / 20 for step in range(20, 9, -1))
+        return next((share for share in shares if self.lets_pass(_part_of_the_way(start, end, share))), 0.0)
+
+    def keep_what_is_gained(self, classifier: Classifier) -> None:
+        """Compare with this one from here on, if it is better: what it gained is not there to be spent again."""
+        if self.lost(classifier) < 0:
+            self.reference = self._answers(classifier)
+
+    def _answers(self, classifier: Classifier) -> Tensor | None:
+        if self.images is None:
+            return None
+        return right_answers(classifier.clone().to(self.device), self.images, self.device)
+
+
+def _part_of_the_way(start: Classifier, end: Classifier, share: float) -> Classifier:
+    if share == 1:
+        return end
+    made = end.clone()
+    made.load_state_dict(between(start.clone().to(end.device).state_dict(), end.state_dict(), share))
+    return made

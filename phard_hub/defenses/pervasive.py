@@ -1,87 +1,57 @@
-"""Our defense: adversarial training against a living bank of pervasive triggers.
+"""Our defense: forget what may be planted, then train against a bank of triggers.
 
-MOTH (S&P 2022) inverts a trigger anew for hundreds of steps at every third batch. Here one bank holds a
-trigger for every ordered pair of classes and a universal one for every class. Each takes a small step
-between two steps of the model, all in one batch, so the triggers follow the model as it changes and a
-hundred of them cost as little as one.
-
-The triggers are held at a fixed size. Left to grow until they succeed, they run away from the model while
-small ones, which it takes a converged search to find, go on working. But a backdoor that somebody planted
-may need a change far larger than the smallest one, and only of its own kind, which the bank never meets. It
-is forgotten first (``forgetting``, or else ``gently``), and the bank hardens what is left.
+A backdoor that somebody planted may need a change far larger than the smallest one that works, and only of its own
+kind, which a bank of small triggers never meets. So it is forgotten first, and the bank hardens what is left. With few
+images there is no time for one after the other: what each costs in accuracy adds up. Then both are done at once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.nn import functional
-
-from phard_hub.batches import generator_of_step
+from phard_hub.defenses.adversarial import AdversarialTraining
 from phard_hub.defenses.base import Defense
 from phard_hub.defenses.featureshift import FeatureShift
-from phard_hub.defenses.repertoire import Repertoire
-from phard_hub.defenses.sharpnessaware import SharpnessAware
-from phard_hub.images import LabelledImages
-from phard_hub.models.classifier import Classifier, frozen
-from phard_hub.precision import fast_autocast
-from phard_hub.triggers.autoencoder import train_autoencoder
-from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, grey_level
+from phard_hub.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class PervasiveHardening(Defense):
-    """Adversarial training on samples of a bank of pervasive triggers.
+class AtOnce(AdversarialTraining):
+    """Sharpness-aware steps on clean images, on random triggers and on the bank's: forgetting and hardening at once.
 
-    Attributes:
-        stamped: triggered images in a step, as a share of the clean ones.
-        universal: share of the stamped images that carry a universal trigger of all parts.
-        distillation: weight of KL(start || hardened) on clean images, where the start is the classifier as given or
-            as forgetting left it. It buys accuracy, but protects what is planted in the start, too: it begins at zero
-            where forgetting was not used.
-        more_distillation: what the accuracy guard adds to that weight each time it acts.
-        head_start: steps that the bank takes before the model moves.
-        head_start_batch: images in each of those.
-        learning_rate: of the bank's Adam.
-        betas: of the bank's Adam.
-        budget: size that the triggers are held at, in grey levels (0-255) RMS; images are stamped at half
-            of it to all of it. It is what the distances grow towards, and what accuracy is paid for.
-        price: start of the weight of a trigger's size in its loss, for 3 x 32 x 32 images.
-        price_factor: the price is multiplied by it while a trigger is above its budget, divided below.
-        single: share of the stamped images that carry a universal trigger of a single kind: warp, colour
-            or field. The field is the cheapest part for most directions, and triggers of all parts leave
-            the rest to it; a planted warp is found by a trigger that can do nothing else.
-        floor: triggers are chosen in proportion to their running success plus this. The ones that work are what
-            the model has to learn; most of the others are wasted on it.
-        max_pairs: with more ordered pairs than this, a random choice of them.
-        parts: what a trigger is made of.
-        forgetting: what the model goes through before, if that has any steps, as in the presets. The bank then
-            hardens what came of it.
-        gently: what is tried instead where there are too few images for that, or it lost more than the guard allows.
-            Where that did, too, the bank hardens the classifier as given.
+    The result goes part of the way, on the straight line from the classifier: accuracy returns sooner on it than what
+    was unlearnt.
     """
 
-    stamped: float = 0.5
-    universal: float = 0.3
-    distillation: float = 0.0
-    more_distillation: float = 1.0
-    head_start: int = 20
-    head_start_batch: int = 256
-    learning_rate: float = 0.01
-    betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 14.0
-    price: float = 1.0
-    price_factor: float = 1.15
-    single: float = 0.3
-    floor: float = 0.01
-    max_pairs: int = 1000
-    parts: Parts = field(default_factory=Parts)
+    # Gradients taken uphill are long, and it is their length that moves the weights out of a narrow minimum.
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(steps=400, learning_rate=0.1, clip=100.0, sharpness=2.0, way=0.65)
+    )
+    stamped: float = 0.25
+    random: float = 0.25
+    budget: float = 8.0
+
+    name = "at-once"
+    guarded = False
+    complete = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PervasiveHardening(AdversarialTraining):
+    """Forgetting, and then adversarial training against a bank of pervasive triggers.
+
+    Attributes:
+        distillation: as in `AdversarialTraining`; the start is what forgetting left. Nothing of the start is held on to
+            where nothing was forgotten.
+        forgetting: what the model goes through before, if that has any steps, as in the presets. The bank then
+            hardens what came of it.
+        gently: what is done instead of both where there are too few images for that, or it lost more accuracy than the
+            guard allows; as far on its way as that does not clearly lose too much, too. Where that is less than half of
+            it, the bank hardens the classifier as given.
+    """
+
     forgetting: FeatureShift = field(default_factory=lambda: FeatureShift().lasting(0))
-    gently: SharpnessAware = field(default_factory=lambda: SharpnessAware().lasting(0))
+    gently: AtOnce = field(default_factory=lambda: AtOnce().lasting(0))
 
     name = "pervasive"
 
@@ -93,158 +63,3 @@ class PervasiveHardening(Defense):
     def alone(self) -> PervasiveHardening:
         """Nothing was forgotten, so nothing is held on to before the accuracy guard asks for it."""
         return replace(self, distillation=0.0)
-
-    def objective(
-        self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
-    ) -> _Objective:
-        """Right answers on clean and stamped images, and a bank of triggers that follows the copy."""
-        return _Objective(self, original, copy, images, accelerator, seed)
-
-
-class _Objective:
-    """Cross-entropy on clean and stamped images, while the bank follows the model."""
-
-    def __init__(
-        self,
-        settings: PervasiveHardening,
-        original: Classifier,
-        plain: Classifier,
-        images: LabelledImages,
-        accelerator: Accelerator,
-        seed: int,
-    ) -> None:
-        self.settings, self.plain, self.accelerator, self.seed = settings, plain, accelerator, seed
-        self.device = accelerator.device
-        self.teacher = original.clone().to(self.device).eval().requires_grad_(False)
-        self.images = images
-        self.distillation = settings.distillation
-        self.sample_gradients = self.sample_forwards = 0
-        _, channels, height, width = images.pixels.shape
-        self.triggers = Repertoire.of(
-            images.num_classes,
-            list(settings.parts.shapes(channels, height, width)),
-            max_pairs=settings.max_pairs,
-            seed=seed,
-        )
-        count = len(self.triggers)
-        self.target, self.strengths, self.components = (
-            value.to(self.device)
-            for value in (self.triggers.target, self.triggers.strengths, self.triggers.components())
-        )
-        size = int(self.components.max()) + 1
-        autoencoder = None
-        if settings.parts.latent:
-            autoencoder = train_autoencoder(images.pixels, seed=seed, device=self.device)
-        self.bank = Bank(size, (channels, height, width), settings.parts, autoencoder=autoencoder).to(self.device)
-        self.bank.randomise(seed)
-        self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
-        self.start_price = settings.price * float(3072 / (channels * height * width)) ** 0.5
-        self.price = torch.full((count,), self.start_price)
-        self.budget = grey_level((channels, height, width)) * settings.budget
-        self.running = torch.zeros(count)
-        self.sizes = torch.zeros(count)
-        self.price, self.running, self.sizes = (
-            value.to(self.device) for value in (self.price, self.running, self.sizes)
-        )
-
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
-        """One step of the bank, then the model's loss on clean and stamped images in one forward pass."""
-        random = generator_of_step(self.seed, step, self.accelerator.process_index, purpose=2)
-        if step == 0:
-            self._head_start(random)
-        count = max(1, round(self.settings.stamped * len(pixels)))
-        source, true = pixels[:count], labels[:count]
-        rows = self.choose(true, random)
-        self._attack(source, rows)
-        with torch.no_grad():
-            stamped = self._stamped(source, rows, random)
-        batch = torch.cat([pixels, stamped])
-        logits = model(batch).float()
-        self.sample_gradients += len(batch)
-        loss = functional.cross_entropy(logits, torch.cat([labels, true]))
-        if self.distillation:
-            loss = loss + self.distillation * self._divergence(pixels, logits[: len(pixels)])
-        return loss
-
-    def _stamped(self, pixels: Tensor, rows: Tensor, random: torch.Generator) -> Tensor:
-        """Images with their triggers from the bank, at half of the budget to all of it."""
-        size = self.budget * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
-        components, strengths = self.components[rows], self.strengths[rows]
-        return at_size(lambda scale: self.bank(pixels, components, scale[:, None] * strengths), pixels, size)
-
-    def _divergence(self, pixels: Tensor, logits: Tensor) -> Tensor:
-        """KL(start || hardened) on clean images."""
-        with torch.no_grad(), fast_autocast(self.device):
-            teacher = self.teacher(pixels).float()
-        self.sample_forwards += len(pixels)
-        return functional.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean")
-
-    def choose(self, labels: Tensor, random: torch.Generator) -> Tensor:
-        """A trigger for each image."""
-        settings = self.settings
-        shares = (1 - settings.universal - settings.single, settings.universal, settings.single)
-        worth = settings.floor + self.running.cpu().square()
-        return self.triggers.choose(labels.cpu(), shares, worth, random).to(self.device)
-
-    def _head_start(self, random: torch.Generator) -> None:
-        for _ in range(self.settings.head_start):
-            numbers = torch.randint(len(self.images), (self.settings.head_start_batch,), generator=random)
-            pixels, labels = self.images.batch(numbers, self.device)
-            self._attack(pixels, self.choose(labels, random))
-
-    def _attack(self, pixels: Tensor, rows: Tensor) -> None:
-        """One step of the bank against the model as it is, in evaluation mode and without a mark on it."""
-        targets = self.target[rows]
-        with frozen(self.plain):
-            stamped = self.bank(pixels, self.components[rows], self.strengths[rows])
-            with fast_autocast(self.device):
-                logits = self.plain(stamped)
-            size = change_size(stamped, pixels)
-            # Summed, not averaged: an image is most of what its trigger sees in this step.
-            loss = (functional.cross_entropy(logits.float(), targets, reduction="none") + self.price[rows] * size).sum()
-            gradients = torch.autograd.grad(loss, list(self.bank.parameters()))
-        for parameter, gradient in zip(self.bank.parameters(), gradients, strict=True):
-            parameter.grad = self.accelerator.reduce(gradient, "sum")
-        self.optimizer.step()
-        self.sample_gradients += len(pixels)
-        self._follow(rows, (logits.argmax(1) == targets).float(), size.detach())
-
-    def _follow(self, rows: Tensor, hits: Tensor, size: Tensor) -> None:
-        """Update running success and size of the triggers that were used, and what size costs them."""
-        totals = torch.zeros(3, len(self.price), device=self.device)
-        totals.index_add_(1, rows, torch.stack([torch.ones_like(hits), hits, size]))
-        used, hit, sized = self.accelerator.reduce(totals, "sum")
-        seen = used > 0
-        pace = 1 - 0.9**used
-        self.running = torch.where(seen, self.running + pace * (hit / used.clamp(min=1) - self.running), self.running)
-        self.sizes = torch.where(seen, self.sizes + pace * (sized / used.clamp(min=1) - self.sizes), self.sizes)
-        up = torch.where(self.sizes > self.budget, self.settings.price_factor, 1 / self.settings.price_factor)
-        # A trigger that cannot reach its size must not need hundreds of steps to come back from there.
-        self.price = torch.where(seen, self.price * up, self.price).clamp(
-            self.start_price / 100, self.start_price * 100
-        )
-
-    def observed(self) -> tuple[float, float]:
-        """Mean running success and mean size (L2, pixels in [0, 1]) of the bank."""
-        return float(self.running.mean()), float(self.sizes.mean())
-
-    def back_off(self) -> str:
-        """Hold on to the start's answers to clean images more than before."""
-        self.distillation += self.settings.more_distillation
-        return f"distillation from the model it started from at weight {self.distillation:g} from here on"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Bank, its optimiser, prices and counters."""
-        return {
-            "bank": self.bank.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "following": [self.price, self.running, self.sizes],
-            "counters": [self.sample_gradients, self.sample_forwards, self.distillation],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
-        self.bank.load_state_dict(state["bank"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.price, self.running, self.sizes = (value.to(self.device) for value in state["following"])
-        self.sample_gradients, self.sample_forwards, self.distillation = state["counters"]

@@ -12,9 +12,11 @@ from typing import Any
 
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.backdoors import Planting
+from phard_hub.defenses.adversarial import AdversarialTraining
 from phard_hub.defenses.base import Defense
 from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.finetuning import FineTuning
+from phard_hub.defenses.pervasive import AtOnce
 from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.errors import ExperimentError
 from phard_hub.pipeline import DataOptions, public_name
@@ -28,6 +30,8 @@ DEFENSES: dict[str, Callable[[Preset], Defense | None]] = {
     "fine-tuning": lambda preset: FineTuning(schedule=preset.defense.schedule),
     "feature-shift": lambda _preset: FeatureShift(),
     "sharpness-aware": lambda _preset: SharpnessAware(),
+    "adversarial": lambda _preset: AdversarialTraining(),
+    "at-once": lambda _preset: AtOnce(),
     "pervasive": lambda preset: preset.defense,
 }
 """All defenses by name, each with the settings that a preset gives it."""

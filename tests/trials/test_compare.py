@@ -247,7 +247,7 @@ def test_wrong_use_is_one_line(folder: Path, tmp_path: Path, phard: Phard) -> No
     (tmp_path / "wrong.toml").write_text(text.replace("[defenses.none]", "[defenses.nothing]"))
     done = phard("compare", tmp_path / "wrong.toml", "--out", tmp_path / "out")
     assert done.code == 2
-    known = "none, fine-tuning, feature-shift, sharpness-aware, pervasive"
+    known = "none, fine-tuning, feature-shift, sharpness-aware, adversarial, at-once, pervasive"
     assert f"defenses.nothing: there is no 'nothing'. There are: {known}." in done.complaint
     assert not (tmp_path / "out").exists()
 

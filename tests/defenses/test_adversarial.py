@@ -14,7 +14,8 @@ from torch import Tensor
 
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
-from phard_hub.defenses.pervasive import PervasiveHardening, _Objective
+from phard_hub.defenses.adversarial import AdversarialTraining, _Objective
+from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
@@ -25,7 +26,7 @@ from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
 from tests.small import digit_images, same_weights, small_net, trained_digits, unmarked
 
-SETTINGS = PervasiveHardening(
+SETTINGS = AdversarialTraining(
     schedule=Schedule(steps=80, batch=64, learning_rate=0.05, shift=0.0, flip=False),
     stamped=0.5,
     universal=0.5,
@@ -50,7 +51,7 @@ def backdoored() -> Classifier:
     return plant(small_net(3), images, attack, target=TARGET, accelerator=Accelerator(cpu=True), schedule=schedule)
 
 
-def objective(classes: int, settings: PervasiveHardening = SETTINGS) -> _Objective:
+def objective(classes: int, settings: AdversarialTraining = SETTINGS) -> _Objective:
     classifier = trained_digits(classes)
     return _Objective(settings, classifier, classifier.clone(), digit_images(classes)[0], Accelerator(cpu=True), 0)
 
@@ -95,6 +96,36 @@ def test_triggers_are_stamped_at_half_of_the_budget_to_all_of_it() -> None:
             sizes = change_size(made._stamped(pixels, torch.full((64,), row), generator()), pixels) / level
         assert 2.0 <= sizes.min() < 2.4
         assert 3.6 < sizes.max() <= 4.0 + 1e-4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_images_with_random_triggers_come_on_top_under_their_own_labels(share: float) -> None:
+    made = objective(3, replace(SETTINGS, stamped=0.5, random=share, head_start=0))
+    pixels, labels = digit_images(3)[0].batch(range(32))
+    seen: list[Tensor] = []
+    model = made.plain.eval().requires_grad_(False)
+    handle = model.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    loss = made.loss(model, pixels, labels, 1)
+    handle.remove()
+    count = round(32 * share)
+    assert made.sample_gradients == 32 + 16 + 16 + count  # and 16 by the bank
+    batch, (follows, by_chance) = seen[-1], seen[-1][32:].split([16, count])
+    assert torch.equal(batch[:32], pixels)
+    shift = change_size(by_chance, pixels[32 - count :]) / (pixels[0].numel() ** 0.5 / 255)
+    assert not share or 4 < shift.max() <= SETTINGS.random_budget + 1e-3
+    expected = torch.cat([labels, labels[:16], labels[32 - count :]])
+    assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(model(batch), expected).item(), rel=1e-4)
+    assert len(follows) == 16
+
+
+def test_the_bank_has_one_head_start_however_often_a_step_asks() -> None:
+    made = objective(3, replace(SETTINGS, head_start=7, head_start_batch=10))
+    batch = digit_images(3)[0].batch(range(32))
+    costs = []
+    for _ in range(2):
+        made.loss(made.plain, *batch, 0)
+        costs.append(made.sample_gradients)
+    assert costs == [70 + 64, 70 + 2 * 64]
 
 
 def test_the_head_start_finds_a_trigger_that_works() -> None:
