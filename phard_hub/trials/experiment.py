@@ -30,7 +30,7 @@ DEFENSES: dict[str, Callable[[Preset], Defense | None]] = {
     "fine-tuning": lambda preset: FineTuning(schedule=preset.defense.schedule),
     "feature-shift": lambda _preset: FeatureShift(),
     "sharpness-aware": lambda _preset: SharpnessAware(),
-    "adversarial": lambda _preset: AdversarialTraining(),
+    "adversarial": lambda preset: AdversarialTraining(schedule=preset.defense.schedule),
     "at-once": lambda _preset: AtOnce(),
     "pervasive": lambda preset: preset.defense,
 }
