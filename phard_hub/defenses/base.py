@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -93,55 +94,38 @@ class Defense(ABC):
         Raises:
             InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
         """
-        watch = _Watch(classifier, validation if self.guarded else None, accelerator, self.schedule.max_accuracy_loss)
-        start, defense, lost_before = classifier, self, 0.0
-        tried: list[Hardening] = []
-        events: list[str] = []
+        limit = self.schedule.max_accuracy_loss
+        watch = _Watch(classifier, validation if self.guarded else None, accelerator.device, limit)
+        begun = _Beginning(classifier, self)
         for first in self.first:
-            if len(images) < first.least_images:
-                needed = f"it takes {first.least_images} images, here are {len(images)}"
-                events.append(f"{first.name} was not tried: {needed}")
-                defense = self.alone()
+            if begun.has_too_few(images, first):
                 continue
             folder = checkpoint and checkpoint / first.name
             made, record = first.harden(
                 classifier, images, accelerator, seed=seed, checkpoint=folder, progress=progress
             )
-            tried.append(record)
-            events.extend(record.events)
-            lost = watch.lost(made)
-            if first.complete and (share := watch.share_of_the_way(classifier, made)):
-                if share < 1:
-                    events.append(
-                        f"{first.name} lost {lost:.1f} points of validation accuracy: "
-                        f"the result is {100 * share:.0f} % of its way"
-                    )
-                made = _part_of_the_way(classifier, made, share)
-                return made, self._record(tried, events, seed, len(images))
-            if watch.lets_pass(made):
-                start, defense, lost_before = made, self, max(0.0, lost)
-                watch.keep_what_is_gained(made)
+            begun.look_at(first, made, record, watch)
+            if begun.settled:
                 break
-            # No later step would bring it back, and between the two is nothing for the guard to stop at.
-            events.append(f"{first.name} lost {lost:.1f} points of validation accuracy: went on without it")
-            defense = self.alone()
+        if begun.complete:
+            return begun.start, self._record(begun.tried, begun.events, seed, len(images))
         folder = checkpoint / self.name if checkpoint and self.first else checkpoint
         course = train(
-            start,
+            begun.start,
             images,
-            lambda copy, accelerator: defense.objective(start, copy, images, accelerator, seed),
+            lambda copy, accelerator: begun.defense.objective(begun.start, copy, images, accelerator, seed),
             self.schedule,
             accelerator,
             seed=seed,
             validation=watch.images,
             reference=watch.reference,
-            lost_before=lost_before,
+            lost_before=max(0.0, watch.lost(begun.start)),
             checkpoint=folder,
             progress=progress,
             task=self.task,
         )
-        events.extend(course.events)
-        return course.classifier, self._record([*tried, course], events, seed, len(images))
+        events = [*begun.events, *course.events]
+        return course.classifier, self._record([*begun.tried, course], events, seed, len(images))
 
     def _record(self, phases: Sequence[Course | Hardening], events: Sequence[str], seed: int, images: int) -> Hardening:
         return Hardening(
@@ -161,9 +145,9 @@ class _Watch:
     """Looks at the accuracy between two phases of a defense."""
 
     def __init__(
-        self, classifier: Classifier, images: LabelledImages | None, accelerator: Accelerator, limit: float
+        self, classifier: Classifier, images: LabelledImages | None, device: torch.device, limit: float
     ) -> None:
-        self.images, self.device, self.limit = images, accelerator.device, limit
+        self.images, self.device, self.limit = images, device, limit
         self.reference = self._answers(classifier)
 
     def lost(self, classifier: Classifier) -> float:
@@ -175,11 +159,6 @@ class _Watch:
         lost, doubt = points_lost(self.reference, self._answers(classifier))
         return lost <= self.limit + 2 * doubt
 
-    def share_of_the_way(self, start: Classifier, end: Classifier) -> float:
-        """How far on the straight line between them a result may go; 0 where that is less than half."""
-        shares = (step / 20 for step in range(20, 9, -1))
-        return next((share for share in shares if self.lets_pass(_part_of_the_way(start, end, share))), 0.0)
-
     def keep_what_is_gained(self, classifier: Classifier) -> None:
         """Compare with this one from here on, if it is better: what it gained is not there to be spent again."""
         if self.lost(classifier) < 0:
@@ -189,6 +168,45 @@ class _Watch:
         if self.images is None:
             return None
         return right_answers(classifier.clone().to(self.device), self.images, self.device)
+
+
+class _Beginning:
+    """What came before a defense: what was tried, what was made of it, and which defense goes on from there."""
+
+    def __init__(self, classifier: Classifier, defense: Defense) -> None:
+        self.start, self.last, self.defense = classifier, defense, defense
+        self.settled = self.complete = False
+        self.tried: list[Hardening] = []
+        self.events: list[str] = []
+
+    def has_too_few(self, images: LabelledImages, first: Defense) -> bool:
+        """Whether there are too few images to try it."""
+        if len(images) >= first.least_images:
+            return False
+        needed = f"it takes {first.least_images} images, here are {len(images)}"
+        self._go_on(f"{first.name} was not tried: {needed}")
+        return True
+
+    def look_at(self, first: Defense, made: Classifier, record: Hardening, watch: _Watch) -> None:
+        """Take what it made unless that clearly lost too much accuracy; of a complete one, as much as does not."""
+        self.tried.append(record)
+        self.events.extend(record.events)
+        lost = f"{first.name} lost {watch.lost(made):.1f} points of validation accuracy"
+        shares = [step / 20 for step in range(20, 9, -1)] if first.complete else [1.0]
+        for share in shares:
+            result = _part_of_the_way(self.start, made, share)
+            if watch.lets_pass(result):
+                if share < 1:
+                    self.events.append(f"{lost}: the result is {100 * share:.0f} % of its way")
+                watch.keep_what_is_gained(result)
+                self.start, self.defense, self.settled, self.complete = result, self.last, True, first.complete
+                return
+        # No later step would bring it back, and before half of the way little is unlearnt.
+        self._go_on(f"{lost}: went on without it")
+
+    def _go_on(self, why: str) -> None:
+        self.events.append(why)
+        self.defense = self.last.alone()
 
 
 def _part_of_the_way(start: Classifier, end: Classifier, share: float) -> Classifier:
