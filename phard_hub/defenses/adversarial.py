@@ -124,13 +124,9 @@ class _Objective:
         self.bank.randomise(seed)
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
         self.start_price = settings.price * float(3072 / (channels * height * width)) ** 0.5
-        self.price = torch.full((count,), self.start_price)
         self.budget = grey_level((channels, height, width)) * settings.budget
-        self.running = torch.zeros(count)
-        self.sizes = torch.zeros(count)
-        self.price, self.running, self.sizes = (
-            value.to(self.device) for value in (self.price, self.running, self.sizes)
-        )
+        self.price = torch.full((count,), self.start_price, device=self.device)
+        self.running, self.sizes = torch.zeros(2, count, device=self.device)
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """One step of the bank, then the model's loss on clean and stamped images in one forward pass."""
