@@ -3,15 +3,14 @@
     python -m tests.benchmarks.trade_off --data DIR --weights FOLDER
 
 The public ResNet-20 for CIFAR-10 forgets and is then hardened as by default, but with no limit on the accuracy. The
-result is more than anybody wants; on the straight lines between the weights, back to the model that has forgotten and
-back to the original one, lie models that are hardened less. The accuracy guard goes back the same way. Nothing is
-chosen here, so all 10,000 test images judge. ``FOLDER`` keeps the weights of both ends: a stopped run continues.
+result is more than anybody wants; on the straight line between the weights, back to the model that has forgotten, lie
+models that are hardened less. The accuracy guard goes back the same way. Nothing is chosen here, so all 10,000 test
+images judge. ``FOLDER`` keeps the weights of both ends: a stopped run continues.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,8 +36,8 @@ from tests.benchmarks.records import RESULTS, write
 
 MODULE = "tests.benchmarks.trade_off"
 NAME = "cifar10-resnet20-trade-off"
-STRENGTHS = {"original": (0.0, 0.4, 0.55, 0.7, 0.85), "forgotten": (0.0, 0.25, 0.5, 0.75, 1.0)}
-"""How far each model is on the way from this start to the end."""
+SHARES = (0.0, 0.5, 0.75, 1.0)
+"""How far the models are on the way; 0 has only forgotten."""
 SEARCH = replace(DEFAULT.search, steps=120)
 
 Weights = dict[str, Tensor]
@@ -55,15 +54,15 @@ def main(
     path = out / f"{NAME}-seed{seed}.json"
     points = json.loads(path.read_text())["points"] if path.exists() else []
     with bars() as progress:
-        ends = _ends(classifier, data, weights, seed, progress)
-        for start, share in _strengths():
-            if any((point["start"], point["share"]) == (start, share) for point in points):
+        original, forgotten, hardened = _ends(classifier, data, weights, seed, progress)
+        for share in (None, *SHARES):
+            if share in [point["share"] for point in points]:
                 continue
-            classifier.network.load_state_dict(between(ends[start], ends["hardened"], share))
+            at = original if share is None else between(forgotten, hardened, share)
+            classifier.network.load_state_dict(at)
             distances = measure(classifier, test, replace(SEARCH, seed=seed), progress=progress).distances
             points.append(
                 {
-                    "start": start,
                     "share": share,
                     "accuracy": evaluate(classifier, test).accuracy.model_dump(),
                     "distances": distances.model_dump(mode="json"),
@@ -73,25 +72,20 @@ def main(
     draw(points).savefig(out / f"{NAME}.png", dpi=120, metadata={"Software": None})
 
 
-def _strengths() -> Iterator[tuple[str, float]]:
-    for start, shares in STRENGTHS.items():
-        yield from ((start, share) for share in shares)
-
-
-def _ends(classifier: Classifier, data: Path, folder: Path, seed: int, progress: Progress) -> dict[str, Weights]:
+def _ends(classifier: Classifier, data: Path, folder: Path, seed: int, progress: Progress) -> list[Weights]:
     """The weights of the original model, of that which has forgotten, and of that hardened without a limit."""
     folder.mkdir(parents=True, exist_ok=True)
     learned = images(data / "cifar10_train-*.parquet")
-    ends, model = {"original": classifier.weights()}, classifier
+    ends, model = [classifier.weights()], classifier
     default = DEFAULT.defense
-    steps: dict[str, Defense] = {"forgotten": default.forgetting, "hardened": bank_alone(default)}
-    for name, defense in steps.items():
+    phases: dict[str, Defense] = {"forgotten": default.forgetting, "hardened": bank_alone(default)}
+    for name, defense in phases.items():
         path = folder / f"{name}-seed{seed}.safetensors"
         if not path.exists():
             made, _ = defense.harden(model, learned, default_accelerator(), seed=seed, progress=progress)
             save_file(made.weights(), path)
         model = resnet20(path)
-        ends[name] = model.weights()
+        ends.append(model.weights())
     return ends
 
 
@@ -100,23 +94,44 @@ def bank_alone(defense: PervasiveHardening) -> PervasiveHardening:
     return replace(defense, forgetting=defense.forgetting.lasting(0), gently=defense.gently.lasting(0))
 
 
+def table(points: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """One line a model: how far it was hardened, its accuracy, its mean class distance, and the pairs reached."""
+    rows: list[tuple[str, ...]] = []
+    for point in in_order(points):
+        distances = ClassDistances.model_validate(point["distances"])
+        lost, increase = place(points[0], point)
+        rows.append(
+            (
+                "not at all" if point["share"] is None else f"forgotten, and {100 * point['share']:.0f} % of the way",
+                f"{100 * point['accuracy']['value']:.2f} ({0 - lost:+.2f})",
+                f"{distances.mean_rms:.1f} grey levels (L2 {distances.mean:.2f})",
+                f"{increase:+.0f} %",
+                f"{len(distances.reached)} of {len(distances.pairs)}",
+            )
+        )
+    return rows
+
+
+def in_order(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The original first, then from the least hardened to the most."""
+    return sorted(points, key=lambda point: -1 if point["share"] is None else point["share"])
+
+
 def draw(points: list[dict[str, Any]]) -> Figure:
     """Increase of the class distance over the accuracy lost, with the corner of +100 % at one point."""
     figure = Figure(figsize=(6.0, 4.2), layout="constrained")
     axis = figure.add_subplot()
-    original = next(point for point in points if (point["start"], point["share"]) == ("original", 0.0))
-    for (start, _), colour, marker in zip(STRENGTHS.items(), ("#d55e00", "#0072b2"), "so", strict=True):
-        placed = [place(original, point) for point in points if point["start"] == start]
-        if start == "original":
-            placed.append(place(original, points[-1]))  # both ways end at the hardened model
-        lost, increase = zip(*placed, strict=True)
-        axis.plot(lost, increase, color=colour, marker=marker, markersize=5, label=f"back to the {start} model")
+    way = in_order(points)[1:]
+    places = [place(points[0], point) for point in way]
+    axis.plot(*zip(*places, strict=True), color="#0072b2", marker="o", markersize=5)
+    for point, at in zip(way, places, strict=True):
+        axis.annotate(f"{100 * point['share']:.0f} %", at, (6, -10), textcoords="offset points", color="#0072b2")
     axis.axvline(1.0, color="#9aa0a6", linewidth=1, linestyle="--")
     axis.axhline(100.0, color="#9aa0a6", linewidth=1, linestyle="--")
     axis.annotate("+100 % at one point", (1.0, 100.0), (6, -14), textcoords="offset points", color="#5f6368")
     axis.set_xlabel("points of accuracy lost")
     axis.set_ylabel("class distance, % larger")
-    axis.legend(frameon=False, loc="lower right")
+    axis.set_ylim(bottom=0)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 

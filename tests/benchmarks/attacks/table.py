@@ -11,6 +11,7 @@ from statistics import fmean
 from phard_hub.report.comparison import success_left
 from phard_hub.report.record import Evaluation, both_reached, mean_increase
 from phard_hub.report.trial import Judgement, Trial
+from tests.benchmarks import trade_off
 from tests.benchmarks.records import RESULTS
 
 README = Path(__file__).parents[3] / "README.md"
@@ -192,6 +193,13 @@ def of_others() -> str:
     return _table(("trigger", "accuracy", "success", "recovered"), rows)
 
 
+def on_the_way() -> str:
+    """One line a model that was hardened so far, of one that nobody attacked."""
+    head = ("hardened", "accuracy", "mean class distance", "increase", "pairs reached")
+    content = json.loads((RESULTS / f"{trade_off.NAME}-seed0.json").read_text("utf-8"))
+    return _table(head, trade_off.table(content["points"]))
+
+
 def _woken(judged: Judgement) -> str:
     return _percent(judged.relearned[-1].success.value) if judged.relearned else "-"
 
@@ -215,6 +223,7 @@ def renew_readme(text: str) -> str:
         text = _filled(text, f"{folder} planted", planted(trials, reported))
         text = _filled(text, f"{folder} defended", defended(trials))
     text = _filled(text, "parts", parts(read(RESULTS / "cifar10")))
+    text = _filled(text, "trade-off", on_the_way())
     return _filled(text, "others", of_others())
 
 
