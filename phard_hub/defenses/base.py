@@ -52,7 +52,7 @@ class Defense(ABC):
 
     @property
     def least_images(self) -> int:
-        """With fewer images it is not tried before another defense."""
+        """With fewer images it is tried last of those that come before another defense."""
         return 0
 
     def alone(self) -> Defense:
@@ -97,9 +97,7 @@ class Defense(ABC):
         limit = self.schedule.max_accuracy_loss
         watch = _Watch(classifier, validation if self.guarded else None, accelerator.device, limit)
         begun = _Beginning(classifier, self)
-        for first in self.first:
-            if begun.has_too_few(images, first):
-                continue
+        for first in sorted(self.first, key=lambda each: len(images) < each.least_images):
             folder = checkpoint and checkpoint / first.name
             made, record = first.harden(
                 classifier, images, accelerator, seed=seed, checkpoint=folder, progress=progress
@@ -179,20 +177,12 @@ class _Beginning:
         self.tried: list[Hardening] = []
         self.events: list[str] = []
 
-    def has_too_few(self, images: LabelledImages, first: Defense) -> bool:
-        """Whether there are too few images to try it."""
-        if len(images) >= first.least_images:
-            return False
-        needed = f"it takes {first.least_images} images, here are {len(images)}"
-        self._go_on(f"{first.name} was not tried: {needed}")
-        return True
-
     def look_at(self, first: Defense, made: Classifier, record: Hardening, watch: _Watch) -> None:
         """Take what it made unless that clearly lost too much accuracy; of a complete one, as much as does not."""
         self.tried.append(record)
         self.events.extend(record.events)
         lost = f"{first.name} lost {watch.lost(made):.1f} points of validation accuracy"
-        shares = [step / 20 for step in range(20, 9, -1)] if first.complete else [1.0]
+        shares = [step / 20 for step in range(20, 14, -1)] if first.complete else [1.0]
         for share in shares:
             result = _part_of_the_way(self.start, made, share)
             if watch.lets_pass(result):
@@ -201,11 +191,8 @@ class _Beginning:
                 watch.keep_what_is_gained(result)
                 self.start, self.defense, self.settled, self.complete = result, self.last, True, first.complete
                 return
-        # No later step would bring it back, and before half of the way little is unlearnt.
-        self._go_on(f"{lost}: went on without it")
-
-    def _go_on(self, why: str) -> None:
-        self.events.append(why)
+        # No later step would bring it back, and sooner on the way too little is unlearnt.
+        self.events.append(f"{lost}: went on without it")
         self.defense = self.last.alone()
 
 

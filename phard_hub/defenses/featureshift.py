@@ -37,8 +37,8 @@ class FeatureShift(Forgetting):
         weight: of the inner product with the original head. A network that does not end in a linear layer has no
             head, and is fine-tuned only.
         pushed: share of the steps in which the head is pushed away.
-        passes: over the images that it is good for; with more it learns them by heart, and is not tried before another
-            defense.
+        passes: over the images that it is good for; with more it may learn them by heart, and is tried last of what
+            comes before another defense.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(steps=2700, learning_rate=0.06))

@@ -45,9 +45,10 @@ class PervasiveHardening(AdversarialTraining):
             where nothing was forgotten.
         forgetting: what the model goes through before, if that has any steps, as in the presets. The bank then
             hardens what came of it.
-        gently: what is done instead of both where there are too few images for that, or it lost more accuracy than the
-            guard allows; as far on its way as that does not clearly lose too much, too. Where that is less than half of
-            it, the bank hardens the classifier as given.
+        gently: what is done instead of both where forgetting lost more accuracy than the guard allows, and before
+            forgetting is tried where there are few images; as far on its way as it does not clearly lose too much
+            itself. Where that is less than three quarters, and forgetting was not taken either, the bank hardens the
+            classifier as given.
     """
 
     forgetting: FeatureShift = field(default_factory=lambda: FeatureShift().lasting(0))

@@ -50,6 +50,7 @@ GENTLY = AtOnce(
     head_start=3,
     head_start_batch=32,
 )
+WILD = replace(GENTLY, schedule=replace(GENTLY.schedule, learning_rate=20.0, warm_up=2.0, clip=100.0))
 
 
 def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
@@ -65,22 +66,23 @@ def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
     assert record.sample_gradients > alone.sample_gradients
 
 
-def test_feature_shift_is_not_tried_with_few_images() -> None:
-    """It would learn them by heart: with 5 % of CIFAR-10 it took half an hour to lose seven points, to be refused."""
-    images, accelerator = digit_images(3)[0], Accelerator(cpu=True)
+def test_with_few_images_feature_shift_is_tried_last() -> None:
+    """It may learn them by heart: with 5 % of CIFAR-10 it took a quarter of an hour to lose seven points."""
+    images, test = digit_images(3)
+    accelerator, start = Accelerator(cpu=True), trained_digits(3)
     passes = FIRST.schedule.steps * FIRST.schedule.batch / len(images)
     just, few = (replace(FIRST, passes=passes * factor) for factor in (1.001, 0.99))
     assert just.least_images <= len(images) < few.least_images
-    used, _ = JOINED.harden(trained_digits(3), images, accelerator)
-    assert same_weights(replace(JOINED, forgetting=just).harden(trained_digits(3), images, accelerator)[0], used)
-    settings = replace(JOINED, forgetting=few, gently=GENTLY, distillation=5.0)
-    hardened, record = settings.harden(trained_digits(3), images, accelerator)
-    expected, gently = GENTLY.harden(trained_digits(3), images, accelerator)
-    assert same_weights(hardened, expected)
-    assert record.sample_gradients == gently.sample_gradients
-    assert (
-        record.events[0] == f"feature-shift was not tried: it takes {few.least_images} images, here are {len(images)}"
-    )
+    settings = replace(JOINED, forgetting=just, gently=GENTLY)
+    by_shift, _ = JOINED.harden(start, images, accelerator)
+    at_once, _ = GENTLY.harden(start, images, accelerator)
+    assert same_weights(settings.harden(start, images, accelerator)[0], by_shift)
+    settings = replace(settings, forgetting=few)
+    assert same_weights(settings.harden(start, images, accelerator)[0], at_once)
+    # Where the other one fails, it has its turn.
+    hardened, record = replace(settings, gently=WILD).harden(start, images, accelerator, validation=test)
+    assert same_weights(hardened, JOINED.harden(start, images, accelerator, validation=test)[0])
+    assert ["at-once lost" in event for event in record.events] == [True]
 
 
 def test_it_does_both_at_once_where_forgetting_lost_too_much_accuracy() -> None:
@@ -99,9 +101,8 @@ def test_it_does_both_at_once_where_forgetting_lost_too_much_accuracy() -> None:
 def test_what_is_done_at_once_is_held_to_the_same_limit() -> None:
     images, test = digit_images(3)
     accelerator = Accelerator(cpu=True)
-    wild = replace(GENTLY, schedule=replace(GENTLY.schedule, learning_rate=20.0, warm_up=2.0, clip=100.0))
     off = replace(JOINED, forgetting=FIRST.lasting(0))
-    settings = replace(JOINED, forgetting=BROKEN, gently=wild, distillation=5.0)
+    settings = replace(JOINED, forgetting=BROKEN, gently=WILD, distillation=5.0)
     hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
     assert same_weights(hardened, off.harden(trained_digits(3), images, accelerator, validation=test)[0])
     assert [event.split(" lost")[0] for event in record.events] == ["feature-shift", "at-once"]
@@ -129,7 +130,7 @@ def test_what_is_done_at_once_goes_as_far_as_the_accuracy_allows() -> None:
         return lost - 2 * doubt
 
     limit = clearly_lost(0.8) + 1e-3
-    furthest = max(step / 20 for step in range(10, 21) if clearly_lost(step / 20) <= limit)
+    furthest = max(step / 20 for step in range(15, 21) if clearly_lost(step / 20) <= limit)
     assert 0.8 <= furthest < 1
     settings = replace(
         JOINED, schedule=replace(JOINED.schedule, max_accuracy_loss=limit), forgetting=BROKEN.lasting(0), gently=rough
