@@ -205,7 +205,7 @@ class _Run:
 
     def _update(self) -> Tensor:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate * self._pace()
+            group["lr"] = self._learning_rate()
         pixels, labels = self.batches[self.step]
         self.model.train()
         loss = self._backward(pixels, labels)
@@ -230,6 +230,9 @@ class _Run:
             for buffer in self.plain.buffers():
                 broadcast(buffer)
 
+    def _learning_rate(self) -> float:
+        return self.schedule.learning_rate * self._pace()
+
     def _pace(self) -> float:
         return self.schedule.pace(self.step) * self.slow_down
 
@@ -241,7 +244,7 @@ class _Run:
             TrainingPoint(
                 step=self.step,
                 loss=float(loss),
-                learning_rate=self.schedule.learning_rate * self._pace(),
+                learning_rate=self._learning_rate(),
                 bank_success=success,
                 bank_distance=distance,
                 validation_accuracy=None if hits is None else float(hits.mean()),

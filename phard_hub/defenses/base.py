@@ -94,18 +94,16 @@ class Defense(ABC):
         Raises:
             InterruptedRunError: stopped by the user; the same call with the same ``checkpoint`` continues.
         """
-        limit = self.schedule.max_accuracy_loss
-        watch = _Watch(classifier, validation if self.guarded else None, accelerator.device, limit)
-        begun = _Beginning(classifier, self)
+        begun = _Beginning(classifier, self, validation if self.guarded else None, accelerator.device)
         for first in sorted(self.first, key=lambda each: len(images) < each.least_images):
             folder = checkpoint and checkpoint / first.name
             made, record = first.harden(
                 classifier, images, accelerator, seed=seed, checkpoint=folder, progress=progress
             )
-            begun.look_at(first, made, record, watch)
-            if begun.settled:
+            begun.look_at(first, made, record)
+            if begun.taken:
                 break
-        if begun.complete:
+        if begun.taken and begun.taken.complete:
             return begun.start, self._record(begun.tried, begun.events, seed, len(images))
         folder = checkpoint / self.name if checkpoint and self.first else checkpoint
         course = train(
@@ -115,9 +113,9 @@ class Defense(ABC):
             self.schedule,
             accelerator,
             seed=seed,
-            validation=watch.images,
-            reference=watch.reference,
-            lost_before=max(0.0, watch.lost(begun.start)),
+            validation=begun.validation,
+            reference=begun.reference,
+            lost_before=begun.lost,
             checkpoint=folder,
             progress=progress,
             task=self.task,
@@ -139,61 +137,50 @@ class Defense(ABC):
         )
 
 
-class _Watch:
-    """Looks at the accuracy between two phases of a defense."""
+class _Beginning:
+    """What came before a defense: what was tried, which of it was taken, and where that leaves the accuracy.
+
+    Looking at the validation images is the costly part: each model is asked about them once.
+    """
 
     def __init__(
-        self, classifier: Classifier, images: LabelledImages | None, device: torch.device, limit: float
+        self, classifier: Classifier, defense: Defense, validation: LabelledImages | None, device: torch.device
     ) -> None:
-        self.images, self.device, self.limit = images, device, limit
-        self.reference = self._answers(classifier)
-
-    def lost(self, classifier: Classifier) -> float:
-        """Points of accuracy lost against the reference; below zero for a gain."""
-        return points_lost(self.reference, self._answers(classifier))[0]
-
-    def lets_pass(self, classifier: Classifier) -> bool:
-        """Whether it has not clearly lost more than is allowed, by two standard errors."""
-        lost, doubt = points_lost(self.reference, self._answers(classifier))
-        return lost <= self.limit + 2 * doubt
-
-    def keep_what_is_gained(self, classifier: Classifier) -> None:
-        """Compare with this one from here on, if it is better: what it gained is not there to be spent again."""
-        if self.lost(classifier) < 0:
-            self.reference = self._answers(classifier)
-
-    def _answers(self, classifier: Classifier) -> Tensor | None:
-        if self.images is None:
-            return None
-        return right_answers(classifier.clone().to(self.device), self.images, self.device)
-
-
-class _Beginning:
-    """What came before a defense: what was tried, what was made of it, and which defense goes on from there."""
-
-    def __init__(self, classifier: Classifier, defense: Defense) -> None:
-        self.start, self.last, self.defense = classifier, defense, defense
-        self.settled = self.complete = False
+        self.start, self.last, self.validation, self.device = classifier, defense, validation, device
+        self.reference, self.lost = self._answers(classifier), 0.0
+        self.taken: Defense | None = None
         self.tried: list[Hardening] = []
         self.events: list[str] = []
 
-    def look_at(self, first: Defense, made: Classifier, record: Hardening, watch: _Watch) -> None:
+    @property
+    def defense(self) -> Defense:
+        """What goes on from here."""
+        return self.last if self.taken or not self.tried else self.last.alone()
+
+    def look_at(self, first: Defense, made: Classifier, record: Hardening) -> None:
         """Take what it made unless that clearly lost too much accuracy; of a complete one, as much as does not."""
         self.tried.append(record)
         self.events.extend(record.events)
-        lost = f"{first.name} lost {watch.lost(made):.1f} points of validation accuracy"
-        shares = [step / 20 for step in range(20, 14, -1)] if first.complete else [1.0]
-        for share in shares:
+        whole = ""
+        for share in (step / 20 for step in range(20, 14 if first.complete else 19, -1)):
             result = _part_of_the_way(self.start, made, share)
-            if watch.lets_pass(result):
+            answers = self._answers(result)
+            lost, doubt = points_lost(self.reference, answers)
+            whole = whole or f"{first.name} lost {lost:.1f} points of validation accuracy"
+            if lost <= self.last.schedule.max_accuracy_loss + 2 * doubt:
                 if share < 1:
-                    self.events.append(f"{lost}: the result is {100 * share:.0f} % of its way")
-                watch.keep_what_is_gained(result)
-                self.start, self.defense, self.settled, self.complete = result, self.last, True, first.complete
+                    self.events.append(f"{whole}: the result is {100 * share:.0f} % of its way")
+                if lost < 0:
+                    self.reference = answers  # what it gained is not there to be spent again
+                self.start, self.taken, self.lost = result, first, max(0.0, lost)
                 return
         # No later step would bring it back, and sooner on the way too little is unlearnt.
-        self.events.append(f"{lost}: went on without it")
-        self.defense = self.last.alone()
+        self.events.append(f"{whole}: went on without it")
+
+    def _answers(self, classifier: Classifier) -> Tensor | None:
+        if self.validation is None:
+            return None
+        return right_answers(classifier.clone().to(self.device), self.validation, self.device)
 
 
 def _part_of_the_way(start: Classifier, end: Classifier, share: float) -> Classifier:

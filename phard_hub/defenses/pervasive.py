@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from phard_hub.defenses.adversarial import AdversarialTraining
 from phard_hub.defenses.base import Defense
 from phard_hub.defenses.featureshift import FeatureShift
+from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.schedule import Schedule
 
 
@@ -23,10 +24,7 @@ class AtOnce(AdversarialTraining):
     was unlearnt.
     """
 
-    # Gradients taken uphill are long, and it is their length that moves the weights out of a narrow minimum.
-    schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=400, learning_rate=0.1, clip=100.0, sharpness=2.0, way=0.65)
-    )
+    schedule: Schedule = field(default_factory=lambda: replace(SharpnessAware().schedule, way=0.65))
     stamped: float = 0.25
     random: float = 0.25
     budget: float = 8.0

@@ -28,7 +28,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
 from phard_hub.progress import Progress
-from phard_hub.report.record import ClassDistances, Rate, both_reached, mean_increase
+from phard_hub.report.record import ClassDistances, both_reached, mean_increase
 from phard_hub.triggers.search import measure
 from phard_hub.weights import between
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
@@ -139,8 +139,8 @@ def draw(points: list[dict[str, Any]]) -> Figure:
 def place(original: dict[str, Any], point: dict[str, Any]) -> tuple[float, float]:
     """Points of accuracy that a model lost, and how much larger its class distances are, in percent."""
     before, after = (ClassDistances.model_validate(each["distances"]) for each in (original, point))
-    accuracy = [Rate.model_validate(each["accuracy"]).value for each in (original, point)]
-    return 100 * (accuracy[0] - accuracy[1]), 100 * (mean_increase(both_reached(before.pairs, after.pairs)) or 0.0)
+    lost = 100 * (original["accuracy"]["value"] - point["accuracy"]["value"])
+    return lost, 100 * (mean_increase(both_reached(before.pairs, after.pairs)) or 0.0)
 
 
 if __name__ == "__main__":

@@ -164,15 +164,10 @@ def _worth(trial: Trial) -> tuple[float, float, float, float, float]:
     assert after
     assert before.distances
     assert after.distances
-    outcome, lost = after.evaluation.attacks[0], accuracy(original) - accuracy(after)
+    outcome, lost = after.evaluation.attacks[0], original.evaluation.accuracy.value - after.evaluation.accuracy.value
     both = both_reached(before.distances.universal, after.distances.universal)
     larger = mean_increase(both) or 0.0
     return outcome.success.value, lost, outcome.recovered.value, after.relearned[-1].success.value, larger
-
-
-def accuracy(judged: Judgement) -> float:
-    """The share of clean test images that a model is right about."""
-    return judged.evaluation.accuracy.value
 
 
 def of_others() -> str:
