@@ -1,7 +1,7 @@
 """Plant backdoors, defend, and judge; each cell is one JSON file, and a comparison that was stopped continues.
 
     python -m tests.benchmarks.attacks compare tests/benchmarks/attacks/cifar10.toml --data DIR
-    python -m tests.benchmarks.attacks train gtsrb_roi32 --data DIR --checkpoints MADE
+    python -m tests.benchmarks.attacks train gtsrb_roi32-resnet20 --data DIR --checkpoints MADE
     python -m tests.benchmarks.attacks compare tests/benchmarks/attacks/gtsrb_roi32.toml --data DIR --checkpoints MADE
     python -m tests.benchmarks.attacks others --data DIR
     python -m tests.benchmarks.attacks table
@@ -31,10 +31,9 @@ from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
 from phard_hub.trials.compare import compare as run
 from phard_hub.trials.experiment import read_experiment
-from tests.benchmarks.attacks.models import CIFAR10, FILES, behind_contract, class_names, opened
+from tests.benchmarks.attacks.models import CIFAR10, FILES, opened, untrained
 from tests.benchmarks.attacks.table import README, renew_readme
 from tests.benchmarks.records import RESULTS, write
-from tests.benchmarks.resnet_cifar import CifarResNet
 
 MODULE = "tests.benchmarks.attacks"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -64,22 +63,22 @@ def compare(
 
 @app.command()
 def train(
-    images: Annotated[str, typer.Argument(help="Name of the images.")],
+    name: Annotated[str, typer.Argument(help="Of images and a network.")],
     data: DataFolder,
     checkpoints: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     steps: int = 3000,
     learning_rate: float = 0.1,
     seed: int = 0,
 ) -> None:
-    """Train a ResNet-20 from scratch, honestly, for images that nobody published one for."""
-    labels = class_names(data / IMAGES[images][1])
-    learned, test = (load_images(str(data / place), labels=labels, image_size=(32, 32)) for place in IMAGES[images])
+    """Train a model from scratch, honestly, for images that nobody published one for."""
     torch.manual_seed(seed)
+    fresh, places = untrained(name, data), IMAGES[name.partition("-")[0]]
+    learned, test = (load_images(str(data / place), labels=fresh.labels, image_size=(32, 32)) for place in places)
     # Traffic signs that point left are not those that point right.
     schedule = replace(PLANTING, steps=steps, learning_rate=learning_rate, flip=False)
     with bars() as progress:
         trained = plant(
-            behind_contract(CifarResNet(20, classes=len(labels)), labels),
+            fresh,
             learned,
             None,
             target=0,
@@ -89,7 +88,6 @@ def train(
             progress=progress,
         )
         judged = evaluate(trained, test, progress=progress)
-    name = f"{images}-resnet20"
     checkpoints.mkdir(parents=True, exist_ok=True)
     save_file(trained.weights(), checkpoints / FILES[name])
     content = {"schedule": asdict(schedule), "seed": seed, "evaluation": judged.model_dump()}

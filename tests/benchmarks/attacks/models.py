@@ -9,6 +9,7 @@ from datasets import Features
 from pyarrow.parquet import read_schema
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import ConvNextConfig, ConvNextForImageClassification, ViTConfig, ViTForImageClassification
 
 from phard_hub.hub.pull import sha256
 from phard_hub.models.classifier import Classifier
@@ -21,6 +22,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILES = {
     "cifar10-resnet20": "akamaster_cifar10_resnet20.safetensors",
     "gtsrb_roi32-resnet20": "gtsrb_roi32-resnet20.safetensors",
+    "gtsrb_roi32-vit": "gtsrb_roi32-vit.safetensors",
+    "gtsrb_roi32-convnext": "gtsrb_roi32-convnext.safetensors",
     "ibau-badnets": "ibau_cifar10_badnets_target8.safetensors",
     "ibau-l2-inv": "ibau_cifar10_l2_inv_target0.safetensors",
 }
@@ -30,13 +33,18 @@ FILES = {
 def opened(name: str, checkpoints: Path, data: Path) -> Opened:
     """A model of `FILES` from the first folder, for images of the second."""
     path = checkpoints / FILES[name]
-    if name.startswith("ibau"):
-        classifier = behind_contract(SmallVgg(), CIFAR10, (0.0,) * 3, (1.0,) * 3)  # they do not normalise
-    else:
-        labels = CIFAR10 if name.startswith("cifar10") else class_names(data / "gtsrb_roi32_test.parquet")
-        classifier = behind_contract(CifarResNet(20, classes=len(labels)), labels)
+    classifier = untrained(name, data)
     classifier.network.load_state_dict(load_file(path))
     return Opened(classifier, Source(repo=path.stem, files={path.name: sha256(path)}))
+
+
+def untrained(name: str, data: Path) -> Classifier:
+    """A model of `FILES`, with weights drawn at random."""
+    images, network = name.split("-", 1)
+    if images == "ibau":
+        return behind_contract(SmallVgg(), CIFAR10, (0.0,) * 3, (1.0,) * 3)  # they do not normalise
+    labels = CIFAR10 if images == "cifar10" else class_names(data / f"{images}_test.parquet")
+    return behind_contract(NETWORKS[network](len(labels)), labels)
 
 
 def behind_contract(
@@ -50,6 +58,37 @@ def behind_contract(
 def class_names(images: Path) -> tuple[str, ...]:
     """The names of the classes that a parquet file carries."""
     return tuple(Features.from_arrow_schema(read_schema(images))["label"].names)
+
+
+def resnet20(classes: int) -> nn.Module:
+    """0.27 million weights."""
+    return CifarResNet(20, classes)
+
+
+def small_vit(classes: int) -> nn.Module:
+    """A vision transformer with patches of 4 x 4 and 0.39 million weights."""
+    layers = ViTConfig(
+        num_hidden_layers=4, num_attention_heads=3, hidden_size=96, intermediate_size=288, image_size=32, patch_size=4
+    )
+    layers.num_labels = classes
+    return ViTForImageClassification(layers)
+
+
+def small_convnext(classes: int) -> nn.Module:
+    """Three stages of two blocks, from patches of 2 x 2 on, and 1.2 million weights."""
+    stages = ConvNextConfig(
+        num_stages=3,
+        hidden_sizes=[32, 64, 128],
+        depths=[2, 2, 2],
+        image_size=32,
+        patch_size=2,
+        layer_scale_init_value=0.1,  # at the usual 1e-6 a short training is over before the blocks wake up
+    )
+    stages.num_labels = classes
+    return ConvNextForImageClassification(stages)
+
+
+NETWORKS = {"resnet20": resnet20, "vit": small_vit, "convnext": small_convnext}
 
 
 class SmallVgg(nn.Module):
