@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +21,6 @@ import typer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from phard_hub.attacks.planting import PLANTING, plant
 from phard_hub.cli_compare import write_views
 from phard_hub.console import bars
 from phard_hub.evaluation import PGD, Threat, evaluate
@@ -31,6 +29,7 @@ from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
 from phard_hub.trials.compare import compare as run
 from phard_hub.trials.experiment import read_experiment
+from tests.benchmarks.attacks.honest import trained
 from tests.benchmarks.attacks.models import CIFAR10, FILES, opened, untrained
 from tests.benchmarks.attacks.table import README, renew_readme
 from tests.benchmarks.records import RESULTS, write
@@ -66,31 +65,18 @@ def train(
     name: Annotated[str, typer.Argument(help="Of images and a network.")],
     data: DataFolder,
     checkpoints: Annotated[Path, typer.Option(help="Folder to write the model to.")],
-    steps: int = 3000,
-    learning_rate: float = 0.1,
     seed: int = 0,
 ) -> None:
     """Train a model from scratch, honestly, for images that nobody published one for."""
     torch.manual_seed(seed)
     fresh, places = untrained(name, data), IMAGES[name.partition("-")[0]]
     learned, test = (load_images(str(data / place), labels=fresh.labels, image_size=(32, 32)) for place in places)
-    # Traffic signs that point left are not those that point right.
-    schedule = replace(PLANTING, steps=steps, learning_rate=learning_rate, flip=False)
     with bars() as progress:
-        trained = plant(
-            fresh,
-            learned,
-            None,
-            target=0,
-            accelerator=default_accelerator(),
-            schedule=schedule,
-            seed=seed,
-            progress=progress,
-        )
-        judged = evaluate(trained, test, progress=progress)
+        made, settings = trained(fresh, learned, seed, progress)
+        judged = evaluate(made, test, progress=progress)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    save_file(trained.weights(), checkpoints / FILES[name])
-    content = {"schedule": asdict(schedule), "seed": seed, "evaluation": judged.model_dump()}
+    save_file({key: value.contiguous() for key, value in made.network.state_dict().items()}, checkpoints / FILES[name])
+    content = {"schedule": settings, "seed": seed, "evaluation": judged.model_dump()}
     write(RESULTS / f"{name}.json", MODULE, content)
 
 
