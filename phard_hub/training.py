@@ -187,11 +187,11 @@ class _Run:
             loss = self._update()
             self.step += 1
             self.seconds = time.perf_counter() - started
-            if self.step == schedule.steps and schedule.way < 1:
-                start = self.start.clone().to(self.accelerator.device).state_dict()
-                self._restore(between(start, self.averaged.state_dict(), schedule.way))
             if self.step % schedule.guard_every == 0 or self.step == schedule.steps:
-                self._look(loss)
+                result = self._result()
+                if self.step == schedule.steps:
+                    self._restore(result.state_dict())
+                self._look(result, loss)
             if stop.is_set():
                 self._interrupted()
             if self.step % schedule.save_every == 0 or self.step == schedule.steps:
@@ -202,6 +202,15 @@ class _Run:
         return Course(
             result, self.curve, self.events, self.seconds, *(n * self.accelerator.num_processes for n in cost)
         )
+
+    def _result(self) -> Classifier:
+        """What would come of it if this were the last step."""
+        result = self.averaged
+        if self.schedule.way < 1:
+            start = self.start.clone().to(self.accelerator.device).state_dict()
+            result = result.clone()
+            result.load_state_dict(between(start, self.averaged.state_dict(), self.schedule.way))
+        return result
 
     def _update(self) -> Tensor:
         for group in self.optimizer.param_groups:
@@ -236,9 +245,9 @@ class _Run:
     def _pace(self) -> float:
         return self.schedule.pace(self.step) * self.slow_down
 
-    def _look(self, loss: Tensor) -> None:
+    def _look(self, result: Classifier, loss: Tensor) -> None:
         """Add a point to the curves, and back off if the accuracy fell too far."""
-        hits = self._hits(self.averaged)
+        hits = self._hits(result)
         success, distance = self.objective.observed()
         self.curve.append(
             TrainingPoint(
@@ -251,12 +260,12 @@ class _Run:
             )
         )
         if hits is not None:
-            self._guard(*points_lost(self.reference, hits))
+            self._guard(result, *points_lost(self.reference, hits))
 
-    def _guard(self, lost: float, doubt: float) -> None:
+    def _guard(self, result: Classifier, lost: float, doubt: float) -> None:
         last, limit = self.step >= self.schedule.steps, self.schedule.max_accuracy_loss
         if lost <= limit:
-            self.good = {name: value.clone() for name, value in self.averaged.state_dict().items()}
+            self.good = {name: value.clone() for name, value in result.state_dict().items()}
             return
         # On the way, what may be chance is let pass, or was lost before; the result is held to what was seen.
         allowed = limit if last else limit + doubt + self.schedule.wobble * self._pace() + self.lost_before

@@ -340,6 +340,17 @@ def test_the_result_goes_part_of_the_way(tmp_path: Path) -> None:
         torch.testing.assert_close(between, torch.lerp(here, there, 0.75))
 
 
+def test_the_guard_looks_at_what_the_result_would_be() -> None:
+    """On the way, too: what the end of the way would lose is not held against a result that does not go there."""
+    train_images, test = digits()
+    objectives = []
+    for way in (1.0, 0.1):
+        objectives.append(objective := Plain(wrong=True))
+        patient = replace(GUARDED, steps=30, collapse=100.0, way=way)
+        train(trained_digits(), train_images, lambda *_: objective, patient, processor(), seed=0, validation=test)
+    assert objectives[0].backed_off > objectives[1].backed_off == 0
+
+
 def test_the_guard_is_silent_where_nothing_can_be_asked_less() -> None:
     class Fixed(Plain):
         def back_off(self) -> str:
@@ -429,12 +440,12 @@ def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
     assert lost(0) == (0, 0)
     assert lost(1) == pytest.approx((5, 100 * (0.05 * 0.95 / 20) ** 0.5), abs=1e-4)
     run.step = GUARDED.steps - 2  # where next to nothing is allowed for the learning rate
-    run._guard(*lost(1))
+    run._guard(run.averaged, *lost(1))
     assert objective.backed_off == 0
-    run._guard(*lost(3))
+    run._guard(run.averaged, *lost(3))
     assert objective.backed_off == 1
     run.lost_before = 10.0  # and what the start had lost is not held against this run
-    run._guard(*lost(3))
+    run._guard(run.averaged, *lost(3))
     assert objective.backed_off == 1
 
 

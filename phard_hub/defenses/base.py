@@ -110,7 +110,7 @@ class Defense(ABC):
             begun.start,
             images,
             lambda copy, accelerator: begun.defense.objective(begun.start, copy, images, accelerator, seed),
-            self.schedule,
+            begun.defense.schedule,
             accelerator,
             seed=seed,
             validation=begun.validation,

@@ -39,6 +39,8 @@ class PervasiveHardening(AdversarialTraining):
     """Forgetting, and then adversarial training against a bank of pervasive triggers.
 
     Attributes:
+        schedule: of the bank's steps. They may stop part of the way from what forgetting left, where the distance is
+            dearest; not from the classifier as given, where what is planted returns on the way back.
         distillation: as in `AdversarialTraining`; the start is what forgetting left. Nothing of the start is held on to
             where nothing was forgotten.
         forgetting: what the model goes through before, if that has any steps, as in the presets. The bank then
@@ -60,5 +62,5 @@ class PervasiveHardening(AdversarialTraining):
         return tuple(each for each in (self.forgetting, self.gently) if each.schedule.steps)
 
     def alone(self) -> PervasiveHardening:
-        """Nothing was forgotten, so nothing is held on to before the accuracy guard asks for it."""
-        return replace(self, distillation=0.0)
+        """Nothing was forgotten, so nothing of it is held on to before the accuracy guard asks for it."""
+        return replace(self, distillation=0.0, schedule=replace(self.schedule, way=1.0))

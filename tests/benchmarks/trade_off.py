@@ -36,7 +36,7 @@ from tests.benchmarks.records import RESULTS, write
 
 MODULE = "tests.benchmarks.trade_off"
 NAME = "cifar10-resnet20-trade-off"
-SHARES = (0.0, 0.5, 0.75, 1.0)
+SHARES = (0.0, 0.5, 0.75, DEFAULT.defense.schedule.way, 1.0)
 """How far the models are on the way; 0 has only forgotten."""
 SEARCH = replace(DEFAULT.search, steps=120)
 
@@ -90,8 +90,13 @@ def _ends(classifier: Classifier, data: Path, folder: Path, seed: int, progress:
 
 
 def bank_alone(defense: PervasiveHardening) -> PervasiveHardening:
-    """The defense without what comes before it."""
-    return replace(defense, forgetting=defense.forgetting.lasting(0), gently=defense.gently.lasting(0))
+    """The defense without what comes before it, to the end of its way."""
+    return replace(
+        defense,
+        forgetting=defense.forgetting.lasting(0),
+        gently=defense.gently.lasting(0),
+        schedule=replace(defense.schedule, way=1.0),
+    )
 
 
 def table(points: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -54,9 +54,10 @@ WILD = replace(GENTLY, schedule=replace(GENTLY.schedule, learning_rate=20.0, war
 
 
 def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
+    """Nor is what fits a start that has forgotten."""
     images, test = digit_images(3)
     accelerator = Accelerator(cpu=True)
-    settings = replace(JOINED, forgetting=BROKEN, distillation=5.0)
+    settings = replace(JOINED, forgetting=BROKEN, distillation=5.0, schedule=replace(JOINED.schedule, way=0.5))
     off = replace(JOINED, forgetting=FIRST.lasting(0))
     expected, alone = off.harden(trained_digits(3), images, accelerator, validation=test)
     hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
