@@ -1,0 +1,50 @@
+"""The plainest thing to train for, and a schedule under which the guard has something to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from phard_hub.images import LabelledImages
+from phard_hub.schedule import Schedule
+from tests.small import digit_images
+
+GUARDED = Schedule(steps=60, batch=64, guard_every=5, learning_rate=0.05, shift=0.0, averaging=0.5, wobble=2.0)
+
+
+class Plain:
+    """Cross-entropy; one that is wrong teaches every image the next class."""
+
+    def __init__(self, *, wrong: bool = False) -> None:
+        self.wrong = wrong
+        self.sample_gradients = self.sample_forwards = 0
+        self.backed_off = 0
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+        self.seen.append((pixels, labels))
+        return functional.cross_entropy(model(pixels), (labels + 1) % 3 if self.wrong else labels)
+
+    def observed(self) -> tuple[float, float]:
+        return 0.25, 1.5
+
+    def back_off(self) -> str:
+        self.backed_off += 1
+        return "asked less"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"backed_off": self.backed_off}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.backed_off = state["backed_off"]
+
+
+def digits() -> tuple[LabelledImages, LabelledImages]:
+    return digit_images(3)
+
+
+def processor() -> Accelerator:
+    return Accelerator(cpu=True)

@@ -1,0 +1,188 @@
+"""The accuracy guard: when it goes back, when it asks less, and how far the result may go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from phard_hub.accuracy import points_lost
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier
+from phard_hub.training import Course, _Run, train
+from tests.plain import GUARDED, Plain, digits, processor
+from tests.small import PowerCutError, cut_at, same_weights, trained_digits
+
+
+def test_the_guard_goes_back_when_the_accuracy_collapses() -> None:
+    train_images, test = digits()
+    classifier = trained_digits()
+    objective = Plain(wrong=True)
+    course = train(classifier, train_images, lambda *_: objective, GUARDED, processor(), seed=0, validation=test)
+    assert course.events
+    assert objective.backed_off >= 1
+    assert any("halved" in event for event in course.events)
+    start, end = (accuracy(which, test) for which in (classifier, course.classifier))
+    assert 100 * (start - end) <= GUARDED.max_accuracy_loss + 1e-6
+    # Without the guard the same objective does its harm.
+    unguarded = train(classifier, train_images, lambda *_: Plain(wrong=True), GUARDED, processor(), seed=0)
+    assert unguarded.events == []
+    assert accuracy(unguarded.classifier, test) < 0.5
+
+
+def test_the_guard_halves_the_learning_rate() -> None:
+    train_images, test = digits()
+    course = train(
+        trained_digits(), train_images, lambda *_: Plain(wrong=True), GUARDED, processor(), seed=0, validation=test
+    )
+    calm = train(trained_digits(), train_images, lambda *_: Plain(), GUARDED, processor(), seed=0, validation=test)
+    halvings = sum("halved" in event for event in course.events)
+    assert halvings >= 1
+    assert course.curve[-1].learning_rate == pytest.approx(calm.curve[-1].learning_rate / 2**halvings, rel=1e-6)
+
+
+def test_the_guard_asks_less_when_the_accuracy_falls_and_goes_on_from_there() -> None:
+    train_images, test = digits()
+    patient = replace(GUARDED, steps=30, collapse=100.0)
+    objective = Plain(wrong=True)
+    course = train(trained_digits(), train_images, lambda *_: objective, patient, processor(), seed=0, validation=test)
+    calm = train(trained_digits(), train_images, lambda *_: Plain(), patient, processor(), seed=0, validation=test)
+    *during, last = course.events
+    assert during
+    assert all(event.endswith("asked less") for event in during)
+    assert len(during) == objective.backed_off
+    assert "of the way" in last
+    # The accuracy goes on falling, and the learning rate stays what it would have been.
+    seen = [point.validation_accuracy or 0 for point in course.curve]
+    assert seen == sorted(seen, reverse=True)
+    assert [point.learning_rate for point in course.curve] == [point.learning_rate for point in calm.curve]
+
+
+def test_the_result_goes_part_of_the_way(tmp_path: Path) -> None:
+    """Also where the run is over and is asked for once more."""
+    train_images, _ = digits()
+    schedule = replace(GUARDED, steps=20)
+    start = trained_digits()
+
+    def trained(way: float, checkpoint: Path | None = None) -> Classifier:
+        part = replace(schedule, way=way)
+        run = train(start, train_images, lambda *_: Plain(wrong=True), part, processor(), seed=0, checkpoint=checkpoint)
+        return run.classifier
+
+    whole, part = trained(1.0), trained(0.75, tmp_path / "run")
+    assert not same_weights(whole, part)
+    assert same_weights(trained(0.75, tmp_path / "run"), part)
+    for here, there, between in zip(*(each.parameters() for each in (start, whole, part)), strict=True):
+        torch.testing.assert_close(between, torch.lerp(here, there, 0.75))
+
+
+def test_the_guard_looks_at_what_the_result_would_be() -> None:
+    """On the way, too: what the end of the way would lose is not held against a result that does not go there."""
+    train_images, test = digits()
+    objectives = []
+    for way in (1.0, 0.1):
+        objectives.append(objective := Plain(wrong=True))
+        patient = replace(GUARDED, steps=30, collapse=100.0, way=way)
+        train(trained_digits(), train_images, lambda *_: objective, patient, processor(), seed=0, validation=test)
+    assert objectives[0].backed_off > objectives[1].backed_off == 0
+
+
+def test_the_guard_is_silent_where_nothing_can_be_asked_less() -> None:
+    class Fixed(Plain):
+        def back_off(self) -> str:
+            return ""
+
+    train_images, test = digits()
+    for schedule, said in (
+        (replace(GUARDED, collapse=100.0), "to the final ones"),
+        (GUARDED, "halved the learning rate"),
+    ):
+        course = train(
+            trained_digits(), train_images, lambda *_: Fixed(wrong=True), schedule, processor(), seed=0, validation=test
+        )
+        assert {event.endswith(said) for event in course.events} == {True}
+
+
+def test_what_the_guard_did_survives_a_kill(tmp_path: Path) -> None:
+    train_images, test = digits()
+    schedule = replace(GUARDED, save_every=8)
+
+    def run(checkpoint: Path | None, progress: Callable[[str, int, int], None] = lambda *_: None) -> Course:
+        return train(
+            trained_digits(),
+            train_images,
+            lambda *_: Plain(wrong=True),
+            schedule,
+            processor(),
+            seed=0,
+            validation=test,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+
+    whole = run(None)
+    assert any("halved" in event and int(event.split(":")[0].split()[1]) <= 16 for event in whole.events)
+    with pytest.raises(PowerCutError):
+        run(tmp_path / "run", cut_at(18))
+    resumed = run(tmp_path / "run")
+    assert same_weights(resumed.classifier, whole.classifier)
+    assert resumed.events == whole.events
+    assert resumed.curve == whole.curve
+
+
+def test_at_the_last_step_the_guard_goes_part_of_the_way_back() -> None:
+    train_images, test = digits()
+    classifier, schedule = trained_digits(), replace(GUARDED, steps=8, guard_every=100)
+    bad, final = (
+        train(classifier, train_images, lambda *_: Plain(wrong=True), schedule, processor(), seed=0, validation=looked)
+        for looked in (test, None)
+    )
+    assert accuracy(final.classifier, test) < 0.9
+    (event,) = bad.events
+    assert event.startswith("step 8:")
+    assert 100 * (accuracy(classifier, test) - accuracy(bad.classifier, test)) <= schedule.max_accuracy_loss + 1e-6
+    # The result lies on the line from the start to where the training ended, at one place for all weights.
+    every = zip(classifier.parameters(), bad.classifier.parameters(), final.classifier.parameters(), strict=True)
+    moved = [((result - start).norm() / (end - start).norm()).item() for start, result, end in every]
+    assert moved == pytest.approx([moved[0]] * len(moved), abs=1e-3)
+    assert 0 <= moved[0] < 1
+    assert f"{100 * moved[0]:.0f} % of the way" in event
+
+
+def test_the_guard_leaves_a_good_training_alone() -> None:
+    train_images, test = digits()
+    objective = Plain()
+    course = train(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), seed=0, validation=test)
+    assert course.events == []
+    assert objective.backed_off == 0
+
+
+def accuracy(classifier: Classifier, images: LabelledImages) -> float:
+    pixels, labels = images.batch(range(len(images)))
+    with torch.no_grad():
+        return float((classifier.eval()(pixels).argmax(1) == labels).float().mean())
+
+
+def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
+    train_images, test = digits()
+    few = test.take(torch.arange(20))
+    objective = Plain()
+    right = torch.ones(20)
+    run = _Run(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), 0, few, right, 0.0, None)
+
+    def lost(wrong: int) -> tuple[float, float]:
+        return points_lost(right, (torch.arange(20) >= wrong).float())
+
+    assert lost(0) == (0, 0)
+    assert lost(1) == pytest.approx((5, 100 * (0.05 * 0.95 / 20) ** 0.5), abs=1e-4)
+    run.step = GUARDED.steps - 2  # where next to nothing is allowed for the learning rate
+    run._guard(run.averaged, *lost(1))
+    assert objective.backed_off == 0
+    run._guard(run.averaged, *lost(3))
+    assert objective.backed_off == 1
+    run.lost_before = 10.0  # and what the start had lost is not held against this run
+    run._guard(run.averaged, *lost(3))
+    assert objective.backed_off == 1
