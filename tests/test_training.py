@@ -28,14 +28,7 @@ from phard_hub.report.record import Hardening
 from phard_hub.schedule import Schedule
 from phard_hub.training import train
 from tests.plain import GUARDED, Plain, digits, processor
-from tests.small import (
-    PowerCutError,
-    cut_at,
-    noise_images,
-    same_weights,
-    small_net,
-    trained_digits,
-)
+from tests.small import PowerCutError, cut_at, noise_images, same_weights, small_net, trained_digits
 
 TINY = Schedule(steps=10, batch=16, guard_every=4, save_every=3, shift=0.125, flip=True)
 DEFENSE = PervasiveHardening(schedule=TINY, head_start=2, head_start_batch=16)

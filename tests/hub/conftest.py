@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from phard_hub.hub import refusals
+from tests.hub.releases import make_release
+
 
 @pytest.fixture
 def files(tiny_checkpoint: Path) -> dict[str, str | bytes]:
@@ -16,3 +19,21 @@ def files(tiny_checkpoint: Path) -> dict[str, str | bytes]:
         "code.py": "raise SystemExit",
         "onnx/model.safetensors": b"another format",
     }
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further tries come at once."""
+    monkeypatch.setattr(refusals, "WAITS", (0.0, 0.01, 0.01))
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that passes the gate; do not change it."""
+    return make_release(tmp_path_factory.mktemp("releases") / "hardened")
+
+
+@pytest.fixture(scope="module")
+def other_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other weights, and no picture of triggers."""
+    return make_release(tmp_path_factory.mktemp("releases") / "hardened", seed=1, gallery=False)
