@@ -54,6 +54,16 @@ def phard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return run
 
 
+@pytest.fixture(scope="module")
+def own_accelerator() -> Iterator[None]:
+    """The command makes its own accelerator, as in a process of its own; other tests have left theirs."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture
 def brief_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits before trying again, we or the client, does not wait long."""

@@ -35,8 +35,8 @@ from phard_hub.report.record import AttackOutcome, Report, TriggerSize
 from phard_hub.statistics import rate
 from tests.attacks.fitted import draw, fitted
 from tests.command import Phard
+from tests.jobs import files, write_images
 from tests.small import same_weights, small_net, unmarked
-from tests.test_cli import files, write_images
 
 FILES = {"README.md", "config.json", "preprocessor_config.json", "model.safetensors", RECORD_NAME}
 PLANTING = Planting(attack="1977", target="dog", steps=40)

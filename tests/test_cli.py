@@ -1,68 +1,29 @@
-"""The command: what its help teaches, its exit codes, one line for each mistake, and the whole job end to end."""
+"""The command: what its help teaches, its exit codes, and one line for each mistake."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer.main
-from PIL import Image
 
-from phard_hub import training
-from phard_hub.__main__ import main
 from phard_hub.cli import app
 from phard_hub.console import bars
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.record import Finding, Report
-from tests.command import Done, Phard
-from tests.report_factory import RELEASE_FILES, make_report
+from tests.command import Phard
+from tests.jobs import LABELS, cheap, files, write_images
+from tests.report_factory import make_report
 
-ROOT = Path(__file__).parents[1]
-LABELS = ("cat", "dog", "owl", "fox")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_accelerator() -> Iterator[None]:
-    """The command makes its own accelerator, as in a process of its own; other tests have left theirs."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def write_images(folder: Path, labels: tuple[str, ...] = LABELS, per_class: int = 24) -> Path:
-    """Noise in the colour of each class; each class in another mode of colours."""
-    random = np.random.default_rng(0)
-    for k, label in enumerate(labels):
-        (folder / label).mkdir(parents=True)
-        for number in range(per_class):
-            pixels = random.integers(0, 100, (32, 32, 3)) + 150 * np.eye(4)[k][:3]
-            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-            image.convert(("RGB", "L", "RGBA", "P")[k % 4]).save(folder / label / f"{number}.png")
-    return folder
+pytestmark = pytest.mark.usefixtures("own_accelerator")
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("images") / "animals")
-
-
-def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-def cheap(model: Path, images: Path, out: Path, *more: object) -> list[object]:
-    return ["harden", model, "--images", images, "--out", out, "--preset", "cheapest", *more]
 
 
 # Help
@@ -307,199 +268,6 @@ def test_ctrl_c_outside_of_training(monkeypatch: pytest.MonkeyPatch, phard: Phar
     done = phard("gate", "x")
     assert done.code == 3
     assert "same command again" in done.complaint
-
-
-# The whole job
-
-
-@pytest.fixture(scope="module")
-def released(tiny_checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release that was made without interruption."""
-    out = tmp_path_factory.mktemp("released") / "hardened"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["phard", *map(str, cheap(tiny_checkpoint, images, out))])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    assert stop.value.code in (0, 1, 3)
-    (out.parent / "code").write_text(str(stop.value.code))
-    return out
-
-
-def test_the_release_is_complete(released: Path) -> None:
-    assert files(released) == RELEASE_FILES
-    assert {path.name for path in released.parent.iterdir()} == {"hardened", "code"}
-
-
-def test_the_release_loads_as_any_model_from_the_hub(released: Path, images: Path) -> None:
-    from transformers import pipeline
-
-    classify = pipeline("image-classification", model=str(released), device="cpu")
-    answers = classify(Image.open(images / "cat" / "0.png"))
-    assert {answer["label"] for answer in answers} == set(LABELS)
-
-
-def test_the_card_can_be_read(released: Path) -> None:
-    from huggingface_hub import ModelCard
-
-    card = ModelCard.load(released / "README.md")
-    assert card.data.pipeline_tag == "image-classification"
-    assert card.data.eval_results
-
-
-def test_the_gate_agrees_with_the_run(released: Path, phard: Phard) -> None:
-    done = phard("gate", released)
-    assert str(done.code) == (released.parent / "code").read_text()
-    report = Report.read(released)
-    assert report.after is not None
-    assert len(report.after.distances.pairs) == 12
-
-
-def test_the_report_tells_no_paths(released: Path, tiny_checkpoint: Path) -> None:
-    report = Report.read(released)
-    assert (report.source.repo, report.dataset) == (tiny_checkpoint.name, "animals")
-    assert str(tiny_checkpoint.parent) not in report.to_json()
-
-
-def test_a_second_run_replaces_the_release(
-    released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard
-) -> None:
-    out = shutil.copytree(released, tmp_path / "hardened")
-    (out / "model.safetensors").write_bytes(b"damaged")
-    done = phard(*cheap(tiny_checkpoint, images, out))
-    assert str(done.code) == (released.parent / "code").read_text()
-    assert f"Release: {out}" in done.out
-    assert "Policy, before hardening" in done.out
-    assert files(out) == RELEASE_FILES
-    assert (out / "model.safetensors").read_bytes() == (released / "model.safetensors").read_bytes()
-
-
-KILL = """
-import os, signal, sys
-from phard_hub import training
-save = training._Run._save
-def save_and_die(self):
-    save(self)
-    if self.step == 4 < self.schedule.steps:
-        os.kill(os.getpid(), signal.SIGKILL)
-training._Run._save = save_and_die
-from phard_hub.__main__ import main
-main()
-"""
-
-
-def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_a_killed_run_continues_to_the_same_bytes(
-    released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = cheap(tiny_checkpoint, images, tmp_path / "hardened")
-    assert in_a_process(KILL, *arguments).returncode == -signal.SIGKILL
-    left = [path.name for path in tmp_path.iterdir()]
-    assert len(left) == 1
-    assert left[0].startswith(".hardened.")
-    steps: list[int] = []
-    update = training._Run._update
-
-    def noted(run: training._Run) -> Any:
-        steps.append(run.step)
-        return update(run)
-
-    monkeypatch.setattr(training._Run, "_update", noted)
-    phard(*arguments)
-    assert steps == [4, 5, 6, 7]
-    assert files(tmp_path / "hardened") == RELEASE_FILES
-    assert [path.name for path in tmp_path.iterdir()] == ["hardened"]
-    assert (tmp_path / "hardened" / "model.safetensors").read_bytes() == (released / "model.safetensors").read_bytes()
-
-
-def test_ctrl_c_keeps_the_state_and_says_how_to_continue(
-    tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    update = training._Run._update
-
-    def interrupted(run: training._Run) -> Any:
-        if run.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return update(run)
-
-    monkeypatch.setattr(training._Run, "_update", interrupted)
-    done = phard(*cheap(tiny_checkpoint, images, tmp_path / "hardened"))
-    assert done.code == 3
-    assert "Stopped at step 3 of 4." in done.complaint
-    assert "run the same command to continue" in done.complaint
-    assert not (tmp_path / "hardened").exists()
-    assert [path.name.startswith(".hardened.") for path in tmp_path.iterdir()] == [True]
-
-
-# The disk takes no more than 2000 bytes a file from a certain call on.
-FULL = """
-import resource
-from phard_hub import pipeline, training
-def limit(place, name):
-    call = getattr(place, name)
-    def limited(*arguments, **keywords):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-        return call(*arguments, **keywords)
-    setattr(place, name, limited)
-limit({})
-from phard_hub.__main__ import main
-main()
-"""
-
-
-def test_a_full_disk_keeps_the_former_release(
-    released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path
-) -> None:
-    out = shutil.copytree(released, tmp_path / "hardened")
-    before = {name: (out / name).read_bytes() for name in files(out)}
-    process = in_a_process(FULL.format("pipeline, 'write_release'"), *cheap(tiny_checkpoint, images, out))
-    done = Done(process.returncode, process.stdout, process.stderr)
-    assert done.code == 2
-    assert "File too large" in done.complaint
-    assert {name: (out / name).read_bytes() for name in files(out)} == before
-
-
-def test_a_disk_too_full_for_checkpoints(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    process = in_a_process(
-        FULL.format("training._Run, '_save'"), *cheap(tiny_checkpoint, images, tmp_path / "hardened")
-    )
-    done = Done(process.returncode, process.stdout, process.stderr)
-    assert done.code == 2
-    assert "cannot be written" in done.complaint.casefold() or "cannot write" in done.complaint.casefold()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_classes_are_enough(tmp_path: Path, phard: Phard, tiny_checkpoint: Path) -> None:
-    from transformers import ResNetForImageClassification
-
-    model = ResNetForImageClassification.from_pretrained(
-        tiny_checkpoint,
-        id2label={0: "cat", 1: "dog"},
-        label2id={"cat": 0, "dog": 1},
-        ignore_mismatched_sizes=True,
-    )
-    model.save_pretrained(tmp_path / "model")
-    shutil.copy(tiny_checkpoint / "preprocessor_config.json", tmp_path / "model")
-    images = write_images(tmp_path / "images", ("cat", "dog"))
-    out = tmp_path / "out"
-    assert phard(*cheap(tmp_path / "model", images, out)).code in (0, 1, 3)
-    report = Report.read(out)
-    assert [(pair.source, pair.target) for pair in report.before.distances.pairs] == [(0, 1), (1, 0)]
-
-
-def test_measuring_writes_a_report_and_prints_a_table(
-    tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard
-) -> None:
-    path = tmp_path / "report.json"
-    done = phard("measure", tiny_checkpoint, "--images", images, "--preset", "cheapest", "--out", path)
-    assert done.code == 0
-    assert "Accuracy" in done.out
-    assert json.loads(path.read_text())["after"] is None
-    assert phard("gate", path).code in (0, 1, 3)
 
 
 def test_a_bar_is_shown_once_for_each_time_that_something_is_done(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,8 +25,8 @@ from phard_hub.trials.cell import Opened, cell_file, code_version, defenders_ima
 from phard_hub.trials.compare import compare
 from phard_hub.trials.experiment import Plan, read_experiment
 from tests.command import Phard, hear_interrupts
+from tests.jobs import files, write_images
 from tests.small import noise_images
-from tests.test_cli import files, write_images
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = """
