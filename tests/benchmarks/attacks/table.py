@@ -170,6 +170,30 @@ def _worth(trial: Trial) -> tuple[float, float, float, float, float]:
     return outcome.success.value, lost, outcome.recovered.value, after.relearned[-1].success.value, larger
 
 
+def of_small_networks() -> str:
+    """One line a backdoor in a network of another kind: what the fast preset leaves of it."""
+    rows = []
+    for trial in sorted(read(RESULTS / "gtsrb_roi32-small"), key=lambda trial: trial.cell.model):
+        original, before, after = trial.original, trial.before, trial.after
+        if trial.cell.defense != "pervasive" or original is None or before is None:
+            continue
+        planted, left = before.evaluation.attacks[0].success.value, None if after is None else after.evaluation
+        rows.append(
+            (
+                trial.cell.model.partition("-")[2],
+                trial.cell.attack,
+                _percent(original.evaluation.accuracy.value),
+                _percent(before.evaluation.accuracy.value),
+                "no backdoor" if left is None else _percent(left.accuracy.value),
+                _percent(planted) + ("" if left is None else f" to **{_percent(left.attacks[0].success.value)}**"),
+                "-" if left is None else _percent(left.attacks[0].recovered.value),
+                "-" if after is None else f"{_woken(after)} ({_woken(original)})",
+            )
+        )
+    accuracies = ("accuracy before it was planted", "planted", "hardened")
+    return _table(("network", "attack", *accuracies, "success", "recovered", "woken by fine-tuning"), rows)
+
+
 def of_others() -> str:
     """One line a model that its authors backdoored: what is left of their backdoor."""
     rows = []
@@ -219,6 +243,7 @@ def renew_readme(text: str) -> str:
         text = _filled(text, f"{folder} defended", defended(trials))
     text = _filled(text, "parts", parts(read(RESULTS / "cifar10")))
     text = _filled(text, "trade-off", on_the_way())
+    text = _filled(text, "small networks", of_small_networks())
     return _filled(text, "others", of_others())
 
 
