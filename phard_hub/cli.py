@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -50,9 +50,6 @@ from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="phard",

@@ -114,6 +114,15 @@ def train(
         return run.finish(stop, progress, task)
 
 
+def part_of_the_way(start: Classifier, end: Classifier, share: float) -> Classifier:
+    """The classifier at this share of the straight line between the weights of two; the end itself for 1."""
+    if share == 1:
+        return end
+    made = end.clone()
+    made.load_state_dict(between(start.clone().to(end.device).state_dict(), end.state_dict(), share))
+    return made
+
+
 class _Run:
     """The state of one training run."""
 
@@ -205,12 +214,7 @@ class _Run:
 
     def _result(self) -> Classifier:
         """What would come of it if this were the last step."""
-        result = self.averaged
-        if self.schedule.way < 1:
-            start = self.start.clone().to(self.accelerator.device).state_dict()
-            result = result.clone()
-            result.load_state_dict(between(start, self.averaged.state_dict(), self.schedule.way))
-        return result
+        return part_of_the_way(self.start, self.averaged, self.schedule.way)
 
     def _update(self) -> Tensor:
         for group in self.optimizer.param_groups:

@@ -18,8 +18,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import Hardening
 from phard_hub.schedule import Schedule
-from phard_hub.training import Course, Objective, train
-from phard_hub.weights import between
+from phard_hub.training import Course, Objective, part_of_the_way, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +162,7 @@ class _Beginning:
         self.events.extend(record.events)
         whole = ""
         for share in (step / 20 for step in range(20, 14 if first.complete else 19, -1)):
-            result = _part_of_the_way(self.start, made, share)
+            result = part_of_the_way(self.start, made, share)
             answers = self._answers(result)
             lost, doubt = points_lost(self.reference, answers)
             whole = whole or f"{first.name} lost {lost:.1f} points of validation accuracy"
@@ -181,11 +180,3 @@ class _Beginning:
         if self.validation is None:
             return None
         return right_answers(classifier.clone().to(self.device), self.validation, self.device)
-
-
-def _part_of_the_way(start: Classifier, end: Classifier, share: float) -> Classifier:
-    if share == 1:
-        return end
-    made = end.clone()
-    made.load_state_dict(between(start.clone().to(end.device).state_dict(), end.state_dict(), share))
-    return made
