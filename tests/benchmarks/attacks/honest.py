@@ -20,7 +20,7 @@ from phard_hub.progress import Progress
 
 # Traffic signs that point left are not those that point right.
 SCHEDULE = replace(PLANTING, steps=3000, learning_rate=0.1, flip=False)
-ADAMW = {
+ADAMW: dict[str, Any] = {
     "max_steps": 3000,
     "per_device_train_batch_size": 128,
     "learning_rate": 1e-3,
@@ -56,10 +56,9 @@ def trained(fresh: Classifier, images: LabelledImages, seed: int, progress: Prog
         return {"pixel_values": fresh.preprocess(shifted), "labels": labels}
 
     with tempfile.TemporaryDirectory() as folder:
-        settings: dict[str, Any] = ADAMW
         arguments = TrainingArguments(
             folder,
-            **settings,
+            **ADAMW,
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
             save_strategy="no",

@@ -177,21 +177,20 @@ def of_small_networks() -> str:
         original, before, after = trial.original, trial.before, trial.after
         if trial.cell.defense != "pervasive" or original is None or before is None:
             continue
-        planted, left = before.evaluation.attacks[0].success.value, None if after is None else after.evaluation
-        rows.append(
-            (
-                trial.cell.model.partition("-")[2],
-                trial.cell.attack,
-                _percent(original.evaluation.accuracy.value),
-                _percent(before.evaluation.accuracy.value),
-                "no backdoor" if left is None else _percent(left.accuracy.value),
-                _percent(planted) + ("" if left is None else f" to **{_percent(left.attacks[0].success.value)}**"),
-                "-" if left is None else _percent(left.attacks[0].recovered.value),
-                "-" if after is None else f"{_woken(after)} ({_woken(original)})",
+        success = _percent(before.evaluation.attacks[0].success.value)
+        left: tuple[str, ...] = ("no backdoor", success, "-", "-")
+        if after is not None:
+            outcome = after.evaluation.attacks[0]
+            left = (
+                _percent(after.evaluation.accuracy.value),
+                f"{success} to **{_percent(outcome.success.value)}**",
+                _percent(outcome.recovered.value),
+                f"{_woken(after)} ({_woken(original)})",
             )
-        )
-    accuracies = ("accuracy before it was planted", "planted", "hardened")
-    return _table(("network", "attack", *accuracies, "success", "recovered", "woken by fine-tuning"), rows)
+        accuracies = (_percent(judged.evaluation.accuracy.value) for judged in (original, before))
+        rows.append((trial.cell.model.partition("-")[2], trial.cell.attack, *accuracies, *left))
+    head = ("network", "attack", "accuracy before it was planted", "planted", "hardened")
+    return _table((*head, "success", "recovered", "woken by fine-tuning"), rows)
 
 
 def of_others() -> str:
