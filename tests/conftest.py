@@ -24,6 +24,8 @@ os.environ.update(client_environment(_HUB.endpoint, _HOME.name))
 import pytest  # noqa: E402 - see above
 import torch  # noqa: E402
 
+from tests.jobs import write_images  # noqa: E402
+
 torch.set_num_threads(1)
 
 
@@ -62,6 +64,12 @@ def own_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images of the four classes of `tiny_checkpoint`; do not change it."""
+    return write_images(tmp_path_factory.mktemp("images") / "animals")
 
 
 @pytest.fixture

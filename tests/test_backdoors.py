@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +35,12 @@ from phard_hub.report.record import AttackOutcome, Report, TriggerSize
 from phard_hub.statistics import rate
 from tests.attacks.fitted import draw, fitted
 from tests.command import Phard
-from tests.jobs import files, write_images
+from tests.jobs import files
 from tests.small import same_weights, small_net, unmarked
 
 FILES = {"README.md", "config.json", "preprocessor_config.json", "model.safetensors", RECORD_NAME}
 PLANTING = Planting(attack="1977", target="dog", steps=40)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_accelerator() -> Iterator[None]:
-    """The command makes its own accelerator, as in a process of its own; other tests have left theirs."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images") / "animals")
+pytestmark = pytest.mark.usefixtures("own_accelerator")
 
 
 @pytest.fixture(scope="module")

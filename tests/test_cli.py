@@ -21,11 +21,6 @@ from tests.report_factory import make_report
 pytestmark = pytest.mark.usefixtures("own_accelerator")
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images") / "animals")
-
-
 # Help
 
 

@@ -27,11 +27,6 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images") / "animals")
-
-
-@pytest.fixture(scope="module")
 def released(tiny_checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release that was made without interruption."""
     out = tmp_path_factory.mktemp("released") / "hardened"
