@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,15 +51,7 @@ perturbing = { steps = 5 }
 """
 CELLS = {f"model~1977~{defense}~0.5~seed0.json" for defense in ("none", "fine-tuning", "pervasive", "broken")}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own_accelerator() -> Iterator[None]:
-    """As in a process of its own; other tests have left theirs."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("own_accelerator")
 
 
 @pytest.fixture(scope="module")
