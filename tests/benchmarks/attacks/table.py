@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from phard_hub.report.comparison import success_left
 from phard_hub.report.record import Evaluation, both_reached, mean_increase
@@ -51,6 +52,8 @@ REPORTED = {
 }
 """Accuracy and success in percent. BackdoorBench's board: PreAct-ResNet-18, 10 % poison, SIG 5 %. The logs of
 OrthogLinearBackdoor: ResNet-18 for CIFAR-10, a wide ResNet for GTSRB, 95.75 % accurate without a backdoor."""
+FOLDERS = ("cifar10", "gtsrb_roi32", "gtsrb_roi32-small")
+PATCHES = ("badnets", "trojan-watermark")
 PARTS_ATTACKS = ("blend", "sig", "dfst")
 PARTS = (
     ("bank-alone", 1.0),
@@ -132,42 +135,82 @@ def defended(trials: Sequence[Trial]) -> str:
     return _table(head, rows)
 
 
+class Left(NamedTuple):
+    """What a defense leaves of a backdoor, and what it costs against the model that never had it; shares."""
+
+    success: float
+    accuracy_lost: float
+    recovered: float
+    woken: float
+    woken_original: float
+    larger: float | None
+    """The mean increase of the universal distances, where they were measured."""
+
+    @classmethod
+    def of(cls, trial: Trial) -> Left | None:
+        """Of one trial; None where no backdoor was defended against."""
+        original, before, after = trial.original, trial.before, trial.after
+        if original is None or before is None or after is None or not after.evaluation.attacks:
+            return None
+        larger = None
+        if before.distances and after.distances:
+            larger = mean_increase(both_reached(before.distances.universal, after.distances.universal))
+        return cls(
+            after.evaluation.attacks[0].success.value,
+            original.evaluation.accuracy.value - after.evaluation.accuracy.value,
+            after.evaluation.attacks[0].recovered.value,
+            after.relearned[-1].success.value,
+            original.relearned[-1].success.value,
+            larger,
+        )
+
+
+def default_on_all() -> str:
+    """One line a network and a share of the images: means and the worst of the default over all pervasive backdoors."""
+    trials = [trial for folder in FOLDERS for trial in read(RESULTS / folder)]
+    ours = [trial for trial in trials if trial.cell.defense == "pervasive" and trial.cell.attack not in PATCHES]
+    rows = []
+    for model, scarcity in sorted({(trial.cell.model, -trial.cell.data_share) for trial in ours}):
+        same = [trial for trial in ours if (trial.cell.model, -trial.cell.data_share) == (model, scarcity)]
+        left = [each for each in map(Left.of, same) if each]
+        rows.append(
+            (
+                model,
+                f"{-100 * scarcity:g} %",
+                str(len(left)),
+                *(_mean_and_worst([getattr(each, name) for each in left]) for name in ("success", "accuracy_lost")),
+                _mean_and_worst([each.recovered for each in left], worst=min),
+                _mean_and_worst([each.woken for each in left]),
+                _mean_and_worst([each.woken_original for each in left]),
+            )
+        )
+    head = ("network", "images", "backdoors", "success left", "accuracy lost", "recovered", "woken by fine-tuning")
+    return _table((*head, "the honest model woken"), rows)
+
+
 def parts(trials: Sequence[Trial]) -> str:
     """One line a defense: means over the attacks that all of these were tried on."""
     rows = []
     for defense, share in PARTS:
         same = [trial for trial in trials if (trial.cell.defense, trial.cell.data_share) == (defense, share)]
-        found = [_worth(trial) for trial in same if trial.cell.attack in PARTS_ATTACKS]
-        if len(found) < len(PARTS_ATTACKS):
+        left = [each for trial in same if trial.cell.attack in PARTS_ATTACKS and (each := Left.of(trial))]
+        if len(left) < len(PARTS_ATTACKS):
             continue
-        left, lost, recovered, woken, larger = zip(*found, strict=True)
         rows.append(
             (
                 defense,
                 f"{100 * share:g} %",
-                f"{_percent(fmean(left))} (worst {_percent(max(left))})",
-                f"{_percent(fmean(lost))} (worst {_percent(max(lost))})",
-                _percent(fmean(recovered)),
-                _percent(fmean(woken)),
-                f"{100 * fmean(larger):+.0f} %",
+                *(_mean_and_worst([getattr(each, name) for each in left]) for name in ("success", "accuracy_lost")),
+                *(_percent(fmean(getattr(each, name) for each in left)) for name in ("recovered", "woken")),
+                f"{100 * fmean(each.larger or 0.0 for each in left):+.0f} %",
             )
         )
     head = ("defense", "images", "success left", "accuracy lost", "recovered", "woken by fine-tuning", "distances")
     return _table(head, rows)
 
 
-def _worth(trial: Trial) -> tuple[float, float, float, float, float]:
-    """Success left, accuracy lost against the original, recovered, woken, and the increase of universal distances."""
-    original, before, after = trial.original, trial.before, trial.after
-    assert original
-    assert before
-    assert after
-    assert before.distances
-    assert after.distances
-    outcome, lost = after.evaluation.attacks[0], original.evaluation.accuracy.value - after.evaluation.accuracy.value
-    both = both_reached(before.distances.universal, after.distances.universal)
-    larger = mean_increase(both) or 0.0
-    return outcome.success.value, lost, outcome.recovered.value, after.relearned[-1].success.value, larger
+def _mean_and_worst(shares: Sequence[float], worst: Callable[[Sequence[float]], float] = max) -> str:
+    return f"{_percent(fmean(shares))} (worst {_percent(worst(shares))})"
 
 
 def of_small_networks() -> str:
@@ -240,6 +283,7 @@ def renew_readme(text: str) -> str:
         trials = read(RESULTS / folder)
         text = _filled(text, f"{folder} planted", planted(trials, reported))
         text = _filled(text, f"{folder} defended", defended(trials))
+    text = _filled(text, "default on all", default_on_all())
     text = _filled(text, "parts", parts(read(RESULTS / "cifar10")))
     text = _filled(text, "trade-off", on_the_way())
     text = _filled(text, "small networks", of_small_networks())
