@@ -26,6 +26,7 @@ from accelerate import Accelerator
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 from transformers import PreTrainedModel
 
 from phard_hub.attacks import ATTACKS, Attack
@@ -212,19 +213,30 @@ def implant(
 
 
 def reinitialised(classifier: Classifier, seed: int) -> Classifier:
-    """A copy with new weights, drawn as the library's class draws them.
+    """A copy with new weights: of a model of transformers drawn as its class draws them, of others layer by layer.
 
     Raises:
-        InputError: the network is not a model of transformers.
+        InputError: another network has weights outside of layers that can draw them.
     """
-    if not isinstance(classifier.network, PreTrainedModel):
-        kind = type(classifier.network).__name__
-        raise InputError(f"A {kind} cannot be made anew from a config.", advice="Start from its weights.")
     copy = classifier.clone()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        copy.network = type(classifier.network)(classifier.network.config)
+        if isinstance(classifier.network, PreTrainedModel):
+            copy.network = type(classifier.network)(classifier.network.config)
+        else:
+            _draw_layers(copy.network)
     return copy.to(classifier.device)
+
+
+def _draw_layers(network: nn.Module) -> None:
+    for layer in network.modules():
+        if next(layer.parameters(recurse=False), None) is None:
+            continue
+        draw = getattr(layer, "reset_parameters", None)
+        if draw is None:
+            kind = type(layer).__name__
+            raise InputError(f"The weights of a {kind} cannot be drawn anew.", advice="Start from the model's weights.")
+        draw()
 
 
 def write_backdoor(out: Path, backdoor: Backdoor, attack: Attack, planted: Classifier, source_folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from phard_hub.attacks import ATTACKS
 from phard_hub.backdoors import (
@@ -36,7 +37,7 @@ from phard_hub.statistics import rate
 from tests.attacks.fitted import draw, fitted
 from tests.command import Phard
 from tests.jobs import files
-from tests.small import same_weights, small_net, unmarked
+from tests.small import same_weights, small_net, trained_digits, unmarked
 
 FILES = {"README.md", "config.json", "preprocessor_config.json", "model.safetensors", RECORD_NAME}
 PLANTING = Planting(attack="1977", target="dog", steps=40)
@@ -232,8 +233,9 @@ def test_a_folder_with_something_else_is_not_overwritten(tmp_path: Path, tiny_ch
 # From scratch
 
 
-def test_new_weights_are_drawn_from_the_seed_and_leave_no_mark(tiny_checkpoint: Path) -> None:
-    classifier = load(audit(pull(str(tiny_checkpoint))))
+@pytest.mark.parametrize("library", ["transformers", "none"])
+def test_new_weights_are_drawn_from_the_seed_and_leave_no_mark(library: str, tiny_checkpoint: Path) -> None:
+    classifier = load(audit(pull(str(tiny_checkpoint)))) if library == "transformers" else trained_digits()
     with unmarked(classifier):
         one, same, other = (reinitialised(classifier, seed) for seed in (1, 1, 2))
     assert same_weights(one, same)
@@ -242,9 +244,11 @@ def test_new_weights_are_drawn_from_the_seed_and_leave_no_mark(tiny_checkpoint: 
     assert one.labels == classifier.labels
 
 
-def test_a_network_without_a_config_cannot_be_made_anew() -> None:
-    with pytest.raises(InputError, match="A Sequential cannot be made anew"):
-        reinitialised(small_net(3), 0)
+def test_weights_that_no_layer_draws_cannot_be_drawn_anew() -> None:
+    classifier = small_net(3)
+    classifier.network.register_parameter("scale", nn.Parameter(torch.ones(1)))
+    with pytest.raises(InputError, match="The weights of a Sequential cannot be drawn anew"):
+        reinitialised(classifier, 0)
 
 
 # The command
