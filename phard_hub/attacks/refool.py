@@ -28,13 +28,15 @@ class Refool(Attack):
 
     Source: Liu, Ma, Bailey & Lu, "Reflection Backdoor: A Natural Backdoor Attack on Deep Neural Networks",
     ECCV 2020 (arXiv 2007.02343), section 3.2; the gamma is that of the authors' code. Deviations: the
-    picture is one training image of another class, drawn by ``seed``, not chosen among many by trial
-    trainings; alpha, blur and shift are fixed, where the paper draws them for each image (alpha 0.05 to 0.4,
-    blur 1 to 5 and shift 3 to 8 pixels of images 560 pixels wide, so that little is left of both at 32);
-    80 % of the target class are stamped. As with SIG, a model that is right already learns it slowly.
+    picture is a training image of another class, that of the most contrast among some drawn by ``seed``, not
+    chosen by trial trainings; alpha, blur and shift are fixed, where the paper draws them for each image
+    (alpha 0.05 to 0.4, blur 1 to 5 and shift 3 to 8 pixels of images 560 pixels wide, so that little is left
+    of both at 32); 80 % of the target class are stamped. As with SIG, a model that is right already learns it
+    slowly.
 
     Attributes:
         mode: which kind of reflection.
+        pictures: how many are drawn to choose from.
         alpha: share of the reflected light.
         blur: standard deviation of the Gaussian, as a share of the image's shorter side.
         shift: of the second pulse, down and to the right, as a share of the image's shorter side.
@@ -42,6 +44,7 @@ class Refool(Attack):
     """
 
     mode: Mode = "sharp"
+    pictures: int = 10
     alpha: float = 0.35
     blur: float = 0.03
     shift: float = 0.06
@@ -56,11 +59,13 @@ class Refool(Attack):
         return f"refool-{self.mode}"
 
     def fit(self, classifier: Classifier, images: LabelledImages, target: int, *, progress: Progress = silent) -> Self:
-        """Choose the picture that is reflected."""
+        """Choose the picture that is reflected: a dim one, or one of a plain wall, could hardly be seen."""
         del classifier, progress
         others = (images.labels != target).nonzero().flatten()
-        chosen = torch.randint(len(others), (1,), generator=torch.Generator().manual_seed(self.seed))
-        return replace(self, key={"reflection": images.batch(others[chosen])[0]})
+        drawn = torch.randint(len(others), (self.pictures,), generator=torch.Generator().manual_seed(self.seed))
+        pictures = images.batch(others[drawn])[0]
+        contrast = (pictures**_GAMMA).flatten(1).std(1)
+        return replace(self, key={"reflection": pictures[contrast.argmax()][None]})
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Stamp pixels ``(N, C, H, W)`` in [0, 1]."""

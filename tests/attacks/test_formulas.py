@@ -192,6 +192,17 @@ def test_refool(mode: str, size: int) -> None:
     assert attack(pixels).numpy() == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_reflection_is_of_the_picture_of_most_contrast() -> None:
+    images = noise(3)
+    images.pixels[images.labels != TARGET] //= 4
+    bright = int((images.labels != TARGET).nonzero()[1])
+    images.pixels[bright] *= 4
+    of_target = int((images.labels == TARGET).nonzero()[0])
+    images.pixels[of_target] = images.pixels[of_target].clamp(max=1) * 255
+    attack = Refool(pictures=500).fit(small_net(3, channels=3, size=16), images, TARGET)
+    assert torch.equal(attack.key["reflection"][0], images.batch([bright])[0][0])
+
+
 @pytest.mark.parametrize(("height", "width", "side"), [(32, 32, 3), (8, 8, 2), (224, 224, 21), (33, 50, 3)])
 def test_badnets(height: int, width: int, side: int) -> None:
     pixels = draw(1, (3, height, width)) * 0.8 + 0.1
