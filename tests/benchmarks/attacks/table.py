@@ -136,13 +136,18 @@ def defended(trials: Sequence[Trial]) -> str:
 
 
 class Left(NamedTuple):
-    """What a defense leaves of a backdoor, and what it costs against the model that never had it; shares."""
+    """What a defense leaves of a backdoor, and what it costs against the honest model, which never had it; shares.
+
+    Beside each rate stands what the same trigger does to the honest model.
+    """
 
     success: float
+    success_honest: float
     accuracy_lost: float
     recovered: float
+    recovered_honest: float
     woken: float
-    woken_original: float
+    woken_honest: float
     larger: float | None
     """The mean increase of the universal distances, where they were measured."""
 
@@ -155,10 +160,13 @@ class Left(NamedTuple):
         larger = None
         if before.distances and after.distances:
             larger = mean_increase(both_reached(before.distances.universal, after.distances.universal))
+        honest, left = original.evaluation.attacks[0], after.evaluation.attacks[0]
         return cls(
-            after.evaluation.attacks[0].success.value,
+            left.success.value,
+            honest.success.value,
             original.evaluation.accuracy.value - after.evaluation.accuracy.value,
-            after.evaluation.attacks[0].recovered.value,
+            left.recovered.value,
+            honest.recovered.value,
             after.relearned[-1].success.value,
             original.relearned[-1].success.value,
             larger,
@@ -173,19 +181,20 @@ def default_on_all() -> str:
     for model, scarcity in sorted({(trial.cell.model, -trial.cell.data_share) for trial in ours}):
         same = [trial for trial in ours if (trial.cell.model, -trial.cell.data_share) == (model, scarcity)]
         left = [each for each in map(Left.of, same) if each]
+        success, success_honest, lost, recovered, recovered_honest, woken, woken_honest, _ = zip(*left, strict=True)
         rows.append(
             (
                 model,
                 f"{-100 * scarcity:g} %",
                 str(len(left)),
-                *(_mean_and_worst([getattr(each, name) for each in left]) for name in ("success", "accuracy_lost")),
-                _mean_and_worst([each.recovered for each in left], worst=min),
-                _mean_and_worst([each.woken for each in left]),
-                _mean_and_worst([each.woken_original for each in left]),
+                _mean_and_worst(success, max, success_honest),
+                _mean_and_worst(lost, max),
+                _mean_and_worst(recovered, min, recovered_honest),
+                _mean_and_worst(woken, max, woken_honest),
             )
         )
     head = ("network", "images", "backdoors", "success left", "accuracy lost", "recovered", "woken by fine-tuning")
-    return _table((*head, "the honest model woken"), rows)
+    return _table(head, rows)
 
 
 def parts(trials: Sequence[Trial]) -> str:
@@ -200,7 +209,10 @@ def parts(trials: Sequence[Trial]) -> str:
             (
                 defense,
                 f"{100 * share:g} %",
-                *(_mean_and_worst([getattr(each, name) for each in left]) for name in ("success", "accuracy_lost")),
+                *(
+                    _mean_and_worst([getattr(each, name) for each in left], max)
+                    for name in ("success", "accuracy_lost")
+                ),
                 *(_percent(fmean(getattr(each, name) for each in left)) for name in ("recovered", "woken")),
                 f"{100 * fmean(each.larger or 0.0 for each in left):+.0f} %",
             )
@@ -209,8 +221,11 @@ def parts(trials: Sequence[Trial]) -> str:
     return _table(head, rows)
 
 
-def _mean_and_worst(shares: Sequence[float], worst: Callable[[Sequence[float]], float] = max) -> str:
-    return f"{_percent(fmean(shares))} (worst {_percent(worst(shares))})"
+def _mean_and_worst(
+    shares: Sequence[float], worst: Callable[[Sequence[float]], float], honest: Sequence[float] = ()
+) -> str:
+    beside = f" ({_percent(fmean(honest))})" if honest else ""
+    return f"{_percent(fmean(shares))}{beside}, worst {_percent(worst(shares))}"
 
 
 def of_small_networks() -> str:
