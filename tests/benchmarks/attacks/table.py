@@ -182,6 +182,7 @@ def default_on_all() -> str:
         same = [trial for trial in ours if (trial.cell.model, -trial.cell.data_share) == (model, scarcity)]
         left = [each for each in map(Left.of, same) if each]
         success, success_honest, lost, recovered, recovered_honest, woken, woken_honest, _ = zip(*left, strict=True)
+        larger = [each.larger for each in left if each.larger is not None]
         rows.append(
             (
                 model,
@@ -191,10 +192,11 @@ def default_on_all() -> str:
                 _mean_and_worst(lost, max),
                 _mean_and_worst(recovered, min, recovered_honest),
                 _mean_and_worst(woken, max, woken_honest),
+                f"{100 * fmean(larger):+.0f} %, worst {100 * min(larger):+.0f} %" if larger else "-",
             )
         )
     head = ("network", "images", "backdoors", "success left", "accuracy lost", "recovered", "woken by fine-tuning")
-    return _table(head, rows)
+    return _table((*head, "distances"), rows)
 
 
 def parts(trials: Sequence[Trial]) -> str:
