@@ -176,22 +176,22 @@ class Left(NamedTuple):
 def default_on_all() -> str:
     """One line a network and a share of the images: means and the worst of the default over all pervasive backdoors."""
     trials = [trial for folder in FOLDERS for trial in read(RESULTS / folder)]
-    ours = [trial for trial in trials if trial.cell.defense == "pervasive" and trial.cell.attack not in PATCHES]
+    found: dict[tuple[str, float], list[Left]] = {}
+    for trial in trials:
+        if trial.cell.defense == "pervasive" and trial.cell.attack not in PATCHES and (left := Left.of(trial)):
+            found.setdefault((trial.cell.model, trial.cell.data_share), []).append(left)
     rows = []
-    for model, scarcity in sorted({(trial.cell.model, -trial.cell.data_share) for trial in ours}):
-        same = [trial for trial in ours if (trial.cell.model, -trial.cell.data_share) == (model, scarcity)]
-        left = [each for each in map(Left.of, same) if each]
-        success, success_honest, lost, recovered, recovered_honest, woken, woken_honest, _ = zip(*left, strict=True)
-        larger = [each.larger for each in left if each.larger is not None]
+    for (model, share), group in sorted(found.items(), key=lambda item: (item[0][0], -item[0][1])):
+        larger = [each.larger for each in group if each.larger is not None]
         rows.append(
             (
                 model,
-                f"{-100 * scarcity:g} %",
-                str(len(left)),
-                _mean_and_worst(success, max, success_honest),
-                _mean_and_worst(lost, max),
-                _mean_and_worst(recovered, min, recovered_honest),
-                _mean_and_worst(woken, max, woken_honest),
+                f"{100 * share:g} %",
+                str(len(group)),
+                _mean_and_worst([each.success for each in group], max, [each.success_honest for each in group]),
+                _mean_and_worst([each.accuracy_lost for each in group], max),
+                _mean_and_worst([each.recovered for each in group], min, [each.recovered_honest for each in group]),
+                _mean_and_worst([each.woken for each in group], max, [each.woken_honest for each in group]),
                 f"{100 * fmean(larger):+.0f} %, worst {100 * min(larger):+.0f} %" if larger else "-",
             )
         )
@@ -211,11 +211,10 @@ def parts(trials: Sequence[Trial]) -> str:
             (
                 defense,
                 f"{100 * share:g} %",
-                *(
-                    _mean_and_worst([getattr(each, name) for each in left], max)
-                    for name in ("success", "accuracy_lost")
-                ),
-                *(_percent(fmean(getattr(each, name) for each in left)) for name in ("recovered", "woken")),
+                _mean_and_worst([each.success for each in left], max),
+                _mean_and_worst([each.accuracy_lost for each in left], max),
+                _percent(fmean(each.recovered for each in left)),
+                _percent(fmean(each.woken for each in left)),
                 f"{100 * fmean(each.larger or 0.0 for each in left):+.0f} %",
             )
         )
