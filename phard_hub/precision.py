@@ -12,7 +12,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 is faster than fp32 on this device; software emulation does not count."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(capabilities.get(unit, False) for unit in ("amx_bf16", "avx512_bf16"))
 
 
 def fast_autocast(device: torch.device, *, enabled: bool = True) -> torch.autocast:
