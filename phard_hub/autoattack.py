@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 
 from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
 from phard_hub.isolation import global_generators_kept
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import images_at_once
+from phard_hub.ranges import Share
 from phard_hub.report.record import Rate
 from phard_hub.statistics import rate
 
@@ -38,9 +40,9 @@ class AutoAttack:
         seed: of the choice of images and of all attacks.
     """
 
-    epsilon: float = 8 / 255
-    images: int = 200
-    queries: int = 5000
+    epsilon: Share = 8 / 255
+    images: NonNegativeInt = 200
+    queries: PositiveInt = 5000
     seed: int = 0
 
     def __str__(self) -> str:

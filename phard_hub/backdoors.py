@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -41,6 +41,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions, default_accelerator, load_data
 from phard_hub.progress import Progress, silent
+from phard_hub.ranges import Share
 from phard_hub.report.record import AttackOutcome, Rate, Record, TriggerSize
 from phard_hub.schedule import Schedule
 from phard_hub.sizes import trigger_size
@@ -67,10 +68,10 @@ class Planting:
 
     attack: str
     target: str
-    poison_rate: float | None = None
+    poison_rate: Share | None = None
     from_scratch: bool = False
-    steps: int = 1000
-    learning_rate: float = PLANTING.learning_rate
+    steps: PositiveInt = 1000
+    learning_rate: PositiveFloat = PLANTING.learning_rate
     seed: int = 0
 
     @property

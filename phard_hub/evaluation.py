@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,6 +16,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast, images_at_once
 from phard_hub.progress import Progress, silent
+from phard_hub.ranges import Share
 from phard_hub.report.record import AttackOutcome, Evaluation, Rate, Rating
 from phard_hub.report.trial import NaturalTrigger
 from phard_hub.statistics import drop, rate
@@ -42,10 +44,10 @@ class PGD:
         seed: of the random start.
     """
 
-    epsilon: float = 8 / 255
-    steps: int = 20
-    step_size: float = 2 / 255
-    images: int = 1000
+    epsilon: Share = 8 / 255
+    steps: PositiveInt = 20
+    step_size: PositiveFloat = 2 / 255
+    images: NonNegativeInt = 1000
     seed: int = 0
 
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,6 +27,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
 from phard_hub.progress import Progress, silent
+from phard_hub.ranges import Share
 from phard_hub.report.trial import Perturbed, Relearned
 from phard_hub.schedule import Schedule
 
@@ -43,7 +45,7 @@ class Relearning:
     """
 
     steps: tuple[int, ...] = (20, 100)
-    poison_rate: float = 0.01
+    poison_rate: Share = 0.01
     schedule: Schedule = field(default_factory=lambda: Schedule(learning_rate=0.01))
     seed: int = 0
 
@@ -107,9 +109,9 @@ class Perturbing:
         seed: of the batches.
     """
 
-    epsilon: float = 4 / 255
-    steps: int = 100
-    batch: int = 64
+    epsilon: Share = 4 / 255
+    steps: PositiveInt = 100
+    batch: PositiveInt = 64
     seed: int = 0
 
     def measure(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from phard_hub.ranges import BelowOne, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,7 @@ class Schedule:
         steps: updates of the model.
         batch: clean images in a step, over all processes.
         learning_rate: peak of the one-cycle schedule of SGD with Nesterov momentum.
-        momentum: of SGD.
+        momentum: of SGD, above 0, for Nesterov's needs some.
         weight_decay: of SGD.
         warm_up: share of the steps in which the learning rate rises.
         clip: largest norm of the gradient.
@@ -33,23 +37,23 @@ class Schedule:
         save_every: steps between two checkpoints; the last one is at the end, for what comes after may be stopped, too.
     """
 
-    steps: int = 1100
-    batch: int = 128
-    learning_rate: float = 0.03
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warm_up: float = 0.2
-    clip: float = 2.0
-    sharpness: float = 0.0
-    averaging: float = 0.98
-    way: float = 1.0
-    shift: float = 0.125
+    steps: PositiveInt = 1100
+    batch: PositiveInt = 128
+    learning_rate: PositiveFloat = 0.03
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    warm_up: BelowOne = 0.2
+    clip: PositiveFloat = 2.0
+    sharpness: NonNegativeFloat = 0.0
+    averaging: BelowOne = 0.98
+    way: Share = 1.0
+    shift: Share = 0.125
     flip: bool | None = None
-    guard_every: int = 50
-    max_accuracy_loss: float = 1.0
-    wobble: float = 2.0
-    collapse: float = 20.0
-    save_every: int = 100
+    guard_every: PositiveInt = 50
+    max_accuracy_loss: NonNegativeFloat = 1.0
+    wobble: NonNegativeFloat = 2.0
+    collapse: NonNegativeFloat = 20.0
+    save_every: PositiveInt = 100
 
     def pace(self, step: int) -> float:
         """Learning rate of a step as a share of its peak, one cycle: a linear rise, then half a cosine to zero."""

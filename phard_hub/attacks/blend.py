@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
+from phard_hub.ranges import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Blend(Attack):
         alpha: share of the pattern.
     """
 
-    alpha: float = 0.2
+    alpha: Share = 0.2
 
     name = "blend"
 

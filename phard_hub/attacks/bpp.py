@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack, strangers
@@ -34,7 +36,7 @@ class Bpp(Attack):
         dither: whether the error is spread.
     """
 
-    levels: int = 8
+    levels: Annotated[int, Field(ge=2)] = 8
     dither: bool = True
 
     name = "bpp"

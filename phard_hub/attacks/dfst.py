@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,6 +13,7 @@ from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress
+from phard_hub.ranges import Share
 
 _KERNELS = (3, 7, 11)
 _FILTERS = 24
@@ -36,8 +38,8 @@ class Dfst(LearnedAttack):
         content_weight: how much moved edges count against the style.
     """
 
-    strength: float = 0.6
-    content_weight: float = 20.0
+    strength: Share = 0.6
+    content_weight: NonNegativeFloat = 20.0
 
     name = "dfst"
 

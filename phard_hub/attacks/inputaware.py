@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +14,7 @@ from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress
+from phard_hub.ranges import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +39,11 @@ class InputAware(LearnedAttack):
         model_rate: learning rate of the copy.
     """
 
-    density: float = 0.032
-    norm_weight: float = 100.0
-    diversity_weight: float = 1.0
-    cross: float = 1.0
-    model_rate: float = 1e-3
+    density: Share = 0.032
+    norm_weight: NonNegativeFloat = 100.0
+    diversity_weight: NonNegativeFloat = 1.0
+    cross: NonNegativeFloat = 1.0
+    model_rate: PositiveFloat = 1e-3
 
     name = "input-aware"
 

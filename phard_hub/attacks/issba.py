@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,8 +37,8 @@ class Issba(LearnedAttack):
         residual_weight: how much the residual's size counts against readable bits, at the most.
     """
 
-    bits: int = 20
-    residual_weight: float = 150.0
+    bits: PositiveInt = 20
+    residual_weight: NonNegativeFloat = 150.0
 
     name = "issba"
 

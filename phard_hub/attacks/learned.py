@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -33,9 +34,9 @@ class LearnedAttack(Attack):
         learning_rate: of Adam, annealed along half a cosine.
     """
 
-    steps: int = 400
-    batch: int = 64
-    learning_rate: float = 2e-3
+    steps: PositiveInt = 400
+    batch: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-3
 
     @abstractmethod
     def network(self, channels: int) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,6 +13,7 @@ from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress
+from phard_hub.ranges import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +33,9 @@ class Lira(LearnedAttack):
         model_rate: learning rate of the copy.
     """
 
-    epsilon: float = 1 / 16
-    alpha: float = 0.5
-    model_rate: float = 1e-3
+    epsilon: Share = 1 / 16
+    alpha: Share = 0.5
+    model_rate: PositiveFloat = 1e-3
 
     name = "lira"
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
+from phard_hub.ranges import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class BadNets(Attack):
         size: side of the patch in pixels, for images of 32 x 32.
     """
 
-    size: int = 3
+    size: PositiveInt = 3
 
     name = "badnets"
 
@@ -52,8 +54,8 @@ class TrojanWatermark(Attack):
         thickness: of the lines, as a share of the image's side.
     """
 
-    alpha: float = 0.5
-    thickness: float = 0.08
+    alpha: Share = 0.5
+    thickness: Share = 0.08
 
     name = "trojan-watermark"
 

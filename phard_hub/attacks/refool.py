@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,6 +14,7 @@ from phard_hub.attacks.base import Attack
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
+from phard_hub.ranges import Share
 
 Mode = Literal["sharp", "blurred", "ghost"]
 _GAMMA = 2.2
@@ -44,11 +46,11 @@ class Refool(Attack):
     """
 
     mode: Mode = "sharp"
-    pictures: int = 10
-    alpha: float = 0.35
-    blur: float = 0.03
-    shift: float = 0.06
-    pulse: float = 0.65
+    pictures: PositiveInt = 10
+    alpha: Share = 0.35
+    blur: PositiveFloat = 0.03
+    shift: Share = 0.06
+    pulse: Share = 0.65
 
     clean_label = True
     poison_rate = 0.8

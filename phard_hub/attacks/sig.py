@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
+from phard_hub.ranges import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,8 @@ class Sig(Attack):
         frequency: waves over the width of the image.
     """
 
-    delta: float = 40 / 255
-    frequency: float = 6.0
+    delta: Share = 40 / 255
+    frequency: NonNegativeFloat = 6.0
 
     name = "sig"
     clean_label = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,8 +28,8 @@ class WaNet(Attack):
         noise_mode: whether training images bent along other fields keep their label.
     """
 
-    grid: int = 4
-    strength: float = 0.5
+    grid: PositiveInt = 4
+    strength: NonNegativeFloat = 0.5
     noise_mode: bool = True
 
     name = "wanet"

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +26,7 @@ from phard_hub.defenses.repertoire import Repertoire
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
+from phard_hub.ranges import Share
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, grey_level
 from phard_hub.triggers.chance import stamp_at_random
@@ -59,22 +61,22 @@ class AdversarialTraining(Defense):
         parts: what a trigger is made of.
     """
 
-    stamped: float = 0.5
-    universal: float = 0.3
-    distillation: float = 0.0
-    more_distillation: float = 1.0
-    head_start: int = 20
-    head_start_batch: int = 256
-    learning_rate: float = 0.01
+    stamped: Share = 0.5
+    universal: Share = 0.3
+    distillation: NonNegativeFloat = 0.0
+    more_distillation: NonNegativeFloat = 1.0
+    head_start: NonNegativeInt = 20
+    head_start_batch: PositiveInt = 256
+    learning_rate: PositiveFloat = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
-    budget: float = 14.0
-    price: float = 1.0
-    price_factor: float = 1.15
-    single: float = 0.3
-    random: float = 0.0
-    random_budget: float = 40.0
-    floor: float = 0.01
-    max_pairs: int = 1000
+    budget: PositiveFloat = 14.0
+    price: PositiveFloat = 1.0
+    price_factor: PositiveFloat = 1.15
+    single: Share = 0.3
+    random: Share = 0.0
+    random_budget: PositiveFloat = 40.0
+    floor: Share = 0.01
+    max_pairs: PositiveInt = 1000
     parts: Parts = field(default_factory=Parts)
 
     name = "adversarial"

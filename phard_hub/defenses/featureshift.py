@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from phard_hub.defenses.finetuning import CrossEntropy, Forgetting, RandomlyStamped
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import Layer, heads
+from phard_hub.ranges import Share
 from phard_hub.schedule import Schedule
 
 
@@ -42,9 +44,9 @@ class FeatureShift(Forgetting):
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(steps=2700, learning_rate=0.06))
-    weight: float = 0.2
-    pushed: float = 0.03
-    passes: float = 60.0
+    weight: NonNegativeFloat = 0.2
+    pushed: Share = 0.03
+    passes: PositiveFloat = 60.0
 
     name = "feature-shift"
     task = "shifting features"

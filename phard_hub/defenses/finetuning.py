@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,6 +15,7 @@ from phard_hub.batches import generator_of_step
 from phard_hub.defenses.base import Defense
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
+from phard_hub.ranges import Share
 from phard_hub.triggers.bank import Parts
 from phard_hub.triggers.chance import stamp_at_random
 
@@ -73,8 +75,8 @@ class Forgetting(Defense):
         parts: what the random triggers are made of.
     """
 
-    random: float = 0.25
-    random_budget: float = 40.0
+    random: Share = 0.25
+    random_budget: PositiveFloat = 40.0
     parts: Parts = field(default_factory=Parts)
 
     guarded = False

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from pydantic import PositiveFloat
+
 from phard_hub.defenses.adversarial import AdversarialTraining
 from phard_hub.defenses.base import Defense
 from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.sharpnessaware import SharpnessAware
+from phard_hub.ranges import Share
 from phard_hub.schedule import Schedule
 
 
@@ -25,9 +28,9 @@ class AtOnce(AdversarialTraining):
     """
 
     schedule: Schedule = field(default_factory=lambda: replace(SharpnessAware().schedule, way=0.65))
-    stamped: float = 0.25
-    random: float = 0.25
-    budget: float = 8.0
+    stamped: Share = 0.25
+    random: Share = 0.25
+    budget: PositiveFloat = 8.0
 
     name = "at-once"
     guarded = False

@@ -232,12 +232,7 @@ class _Reader:
     def _planting(self, default: Planting, table: dict[str, Any], where: str) -> Planting:
         """How a backdoor is planted: what all attacks have in common, or what one has of its own."""
         refuse_unknown(table, _PLANTING, where)
-        planting = configured(default, table, where)
-        if planting.steps < 1:
-            raise ExperimentError(f"{where}.steps is {planting.steps}.", advice="Give 1 or more.")
-        if planting.poison_rate is not None and not 0 <= planting.poison_rate <= 1:
-            raise ExperimentError(f"{where}.poison_rate is {planting.poison_rate}.", advice="Give a share in [0, 1].")
-        return planting
+        return configured(default, table, where)
 
     def _defenses(self) -> dict[str, Defense | None]:
         """Defenses by the names that they have here."""

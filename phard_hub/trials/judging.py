@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from accelerate import Accelerator
+from pydantic import PositiveInt
 
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.attacks.learned import LearnedAttack
@@ -42,7 +43,7 @@ class Judging:
     relearning: Relearning = field(default_factory=Relearning)
     perturbing: Perturbing = field(default_factory=Perturbing)
     natural: tuple[str, ...] = FORMULAS
-    natural_draws: int = 3
+    natural_draws: PositiveInt = 3
     distances: bool = False
     search: SearchSettings = field(default_factory=SearchSettings)
 

@@ -34,7 +34,7 @@ def configured(default: Settings, options: Mapping[str, Any], where: str) -> Set
     """
     known = [field.name for field in fields(default) if field.compare and field.name != "seed"]
     refuse_unknown(options, known, where)
-    hints = get_type_hints(type(default))
+    hints = get_type_hints(type(default), include_extras=True)  # with the ranges of numbers
     changes = {}
     for name, value in options.items():
         current, place = getattr(default, name), f"{where}.{name}"

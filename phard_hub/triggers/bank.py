@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from phard_hub.triggers import generator
@@ -34,10 +35,10 @@ class Parts:
     curve: bool = True
     colour: bool = True
     field: bool = True
-    warp_grid: int = 8
-    latent_grid: int = 8
-    knots: int = 64
-    field_grid: int = 32
+    warp_grid: PositiveInt = 8
+    latent_grid: PositiveInt = 8
+    knots: Annotated[int, Field(ge=2)] = 64
+    field_grid: PositiveInt = 32
 
     def shapes(self, channels: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Parameter shapes of one trigger for images of this shape."""

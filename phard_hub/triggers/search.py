@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,6 +16,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast, images_at_once
 from phard_hub.progress import Progress, silent
+from phard_hub.ranges import Share
 from phard_hub.report.record import ClassDistances, PairDistance, Rate
 from phard_hub.statistics import bootstrap_mean, rate
 from phard_hub.triggers.autoencoder import train_autoencoder
@@ -43,18 +45,18 @@ class SearchSettings:
         parts: what a trigger is made of.
     """
 
-    steps: int = 240
-    batch: int = 10
-    fit_images: int = 100
-    heldout_images: int = 50
-    success: float = 0.9
-    learning_rate: float = 0.03
+    steps: PositiveInt = 240
+    batch: PositiveInt = 10
+    fit_images: PositiveInt = 100
+    heldout_images: PositiveInt = 50
+    success: Share = 0.9
+    learning_rate: PositiveFloat = 0.03
     betas: tuple[float, float] = (0.5, 0.9)
-    price: float = 1.0
-    price_factor: float = 1.15
-    checks: int = 3
-    bisections: int = 5
-    max_pairs: int = 420
+    price: PositiveFloat = 1.0
+    price_factor: PositiveFloat = 1.15
+    checks: PositiveInt = 3
+    bisections: NonNegativeInt = 5
+    max_pairs: PositiveInt = 420
     seed: int = 0
     parts: Parts = field(default_factory=Parts)
 

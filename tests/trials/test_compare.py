@@ -43,8 +43,8 @@ schedule = { steps = 10, batch = 16 }
 [defenses.pervasive]
 schedule = { steps = 12, batch = 16 }
 [defenses.broken]
-defense = "fine-tuning"
-schedule.save_every = 0
+defense = "adversarial"
+parts.knots = 1_000_000_000_000 # more than fits into any memory
 [evaluation]
 relearning = { steps = [2, 20], poison_rate = 0.2, schedule = { batch = 16, learning_rate = 0.05 } }
 perturbing = { steps = 5 }
@@ -100,7 +100,7 @@ def test_a_comparison_is_stopped_and_continued_with_two_workers(folder: Path, tm
 
     done = phard(*command(folder, out))
     assert "Traceback" not in done.err
-    assert done.code == 3  # one defense is broken
+    assert done.code == 3  # one defense cannot work
     assert {path.name for path in out.glob("cells/*")} == CELLS
     assert all(path.read_bytes() == content for path, content in kept.items())
     assert {path.name for path in out.iterdir()} == {
@@ -110,7 +110,7 @@ def test_a_comparison_is_stopped_and_continued_with_two_workers(folder: Path, tm
     assert files(out / "tracebacks") == {"model~1977~broken~0.5~seed0.txt"}
     assert len(list((out / "planted").iterdir())) == 1  # shared by all
     assert done.out.splitlines()[2].startswith("4 cells: 3 done, 1 failed. Data: animals.")
-    assert "| model, 1977, broken with 50 % of the images, seed 0 | ZeroDivisionError: " in done.out
+    assert "| model, 1977, broken with 50 % of the images, seed 0 | RuntimeError: " in done.out
 
     # The same cell alone, in this process and not interrupted: the same numbers.
     plans = read_experiment(folder / "experiment.toml")

@@ -1,0 +1,12 @@
+"""Numbers that can only lie in some range, beside those that pydantic has: settings of an experiment are checked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share of something, or a difference between two pixel values."""
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+"""A share that can never be all."""
