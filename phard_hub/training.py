@@ -34,7 +34,7 @@ from phard_hub.schedule import Schedule
 from phard_hub.weights import between, uphill
 
 BARRIER = 1.0
-"""Points of accuracy that a model between two others may have less than a straight line between theirs."""
+"""Points of accuracy that a model between two others may lose against the worse of them."""
 
 
 class Objective(Protocol):
@@ -129,7 +129,7 @@ def part_of_the_way(start: Classifier, end: Classifier, share: float) -> Classif
 def without_barrier(
     start: Classifier, end: Classifier, share: float, images: LabelledImages, device: torch.device
 ) -> float:
-    """This share of the way, or more of it where accuracy there is lower than the ends promise: behind that barrier.
+    """This share of the way, or more of it where accuracy there is lower than at both ends: behind that barrier.
 
     A fine-tuned model is mostly joined to its start by a line without such a barrier, but not always: trained on a few
     hundred images, a model for traffic signs was right again at the end, and far from it on the way. Source: Frankle
@@ -145,10 +145,10 @@ def without_barrier(
     if share in (0, 1):
         return share
     images = images.take(torch.arange(len(images))[:: max(1, len(images) // 2000)])
-    first, last = (float(right_answers(model, images, device).mean()) for model in (start.clone().to(device), end))
+    ends = [right_answers(model, images, device) for model in (start.clone().to(device), end)]
     for way in (share + (1 - share) * step / 4 for step in range(4)):
-        there = float(right_answers(part_of_the_way(start, end, way), images, device).mean())
-        if 100 * (first + way * (last - first) - there) <= BARRIER:
+        there = right_answers(part_of_the_way(start, end, way), images, device)
+        if min(points_lost(each, there)[0] for each in ends) <= BARRIER:
             return way
     return 1.0
 
@@ -249,7 +249,7 @@ class _Run:
             way = without_barrier(self.start, self.averaged, wanted, self.images, self.accelerator.device)
         if way > wanted:
             self.events.append(
-                f"step {self.step}: at {100 * wanted:.0f} % of the way the accuracy is lower than between its ends: "
+                f"step {self.step}: at {100 * wanted:.0f} % of the way the accuracy is lower than at both ends: "
                 f"the result is at {100 * way:.0f} %"
             )
         return part_of_the_way(self.start, self.averaged, way)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from phard_hub.accuracy import points_lost
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
-from phard_hub.training import Course, _Run, train
+from phard_hub.training import Course, _Run, part_of_the_way, train
 from tests.plain import GUARDED, Plain, digits, processor
-from tests.small import PowerCutError, cut_at, same_weights, trained_digits
+from tests.small import PowerCutError, as_classifier, cut_at, same_weights, trained_digits
 
 
 def test_the_guard_goes_back_when_the_accuracy_collapses() -> None:
@@ -77,6 +78,40 @@ def test_the_result_goes_part_of_the_way(tmp_path: Path) -> None:
     assert same_weights(trained(0.75, tmp_path / "run"), part)
     for here, there, between in zip(*(each.parameters() for each in (start, whole, part)), strict=True):
         torch.testing.assert_close(between, torch.lerp(here, there, 0.75))
+
+
+class Mirrored(Plain):
+    """Before the first step, every weight gets the other sign: after two linear layers, that is the same model."""
+
+    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+        if step == 0:
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight.neg_()
+        return super().loss(model, pixels, labels, step)
+
+
+def test_the_result_is_behind_a_barrier() -> None:
+    train_images, _ = digits()
+    untrained = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, bias=False), nn.Linear(8, 3, bias=False))
+    start = train(
+        as_classifier(untrained, 3, (1, 8, 8)), train_images, lambda *_: Plain(), GUARDED, processor(), seed=0
+    ).classifier
+    assert accuracy(start, train_images) > 0.9
+
+    def moved(objective: Plain, way: float) -> Course:
+        still = replace(GUARDED, steps=2, learning_rate=0.0, way=way)
+        return train(start, train_images, lambda *_: objective, still, processor(), seed=0)
+
+    end = moved(Mirrored(), 1.0)
+    assert accuracy(end.classifier, train_images) == accuracy(start, train_images)
+    assert accuracy(part_of_the_way(start, end.classifier, 0.5), train_images) < 0.5  # all weights are zero there
+    behind = moved(Mirrored(), 0.5)
+    assert accuracy(behind.classifier, train_images) == accuracy(start, train_images)
+    said = "step 2: at 50 % of the way the accuracy is lower than at both ends: the result is at 62 %"
+    assert (end.events, behind.events) == ([], [said])
+    # Without a barrier the result is where it was asked for.
+    assert moved(Plain(), 0.5).events == []
 
 
 def test_the_guard_looks_at_what_the_result_would_be() -> None:

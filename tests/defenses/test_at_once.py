@@ -48,6 +48,6 @@ def test_it_removes_a_backdoor_and_keeps_the_accuracy() -> None:
 
 def test_it_enlarges_the_distance_and_the_bank_has_a_part_in_it() -> None:
     assert universal(hardened(SETTINGS)) > 2.5 * universal(backdoored())
-    alone = replace(SETTINGS, random=0.0)
+    alone = replace(SETTINGS, random=0.0, stamped=1.0, budget=14.0)
     idle = replace(alone, learning_rate=0.0)  # its triggers stay where they started, and do nothing
     assert universal(hardened(alone)) > 1.08 * universal(hardened(idle))
