@@ -33,9 +33,6 @@ from phard_hub.report.record import TrainingPoint
 from phard_hub.schedule import Schedule
 from phard_hub.weights import between, uphill
 
-BARRIER = 1.0
-"""Points of accuracy that a model between two others may lose against the worse of them."""
-
 
 class Objective(Protocol):
     """What is trained for; its state is saved with the checkpoint."""
@@ -148,7 +145,7 @@ def without_barrier(
     ends = [right_answers(model, images, device) for model in (start.clone().to(device), end)]
     for way in (share + (1 - share) * step / 4 for step in range(4)):
         there = right_answers(part_of_the_way(start, end, way), images, device)
-        if min(points_lost(each, there)[0] for each in ends) <= BARRIER:
+        if any(points_lost(each, there)[0] <= 0 for each in ends):
             return way
     return 1.0
 
