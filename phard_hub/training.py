@@ -240,7 +240,7 @@ class _Run:
         )
 
     def _result(self) -> Classifier:
-        """What would come of it if this were the last step, where it is seen to that the way leads there."""
+        """What would come of it if this were the last step; at the last one, behind any barrier on the way."""
         wanted = way = self.schedule.way
         if self.step == self.schedule.steps:
             way = without_barrier(self.start, self.averaged, wanted, self.images, self.accelerator.device)
