@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from phard_hub.ranges import BelowOne, Share
 
@@ -38,9 +38,9 @@ class Schedule:
         save_every: steps between two checkpoints; the last one is at the end, for what comes after may be stopped, too.
     """
 
-    steps: PositiveInt = 1100
+    steps: NonNegativeInt = 1100
     batch: PositiveInt = 128
-    learning_rate: PositiveFloat = 0.03
+    learning_rate: NonNegativeFloat = 0.03
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
     weight_decay: NonNegativeFloat = 5e-4
     warm_up: BelowOne = 0.2

@@ -67,7 +67,7 @@ class AdversarialTraining(Defense):
     more_distillation: NonNegativeFloat = 1.0
     head_start: NonNegativeInt = 20
     head_start_batch: PositiveInt = 256
-    learning_rate: PositiveFloat = 0.01
+    learning_rate: NonNegativeFloat = 0.01
     betas: tuple[float, float] = (0.5, 0.9)
     budget: PositiveFloat = 14.0
     price: PositiveFloat = 1.0

@@ -15,6 +15,7 @@ from torch import Tensor
 from phard_hub.attacks import ATTACKS, Blend
 from phard_hub.attacks.wanet import WaNet
 from phard_hub.defenses.finetuning import FineTuning
+from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.errors import ExperimentError
 from phard_hub.pipeline import public_name
 from phard_hub.presets import PRESETS
@@ -235,6 +236,14 @@ def test_options_change_fields_and_fields_of_fields() -> None:
     assert made == Outer(pair=(3.0, 4.0), inner=Inner(rate=1.0, name="x"))
     assert [type(value) for value in made.pair] == [float, float]
     assert configured(Outer(), {}, "outer") == Outer()
+
+
+def test_zero_turns_a_part_off() -> None:
+    """No steps of forgetting, and a bank that stays where it started, as in an ablation."""
+    off = {"forgetting": {"schedule": {"steps": 0}}, "learning_rate": 0, "schedule": {"learning_rate": 0}}
+    made = configured(PervasiveHardening(), off, "defenses.pervasive")
+    assert made.first == ()
+    assert (made.learning_rate, made.schedule.learning_rate) == (0, 0)
 
 
 @pytest.mark.parametrize(
