@@ -26,8 +26,8 @@ class Schedule:
         sharpness: radius of sharpness-aware steps, which ask the objective for its loss twice; 0 for plain ones.
         averaging: decay of the running average of the weights, which is the result.
         way: share of the way from the start to that average which the result goes: on the straight line between the
-            weights, the accuracy of the start returns sooner than what was unlearnt. Where there is a barrier on the
-            line, the result is behind it. The guard looks there, too.
+            weights, the accuracy of the start returns sooner than what was unlearnt. Where a barrier is on the
+            line, the result is its end. The guard looks there, too.
         shift: random shift of the images, as a share of their side.
         flip: random mirroring; None mirrors if the classifier itself is indifferent to it.
         guard_every: steps between two looks at the validation accuracy.

@@ -123,10 +123,10 @@ def part_of_the_way(start: Classifier, end: Classifier, share: float) -> Classif
     return made
 
 
-def without_barrier(
+def barrier_on_the_way(
     start: Classifier, end: Classifier, share: float, images: LabelledImages, device: torch.device
-) -> float:
-    """This share of the way, or more of it where accuracy there is lower than at both ends: behind that barrier.
+) -> bool:
+    """Whether accuracy at this share of the way is lower than at both of its ends.
 
     A fine-tuned model is mostly joined to its start by a line without such a barrier, but not always: trained on a few
     hundred images, a model for traffic signs was right again at the end, and far from it on the way. Source: Frankle
@@ -135,19 +135,16 @@ def without_barrier(
     Args:
         start: where the way begins.
         end: where it leads to.
-        share: how far the result would go.
-        images: what accuracy is measured on; those that the end was trained on will do.
+        share: where on the way to look.
+        images: what accuracy is measured on, 2,000 of them; those that the end was trained on will do.
         device: to measure on.
     """
     if share in (0, 1):
-        return share
+        return False
     images = images.take(torch.arange(len(images))[:: max(1, len(images) // 2000)])
-    ends = [right_answers(model, images, device) for model in (start.clone().to(device), end)]
-    for way in (share + (1 - share) * step / 4 for step in range(4)):
-        there = right_answers(part_of_the_way(start, end, way), images, device)
-        if any(points_lost(each, there)[0] <= 0 for each in ends):
-            return way
-    return 1.0
+    models = part_of_the_way(start, end, share), start.clone().to(device), end
+    there, *ends = (right_answers(model, images, device) for model in models)
+    return all(points_lost(each, there)[0] > 0 for each in ends)
 
 
 class _Run:
@@ -240,15 +237,14 @@ class _Run:
         )
 
     def _result(self) -> Classifier:
-        """What would come of it if this were the last step; at the last one, behind any barrier on the way."""
-        wanted = way = self.schedule.way
-        if self.step == self.schedule.steps:
-            way = without_barrier(self.start, self.averaged, wanted, self.images, self.accelerator.device)
-        if way > wanted:
+        """What would come of it if this were the last step; at the last one, the end where a barrier is in the way."""
+        way, last = self.schedule.way, self.step == self.schedule.steps
+        if last and barrier_on_the_way(self.start, self.averaged, way, self.images, self.accelerator.device):
             self.events.append(
-                f"step {self.step}: at {100 * wanted:.0f} % of the way the accuracy is lower than at both ends: "
-                f"the result is at {100 * way:.0f} %"
+                f"step {self.step}: at {100 * way:.0f} % of the way the accuracy is lower than at both ends: "
+                "the result is at its end"
             )
+            way = 1.0
         return part_of_the_way(self.start, self.averaged, way)
 
     def _update(self) -> Tensor:
