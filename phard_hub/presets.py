@@ -52,7 +52,7 @@ class Preset:
 DEFAULT = Preset()
 FAST = Preset(
     search=SearchSettings(steps=100, heldout_images=30),
-    defense=forget_and_harden(forgetting=900, gently=200, steps=400),
+    defense=forget_and_harden(forgetting=1200, gently=200, steps=250),
     pgd=PGD(images=500),
 )
 THOROUGH = Preset(search=SearchSettings(steps=300), defense=forget_and_harden(forgetting=5400, gently=800, steps=3000))
