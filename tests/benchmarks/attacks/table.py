@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
-from phard_hub.report.comparison import success_left
-from phard_hub.report.record import Evaluation, both_reached, mean_increase
-from phard_hub.report.trial import Judgement, Trial
+from phard_hub.report.record import Evaluation
+from phard_hub.report.trial import Trial
 from tests.benchmarks import trade_off
+from tests.benchmarks.attacks.outcomes import MEASURES, Left, Planted, grouped, lefts_of, mean_of, read
 from tests.benchmarks.records import RESULTS
 
 README = Path(__file__).parents[3] / "README.md"
@@ -65,189 +65,107 @@ PARTS = (
 """Defenses with their shares of the images, and the attacks that they are compared over."""
 
 
-def read(folder: Path) -> list[Trial]:
-    """All trials of a comparison, in the order of their triggers' size."""
-    trials = [Trial.read(path) for path in sorted((folder / "cells").glob("*.json"))]
-    return sorted(trials, key=_place)
-
-
-def _place(trial: Trial) -> tuple[float, str, float, str]:
-    return trial.size.rms if trial.size else 0, trial.cell.attack, -trial.cell.data_share, trial.cell.defense
-
-
 def planted(trials: Sequence[Trial], reported: Mapping[str, Mapping[str, str]]) -> str:
-    """One line a planted model: what its backdoor does, and whether the search sees its target."""
+    """One line an attack, means over seeds: what the backdoor does, and whether the search sees its target."""
     rows = []
-    for trial in {trial.cell.attack: trial for trial in trials}.values():  # all defenses share it
-        if trial.size is None or trial.original is None or trial.before is None:
+    for attack, same in grouped(trials, lambda trial: trial.cell.attack).items():
+        seeds = {trial.cell.seed: made for trial in same if (made := Planted.of(trial))}  # all defenses share it
+        if not seeds:
             continue
-        before = trial.before.evaluation
-        cost = 100 * (trial.original.evaluation.accuracy.value - before.accuracy.value)
-        rank = trial.before.target_rank(trial.target or 0)
+        mean = Planted._make(map(fmean, zip(*seeds.values(), strict=True)))
         rows.append(
             (
-                trial.cell.attack,
-                f"{trial.size.rms:.1f}",
-                f"{trial.size.ssim:.2f}",
-                str(trial.config["planting"]["steps"]),
-                f"{_percent(before.accuracy.value)} ({-cost:+.1f})",
-                _percent(before.attacks[0].success.value),
-                _percent(trial.original.evaluation.attacks[0].success.value),
-                *(figures.get(trial.config["attack"]["name"], "") for figures in reported.values()),
-                "-" if rank is None else str(rank),
+                attack,
+                str(len(seeds)),
+                f"{mean.rms:.1f}",
+                f"{mean.ssim:.2f}",
+                str(same[-1].config["planting"]["steps"]),
+                f"{_percent(mean.accuracy)} ({100 * mean.gain:+.1f})",
+                _percent(mean.success),
+                _percent(mean.success_honest),
+                *(figures.get(same[-1].config["attack"]["name"], "") for figures in reported.values()),
+                ", ".join("-" if isnan(each.rank) else f"{each.rank:.0f}" for _, each in sorted(seeds.items())),
             )
         )
-    head = ("attack", "grey levels", "SSIM", "steps", "accuracy", "success", "on the original")
+    head = ("attack", "seeds", "grey levels", "SSIM", "steps", "accuracy", "success", "on the original")
     return _table((*head, *reported, "rank of the target"), rows)
 
 
 def defended(trials: Sequence[Trial]) -> str:
-    """One line a defended model: what is left of the backdoor, and how soon it is back."""
+    """One line an attack and defense, means over seeds: what is left of the backdoor, and how soon it is back."""
     rows = []
-    for trial in trials:
-        left = None if trial.hardening is None else success_left(trial)
-        if trial.size is None or trial.original is None or trial.before is None or trial.after is None or left is None:
+    groups = grouped(trials, lambda trial: (trial.cell.attack, trial.cell.data_share, trial.cell.defense))
+    for (attack, share, defense), same in groups.items():
+        seeds = [left for trial in same if (left := Left.of(trial))]
+        if not seeds:
             continue
-        before, after = trial.before.evaluation, trial.after.evaluation
-        gain = 100 * (after.accuracy.value - before.accuracy.value)
+        mean, worst = mean_of(seeds), max(left.success for left in seeds)
         rows.append(
             (
-                trial.cell.attack,
-                trial.cell.defense,
-                f"{100 * trial.cell.data_share:g} %",
-                f"{_percent(after.accuracy.value)} ({gain:+.1f})",
-                f"{_percent(before.attacks[0].success.value)} to **{_percent(left)}**",
-                _percent(after.attacks[0].recovered.value),
-                f"{_woken(trial.after)} ({_woken(trial.original)})",
-                f"{_moved(trial.after)} ({_moved(trial.original)})",
+                attack,
+                defense,
+                f"{100 * share:g} %",
+                str(len(seeds)),
+                f"{_percent(mean.accuracy)} ({100 * mean.gain:+.1f})",
+                f"{_percent(mean.planted)} to **{_percent(mean.success)}**"
+                + (f", worst {_percent(worst)}" if len(seeds) > 1 else ""),
+                _percent(mean.recovered),
+                f"{_percent(mean.woken)} ({_percent(mean.woken_honest)})",
+                f"{_percent(mean.moved)} ({_percent(mean.moved_honest)})",
             )
         )
-    head = (
-        "attack",
-        "defense",
-        "images",
-        "accuracy",
-        "success",
-        "recovered",
-        "woken by fine-tuning",
-        "by a perturbation",
-    )
-    return _table(head, rows)
-
-
-class Left(NamedTuple):
-    """What a defense leaves of a backdoor, and what it costs against the honest model, which never had it; shares.
-
-    Beside each rate stands what the same trigger does to the honest model.
-    """
-
-    success: float
-    success_honest: float
-    accuracy_lost: float
-    recovered: float
-    recovered_honest: float
-    woken: float
-    woken_honest: float
-    larger: float | None
-    """The mean increase of the universal distances, where they were measured."""
-
-    @classmethod
-    def of(cls, trial: Trial) -> Left | None:
-        """Of one trial; None where no backdoor was defended against."""
-        original, before, after = trial.original, trial.before, trial.after
-        if original is None or before is None or after is None or not after.evaluation.attacks:
-            return None
-        larger = None
-        if before.distances and after.distances:
-            larger = mean_increase(both_reached(before.distances.universal, after.distances.universal))
-        honest, left = original.evaluation.attacks[0], after.evaluation.attacks[0]
-        return cls(
-            left.success.value,
-            honest.success.value,
-            original.evaluation.accuracy.value - after.evaluation.accuracy.value,
-            left.recovered.value,
-            honest.recovered.value,
-            after.relearned[-1].success.value,
-            original.relearned[-1].success.value,
-            larger,
-        )
+    head = ("attack", "defense", "images", "seeds", "accuracy", "success", "recovered", "woken by fine-tuning")
+    return _table((*head, "by a perturbation"), rows)
 
 
 def default_on_all() -> str:
-    """One line a network and a share of the images: means and the worst of the default over all pervasive backdoors."""
+    """One line a network and a share of the images: the default over all pervasive backdoors."""
     trials = [trial for folder in FOLDERS for trial in read(RESULTS / folder)]
-    found: dict[tuple[str, float], list[Left]] = {}
-    for trial in trials:
-        if trial.cell.defense == "pervasive" and trial.cell.attack not in PATCHES and (left := Left.of(trial)):
-            found.setdefault((trial.cell.model, trial.cell.data_share), []).append(left)
+    default = [t for t in trials if t.cell.defense == "pervasive" and t.cell.attack not in PATCHES and t.outcome]
     rows = []
-    for (model, share), group in sorted(found.items(), key=lambda item: (item[0][0], -item[0][1])):
-        larger = [each.larger for each in group if each.larger is not None]
+    groups = grouped(default, lambda trial: (trial.cell.model, -trial.cell.data_share))
+    for (model, share), same in sorted(groups.items()):
+        lefts = lefts_of(same)
         rows.append(
             (
                 model,
-                f"{100 * share:g} %",
-                str(len(group)),
-                _mean_and_worst([each.success for each in group], max, [each.success_honest for each in group]),
-                _mean_and_worst([each.accuracy_lost for each in group], max),
-                _mean_and_worst([each.recovered for each in group], min, [each.recovered_honest for each in group]),
-                _mean_and_worst([each.woken for each in group], max, [each.woken_honest for each in group]),
-                f"{100 * fmean(larger):+.0f} %, worst {100 * min(larger):+.0f} %" if larger else "-",
+                f"{-100 * share:g} %",
+                str(len(lefts)),
+                str(len(same)),
+                *(measure.over(lefts) for measure in MEASURES),
             )
         )
-    head = ("network", "images", "backdoors", "success left", "accuracy lost", "recovered", "woken by fine-tuning")
-    return _table((*head, "distances"), rows)
+    return _table(("network", "images", "attacks", "models", *(measure.name for measure in MEASURES)), rows)
 
 
 def parts(trials: Sequence[Trial]) -> str:
-    """One line a defense: means over the attacks that all of these were tried on."""
+    """One line a defense: over the attacks, and with the seed, that all of these were tried on."""
     rows = []
+    same = [trial for trial in trials if trial.cell.attack in PARTS_ATTACKS and trial.cell.seed == 0]
     for defense, share in PARTS:
-        same = [trial for trial in trials if (trial.cell.defense, trial.cell.data_share) == (defense, share)]
-        left = [each for trial in same if trial.cell.attack in PARTS_ATTACKS and (each := Left.of(trial))]
-        if len(left) < len(PARTS_ATTACKS):
-            continue
-        rows.append(
-            (
-                defense,
-                f"{100 * share:g} %",
-                _mean_and_worst([each.success for each in left], max),
-                _mean_and_worst([each.accuracy_lost for each in left], max),
-                _percent(fmean(each.recovered for each in left)),
-                _percent(fmean(each.woken for each in left)),
-                f"{100 * fmean(each.larger or 0.0 for each in left):+.0f} %",
-            )
-        )
-    head = ("defense", "images", "success left", "accuracy lost", "recovered", "woken by fine-tuning", "distances")
-    return _table(head, rows)
-
-
-def _mean_and_worst(
-    shares: Sequence[float], worst: Callable[[Sequence[float]], float], honest: Sequence[float] = ()
-) -> str:
-    beside = f" ({_percent(fmean(honest))})" if honest else ""
-    return f"{_percent(fmean(shares))}{beside}, worst {_percent(worst(shares))}"
+        lefts = lefts_of([t for t in same if (t.cell.defense, t.cell.data_share) == (defense, share)])
+        if len(lefts) == len(PARTS_ATTACKS):
+            rows.append((defense, f"{100 * share:g} %", *(measure.over(lefts) for measure in MEASURES)))
+    return _table(("defense", "images", *(measure.name for measure in MEASURES)), rows)
 
 
 def of_small_networks() -> str:
     """One line a backdoor in a network of another kind: what the fast preset leaves of it."""
     rows = []
     for trial in sorted(read(RESULTS / "gtsrb_roi32-small"), key=lambda trial: trial.cell.model):
-        original, before, after = trial.original, trial.before, trial.after
-        if trial.cell.defense != "pervasive" or original is None or before is None:
+        made, left = Planted.of(trial), Left.of(trial)
+        if trial.cell.defense != "pervasive" or made is None:
             continue
-        success = _percent(before.evaluation.attacks[0].success.value)
-        left: tuple[str, ...] = ("no backdoor", success, "-", "-")
-        if after is not None:
-            outcome = after.evaluation.attacks[0]
-            left = (
-                _percent(after.evaluation.accuracy.value),
-                f"{success} to **{_percent(outcome.success.value)}**",
-                _percent(outcome.recovered.value),
-                f"{_woken(after)} ({_woken(original)})",
+        hardened: tuple[str, ...] = ("no backdoor", _percent(made.success), "-", "-")
+        if left is not None:
+            hardened = (
+                _percent(left.accuracy),
+                f"{_percent(left.planted)} to **{_percent(left.success)}**",
+                _percent(left.recovered),
+                f"{_percent(left.woken)} ({_percent(left.woken_honest)})",
             )
-        accuracies = (_percent(judged.evaluation.accuracy.value) for judged in (original, before))
-        rows.append((trial.cell.model.partition("-")[2], trial.cell.attack, *accuracies, *left))
+        accuracies = (_percent(made.accuracy - made.gain), _percent(made.accuracy))
+        rows.append((trial.cell.model.partition("-")[2], trial.cell.attack, *accuracies, *hardened))
     head = ("network", "attack", "accuracy before it was planted", "planted", "hardened")
     return _table((*head, "success", "recovered", "woken by fine-tuning"), rows)
 
@@ -277,16 +195,8 @@ def on_the_way() -> str:
     return _table(head, trade_off.table(content["points"]))
 
 
-def _woken(judged: Judgement) -> str:
-    return _percent(judged.relearned[-1].success.value) if judged.relearned else "-"
-
-
-def _moved(judged: Judgement) -> str:
-    return _percent(judged.perturbed.success.value) if judged.perturbed else "-"
-
-
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return "-" if isnan(share) else f"{100 * share:.1f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
