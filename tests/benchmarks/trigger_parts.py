@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import torch
@@ -133,18 +134,22 @@ def _explained(
     }
 
 
-def table(content: dict[str, Any]) -> list[tuple[str, ...]]:
-    """One line a set of parts: mean universal distances before and after, and what of each attack it explains."""
+def smallest_found(content: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One line a set of parts: the mean universal distance before hardening and after, and the time of a search."""
     rows = []
     for name, found in content["distances"].items():
-        original, hardened = (ClassDistances.model_validate(found[stage]) for stage in ("original", "hardened"))
-        both = both_reached(original.universal, hardened.universal)
-        means = [sum(values) / len(both) * original.rms_per_l2 for values in zip(*both, strict=True)] if both else ()
-        told = [f"{mean:.1f}" for mean in means] or ["-", "-"]
-        grown = mean_increase(both)
-        shares = [f"{share:.2f}" for share in content["explained"][name].values()]
-        rows.append((name, *told, "-" if grown is None else f"{100 * grown:+.0f} %", f"{len(both)} of 10", *shares))
+        before, after = (ClassDistances.model_validate(found[stage]) for stage in ("original", "hardened"))
+        both = both_reached(before.universal, after.universal)
+        means = (f"{fmean(sizes) * before.rms_per_l2:.1f}" for sizes in zip(*both, strict=True))
+        increase = f"{100 * (mean_increase(both) or 0.0):+.0f} %"
+        rows.append((name, *means, increase, f"{len(both)} of {len(before.universal)}", f"{before.seconds:.0f}"))
     return rows
+
+
+def explained(content: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One line an attack: the share of its energy that each set of parts explains."""
+    shares = list(content["explained"].values())
+    return [(attack, *(f"{each[attack]:.2f}" for each in shares)) for attack in shares[0]]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from phard_hub.report.record import Evaluation
 from phard_hub.report.trial import Trial
-from tests.benchmarks import trade_off
+from tests.benchmarks import trade_off, trigger_parts
 from tests.benchmarks.attacks.outcomes import MEASURES, Left, Planted, grouped, lefts_of, mean_of, read
 from tests.benchmarks.records import RESULTS
 
@@ -195,6 +195,14 @@ def on_the_way() -> str:
     return _table(head, trade_off.table(content["points"]))
 
 
+def of_trigger_parts() -> tuple[str, str]:
+    """What each set of parts of the trigger finds, and what it explains."""
+    content = json.loads((RESULTS / f"{trigger_parts.NAME}-seed0.json").read_text("utf-8"))
+    head = ("parts", "original", "hardened", "increase", "reached both times", "seconds")
+    found = _table(head, trigger_parts.smallest_found(content))
+    return found, _table(("attack", *content["explained"]), trigger_parts.explained(content))
+
+
 def _percent(share: float) -> str:
     return "-" if isnan(share) else f"{100 * share:.1f}"
 
@@ -212,6 +220,8 @@ def renew_readme(text: str) -> str:
     text = _filled(text, "default on all", default_on_all())
     text = _filled(text, "parts", parts(read(RESULTS / "cifar10")))
     text = _filled(text, "trade-off", on_the_way())
+    for name, table in zip(("parts of the trigger", "explained"), of_trigger_parts(), strict=True):
+        text = _filled(text, name, table)
     text = _filled(text, "small networks", of_small_networks())
     return _filled(text, "others", of_others())
 
