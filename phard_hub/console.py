@@ -64,7 +64,11 @@ def show_outcome(outcome: Outcome) -> None:
     """Table, verdicts and the path of the release."""
     if not is_first_process():
         return
+    from phard_hub.pipeline import NOT_FORGOTTEN
+
     show_table(outcome.report)
+    if NOT_FORGOTTEN in outcome.report.limits:
+        typer.echo(f"\n{NOT_FORGOTTEN}")
     for title, verdict in (("before hardening", outcome.verdict_before), ("after hardening", outcome.verdict)):
         show_verdict(title, verdict)
     typer.echo(f"\nRelease: {outcome.release}")

@@ -46,6 +46,10 @@ LIMITS = (
     ),
     "The numbers hold for the images, attacks and seeds named here; they do not certify the model.",
 )
+NOT_FORGOTTEN = (
+    "What makes a model forget a planted backdoor cost more accuracy than is allowed, so nothing of it was kept: one "
+    "that was planted may work as before. More training images make this less likely."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +303,7 @@ def describe(
         after=after,
         hardening=hardening,
         environment=environment(accelerator),
-        limits=LIMITS,
+        limits=(*LIMITS, NOT_FORGOTTEN) if hardening and hardening.forgotten is False else LIMITS,
     )
 
 

@@ -103,7 +103,7 @@ def make_state(accuracy: float, robust: float, success: float, distances: ClassD
     return State(weights_sha256=sha, evaluation=evaluation, distances=distances)
 
 
-def make_hardening() -> Hardening:
+def make_hardening(*, forgotten: bool | None = True) -> Hardening:
     curve = tuple(
         TrainingPoint(
             step=step,
@@ -121,6 +121,7 @@ def make_hardening() -> Hardening:
         seed=0,
         images=2500,
         curve=curve,
+        forgotten=forgotten,
         sample_gradients=250_000,
         sample_forwards=100_000,
         seconds=93.0,

@@ -107,7 +107,7 @@ class Defense(ABC):
             if begun.taken:
                 break
         if begun.taken and begun.taken.complete:
-            return begun.start, self._record(begun.tried, begun.events, seed, len(images))
+            return begun.start, self._record(begun, [], seed, len(images))
         folder = checkpoint / self.name if checkpoint and self.first else checkpoint
         course = train(
             begun.start,
@@ -123,17 +123,18 @@ class Defense(ABC):
             progress=progress,
             task=self.task,
         )
-        events = [*begun.events, *course.events]
-        return course.classifier, self._record([*begun.tried, course], events, seed, len(images))
+        return course.classifier, self._record(begun, [course], seed, len(images))
 
-    def _record(self, phases: Sequence[Course | Hardening], events: Sequence[str], seed: int, images: int) -> Hardening:
+    def _record(self, begun: _Beginning, courses: Sequence[Course], seed: int, images: int) -> Hardening:
+        phases: list[Course | Hardening] = [*begun.tried, *courses]
         return Hardening(
             defense=self.name,
             settings=asdict(self),
             seed=seed,
             images=images,
             curve=tuple(phases[-1].curve),
-            events=tuple(events),
+            events=(*begun.events, *(event for course in courses for event in course.events)),
+            forgotten=begun.taken is not None if begun.tried else None,
             sample_gradients=sum(phase.sample_gradients for phase in phases),
             sample_forwards=sum(phase.sample_forwards for phase in phases),
             seconds=sum(phase.seconds for phase in phases),

@@ -217,6 +217,9 @@ class Hardening(Record):
     images: int
     curve: tuple[TrainingPoint, ...] = ()
     events: tuple[str, ...] = Field(default=(), description="what the accuracy guard did")
+    forgotten: bool | None = Field(
+        default=None, description="whether what is done first, to forget backdoors, was kept; None where nothing is"
+    )
     sample_gradients: int
     sample_forwards: int
     seconds: float

@@ -64,6 +64,7 @@ def test_forgetting_that_lost_too_much_accuracy_is_not_used() -> None:
     assert same_weights(hardened, expected)
     assert re.fullmatch(r"feature-shift lost [\d.]+ points of .* accuracy: went on without it", record.events[0])
     assert record.events[1:] == alone.events
+    assert (record.forgotten, alone.forgotten) == (False, None)
     assert record.sample_gradients > alone.sample_gradients
 
 
@@ -94,6 +95,7 @@ def test_it_does_both_at_once_where_forgetting_lost_too_much_accuracy() -> None:
     hardened, record = settings.harden(trained_digits(3), images, accelerator, validation=test)
     assert same_weights(hardened, expected)
     assert ["feature-shift lost" in event for event in record.events] == [True]
+    assert record.forgotten
     tried = BROKEN.harden(trained_digits(3), images, accelerator)[1]
     assert record.sample_gradients == tried.sample_gradients + gently.sample_gradients
     assert (record.defense, record.curve) == ("pervasive", gently.curve)
