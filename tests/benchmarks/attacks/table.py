@@ -60,6 +60,7 @@ PARTS = (
     ("feature-shift", 1.0),
     ("pervasive", 1.0),
     ("sharpness-aware", 0.05),
+    ("no-single-kinds", 0.05),
     ("pervasive", 0.05),
 )
 """Defenses with their shares of the images, and the attacks that they are compared over."""
