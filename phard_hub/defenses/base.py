@@ -21,7 +21,7 @@ from phard_hub.schedule import Schedule
 from phard_hub.training import Course, Objective, part_of_the_way, train
 
 DOUBTS = 3.0
-"""Standard errors by which accuracy is clearly lost. With two, chance on 250 images refused one defense of about
+"""Standard errors by which accuracy is clearly lost. With two, chance on 250 images refuses one defense in about
 twenty, and what planted backdoors are forgotten by is not refused lightly: without it they stay."""
 
 
