@@ -14,6 +14,7 @@ from phard_hub.report.findings import SEVERITIES, AuditRecord
 from phard_hub.report.gate import Verdict
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
+from phard_hub.report.wording import NOT_FORGOTTEN
 
 if TYPE_CHECKING:
     from phard_hub.backdoors import Backdoor
@@ -64,8 +65,6 @@ def show_outcome(outcome: Outcome) -> None:
     """Table, verdicts and the path of the release."""
     if not is_first_process():
         return
-    from phard_hub.pipeline import NOT_FORGOTTEN
-
     show_table(outcome.report)
     if NOT_FORGOTTEN in outcome.report.limits:
         typer.echo(f"\n{NOT_FORGOTTEN}")

@@ -35,6 +35,7 @@ from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import TESTED_ON, Environment, Hardening, Report, Source, State
+from phard_hub.report.wording import NOT_FORGOTTEN
 from phard_hub.triggers.search import Measurement, measure
 
 LIMITS = (
@@ -45,10 +46,6 @@ LIMITS = (
         "planted cryptographically, which no test of the weights can show."
     ),
     "The numbers hold for the images, attacks and seeds named here; they do not certify the model.",
-)
-NOT_FORGOTTEN = (
-    "What makes a model forget a planted backdoor cost more accuracy than is allowed, so nothing of it was kept: one "
-    "that was planted may work as before. More training images make this less likely."
 )
 
 

@@ -7,6 +7,11 @@ from typing import Any
 
 from phard_hub.report.record import ClassDistances, PairDistance
 
+NOT_FORGOTTEN = (
+    "What makes a model forget a planted backdoor cost more accuracy than is allowed, so nothing of it was kept: one "
+    "that was planted may work as before. More training images make this less likely."
+)
+
 
 def printable(text: str, width: int = 60) -> str:
     """One short line without control characters, made from a name that somebody else chose.

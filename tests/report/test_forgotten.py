@@ -11,9 +11,10 @@ from phard_hub.console import show_outcome
 from phard_hub.hub.audit import Audit
 from phard_hub.hub.card import escape, render_card
 from phard_hub.hub.pull import Snapshot
-from phard_hub.pipeline import NOT_FORGOTTEN, Data, Outcome, describe
+from phard_hub.pipeline import Data, Outcome, describe
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
+from phard_hub.report.wording import NOT_FORGOTTEN
 from tests.report_factory import make_hardening, make_report
 from tests.small import digit_images
 
