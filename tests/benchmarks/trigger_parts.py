@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from phard_hub.attacks import ATTACKS, Attack
@@ -30,12 +29,13 @@ from phard_hub.report.record import ClassDistances, both_reached, mean_increase
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts
 from phard_hub.triggers.search import measure
+from tests.benchmarks.attacks.outcomes import PATCHES
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
 from tests.benchmarks.records import RESULTS, write
+from tests.triggers.fitting import energy, explained, fit
 
 MODULE = "tests.benchmarks.trigger_parts"
 NAME = "cifar10-resnet20-trigger-parts"
-PATCHES = ("badnets", "trojan-watermark")
 NONE = Parts(warp=False, latent=False, curve=False, colour=False, field=False)
 SETS = {
     "default": Parts(),
@@ -59,27 +59,10 @@ def main(
 ) -> None:
     """Fit triggers to attacks, and search distances, with each set of parts; a stopped run continues."""
     path = out / f"{NAME}-seed{seed}.json"
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"explained": {}, "distances": {}}
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    results: dict[str, dict[str, Any]] = {key: content.get(key, {}) for key in ("explained", "distances")}
     models = {"original": resnet20(data / CHECKPOINT), "hardened": resnet20(hardened)}
     learned, test = images(data / "cifar10_train-*.parquet"), images(data / "cifar10_test.parquet")
-    with bars() as progress:
-        if set(content["explained"]) < set(SETS):
-            attacks = _attacks(models["original"], learned, seed, progress)
-        for name, parts in SETS.items():
-            if name not in content["explained"]:
-                content["explained"][name] = _explained(parts, attacks, learned, test, seed, progress)
-                _write(path, content, seed, models)
-        for name, parts in SETS.items():
-            if name not in content["distances"]:
-                settings = replace(SEARCH, seed=seed, parts=parts)
-                content["distances"][name] = {
-                    stage: measure(model, test, settings, progress=progress).distances.model_dump(mode="json")
-                    for stage, model in models.items()
-                }
-                _write(path, content, seed, models)
-
-
-def _write(path: Path, content: dict[str, Any], seed: int, models: dict[str, Classifier]) -> None:
     settings = {
         "seed": seed,
         "steps": STEPS,
@@ -87,8 +70,22 @@ def _write(path: Path, content: dict[str, Any], seed: int, models: dict[str, Cla
         "parts": {name: asdict(each) for name, each in SETS.items()},
     }
     shas = {stage: weights_sha256(model.weights()) for stage, model in models.items()}
-    results = {key: content[key] for key in ("explained", "distances")}
-    write(path, MODULE, {"settings": settings, "weights_sha256": shas, **results})
+    head = {"settings": settings, "weights_sha256": shas}
+    with bars() as progress:
+        if set(results["explained"]) < set(SETS):
+            attacks = _attacks(models["original"], learned, seed, progress)
+        for name, parts in SETS.items():
+            if name not in results["explained"]:
+                results["explained"][name] = _explained(parts, attacks, learned, test, seed, progress)
+                write(path, MODULE, head | results)
+        for name, parts in SETS.items():
+            if name not in results["distances"]:
+                search = replace(SEARCH, seed=seed, parts=parts)
+                results["distances"][name] = {
+                    stage: measure(model, test, search, progress=progress).distances.model_dump(mode="json")
+                    for stage, model in models.items()
+                }
+                write(path, MODULE, head | results)
 
 
 def _attacks(classifier: Classifier, learned: LabelledImages, seed: int, progress: Progress) -> list[Attack]:
@@ -103,35 +100,14 @@ def _attacks(classifier: Classifier, learned: LabelledImages, seed: int, progres
 def _explained(
     parts: Parts, attacks: list[Attack], learned: LabelledImages, test: LabelledImages, seed: int, progress: Progress
 ) -> dict[str, float]:
-    """Share of each attack's energy that one trigger explains, ``1 - MSE(trigger, attack) / MSE(image, attack)``.
-
-    All are fitted in one batch, and judged on the first 1,000 test images.
-    """
+    """Share of each attack's energy that one trigger explains on the first 1,000 test images."""
     autoencoder = train_autoencoder(learned.pixels, seed=seed, progress=progress) if parts.latent else None
     _, channels, height, width = learned.pixels.shape
     bank = Bank(len(attacks), (channels, height, width), parts, autoencoder=autoencoder).randomise(seed)
-    optimizer = torch.optim.Adam(bank.parameters(), lr=0.03)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.03, total_steps=STEPS)
     unseen = test.pixels[:1000].float() / 255
-    energies = [float((unseen - attack(unseen)).square().mean()) for attack in attacks]
-    index = torch.arange(len(attacks)).repeat_interleave(BATCH)
-    random = torch.Generator().manual_seed(seed)
-    for step in range(STEPS):
-        pixels = learned.pixels[torch.randint(len(learned), (BATCH,), generator=random)].float() / 255
-        stamped = bank(pixels.repeat(len(attacks), 1, 1, 1), index).split(BATCH)
-        errors = [
-            (image - attack(pixels)).square().mean() / energy
-            for image, attack, energy in zip(stamped, attacks, energies, strict=True)
-        ]
-        optimizer.zero_grad()
-        torch.stack(errors).sum().backward()
-        optimizer.step()
-        schedule.step()
-        progress("fitting triggers", step + 1, STEPS)
-    return {
-        attack.name: 1 - float((bank.trigger(row)(unseen) - attack(unseen)).square().mean()) / energies[row]
-        for row, attack in enumerate(attacks)
-    }
+    energies = [energy(attack, unseen) for attack in attacks]
+    fit(bank, attacks, learned.pixels, energies, steps=STEPS, batch=BATCH, seed=seed, progress=progress)
+    return {attack.name: explained(bank.trigger(row), attack, unseen) for row, attack in enumerate(attacks)}
 
 
 def smallest_found(content: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -146,7 +122,7 @@ def smallest_found(content: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def explained(content: dict[str, Any]) -> list[tuple[str, ...]]:
+def expressed(content: dict[str, Any]) -> list[tuple[str, ...]]:
     """One line an attack: the share of its energy that each set of parts explains."""
     shares = list(content["explained"].values())
     return [(attack, *(f"{each[attack]:.2f}" for each in shares)) for attack in shares[0]]

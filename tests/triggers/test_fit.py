@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from phard_hub.attacks import Blend, WaNet
-from phard_hub.triggers.bank import Bank, Parts, Trigger
+from phard_hub.triggers.bank import Bank, Parts
+from tests.triggers.fitting import energy, explained, fit
 
 SIDE = 32
 STEPS = 150
@@ -23,12 +24,12 @@ BATCH = 24
 
 
 def photos() -> tuple[Tensor, Tensor]:
-    """Crops of the two photos inside scikit-learn as pixels: (to fit, unseen), which share no pixel."""
+    """Crops of the two photos inside scikit-learn as uint8: (to fit, unseen), which share no pixel."""
     from sklearn.datasets import load_sample_images
 
     crops = []
     for photo in load_sample_images().images:
-        pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+        pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
         tiles = pixels.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE)
         crops.append(tiles.permute(1, 2, 0, 3, 4).reshape(-1, 3, SIDE, SIDE))
     every = torch.cat(crops)
@@ -73,42 +74,24 @@ ATTACKS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def explained(trigger: Trigger, attack: Callable[[Tensor], Tensor], pixels: Tensor) -> float:
-    attacked = attack(pixels)
-    return 1 - ((trigger(pixels) - attacked).square().mean() / (pixels - attacked).square().mean()).item()
-
-
-def fit(parts: Parts) -> dict[str, float]:
-    """Fit one trigger to each attack, all of them in one batch, and judge them on unseen photos."""
+def fitted_to_all(parts: Parts) -> dict[str, float]:
+    """Fit one trigger to each attack, and judge them on unseen photos."""
     seen, unseen = photos()
     bank = Bank(len(ATTACKS), (3, SIDE, SIDE), parts).randomise(0)
-    optimizer = torch.optim.Adam(bank.parameters(), lr=0.03)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.03, total_steps=STEPS)
-    energy = [(seen - attack(seen)).square().mean() for attack in ATTACKS.values()]
-    index = torch.arange(len(ATTACKS)).repeat_interleave(BATCH)
-    random = torch.Generator().manual_seed(0)
-    for _ in range(STEPS):
-        pixels = seen[torch.randint(len(seen), (BATCH,), generator=random)]
-        stamped = bank(pixels.repeat(len(ATTACKS), 1, 1, 1), index).split(BATCH)
-        errors = [
-            (image - attack(pixels)).square().mean() / scale
-            for image, attack, scale in zip(stamped, ATTACKS.values(), energy, strict=True)
-        ]
-        optimizer.zero_grad()
-        torch.stack(errors).sum().backward()
-        optimizer.step()
-        schedule.step()
-    return {name: explained(bank.trigger(row), attack, unseen) for row, (name, attack) in enumerate(ATTACKS.items())}
+    attacks = list(ATTACKS.values())
+    fit(bank, attacks, seen, [energy(attack, seen.float() / 255) for attack in attacks], steps=STEPS, batch=BATCH)
+    pixels = unseen.float() / 255
+    return {name: explained(bank.trigger(row), attack, pixels) for row, (name, attack) in enumerate(ATTACKS.items())}
 
 
 @pytest.fixture(scope="module")
 def fitted() -> dict[str, float]:
-    return fit(Parts())
+    return fitted_to_all(Parts())
 
 
 @pytest.fixture(scope="module")
 def without_warp() -> dict[str, float]:
-    return fit(replace(Parts(), warp=False))
+    return fitted_to_all(replace(Parts(), warp=False))
 
 
 @pytest.mark.parametrize("name", ATTACKS)

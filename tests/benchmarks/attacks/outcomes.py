@@ -14,6 +14,8 @@ from scipy import stats
 from phard_hub.report.record import both_reached, mean_increase
 from phard_hub.report.trial import Judgement, Trial
 
+PATCHES = ("badnets", "trojan-watermark")
+"""Attacks that are no pervasive ones, for comparison."""
 FEWEST_FOR_AN_INTERVAL = 5
 """Attacks; over fewer of them Student's interval is wider than any rate."""
 

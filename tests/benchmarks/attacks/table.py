@@ -12,7 +12,7 @@ from statistics import fmean
 from phard_hub.report.record import Evaluation
 from phard_hub.report.trial import Trial
 from tests.benchmarks import trade_off, trigger_parts
-from tests.benchmarks.attacks.outcomes import MEASURES, Left, Planted, grouped, lefts_of, mean_of, read
+from tests.benchmarks.attacks.outcomes import MEASURES, PATCHES, Left, Planted, grouped, lefts_of, mean_of, read
 from tests.benchmarks.records import RESULTS
 
 README = Path(__file__).parents[3] / "README.md"
@@ -53,7 +53,6 @@ REPORTED = {
 """Accuracy and success in percent. BackdoorBench's board: PreAct-ResNet-18, 10 % poison, SIG 5 %. The logs of
 OrthogLinearBackdoor: ResNet-18 for CIFAR-10, a wide ResNet for GTSRB, 95.75 % accurate without a backdoor."""
 FOLDERS = ("cifar10", "gtsrb_roi32", "gtsrb_roi32-small")
-PATCHES = ("badnets", "trojan-watermark")
 PARTS_ATTACKS = ("blend", "sig", "dfst")
 PARTS = (
     ("bank-alone", 1.0),
@@ -97,8 +96,8 @@ def defended(trials: Sequence[Trial]) -> str:
     rows = []
     groups = grouped(trials, lambda trial: (trial.cell.attack, trial.cell.data_share, trial.cell.defense))
     for (attack, share, defense), same in groups.items():
-        seeds = [left for trial in same if (left := Left.of(trial))]
-        if not seeds:
+        seeds = lefts_of(same).get(attack)
+        if seeds is None:
             continue
         mean, worst = mean_of(seeds), max(left.success for left in seeds)
         rows.append(
@@ -201,7 +200,7 @@ def of_trigger_parts() -> tuple[str, str]:
     content = json.loads((RESULTS / f"{trigger_parts.NAME}-seed0.json").read_text("utf-8"))
     head = ("parts", "original", "hardened", "increase", "reached both times", "seconds")
     found = _table(head, trigger_parts.smallest_found(content))
-    return found, _table(("attack", *content["explained"]), trigger_parts.explained(content))
+    return found, _table(("attack", *content["explained"]), trigger_parts.expressed(content))
 
 
 def _percent(share: float) -> str:
