@@ -1,0 +1,102 @@
+"""Run `phard` under an audit hook that notes what no command may do with a file that a stranger wrote.
+
+    python -m tests.border.watched NOTES FOLDER [FOLDER ...] -- audit model
+
+Noted are, one line each in the file NOTES: code that is run, compiled or imported from one of the FOLDERs, globals
+looked up for a pickle, other programs, sockets, libraries loaded from a FOLDER, and files opened outside of the
+FOLDERs, of Python's own folders, of the project and of what a system has for everyone to read.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_SYSTEM = (
+    "/dev",
+    "/proc/self",
+    "/proc/meminfo",
+    "/proc/cpuinfo",
+    "/proc/filesystems",
+    "/proc/stat",
+    "/proc/sys",
+    "/sys",
+)
+_CONFIGS = ("/etc/localtime", "/etc/mime.types", "/etc/ssl", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/os-release")
+_SHARED = ("/usr/lib", "/usr/share", "/usr/local/lib", "/usr/local/share", "/usr/etc", "/usr/local/etc")
+_SECRETS = ("/proc/self/environ", "/proc/self/mem")
+_PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
+_HELPERS = ("fc-list",)  # matplotlib asks it once for the fonts of the machine
+_NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.bind", "socket.sendto")
+
+
+def watch(notes: Path, folders: Sequence[Path]) -> None:
+    """Add the hook, which cannot be taken away again; forked processes keep it."""
+    strangers = [str(folder.resolve()) for folder in folders]
+    allowed = [*strangers, *_everyones()]
+    log = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    busy = threading.local()  # what the hook itself opens is no concern of its own
+
+    def inside(path: object, places: Sequence[str]) -> bool:
+        name = os.fsdecode(path) if isinstance(path, str | bytes) else ""
+        real = os.path.realpath(name) if name else ""
+        return any(real == place or real.startswith(place + os.sep) for place in places)
+
+    def found(event: str, given: tuple[object, ...]) -> Iterator[str]:
+        if event == "exec" and inside(getattr(given[0], "co_filename", ""), strangers):
+            yield f"runs {getattr(given[0], 'co_filename', '')}"
+        elif event == "import" and inside(given[1], strangers):
+            yield f"imports {given[1]}"
+        elif event == "pickle.find_class":
+            yield f"unpickles {given[0]}.{given[1]}"
+        elif (event in _PROGRAMS and given[0] not in _HELPERS) or event in _NETWORK:
+            yield f"{event} {given[:2]!r}"
+        elif event == "ctypes.dlopen" and inside(given[0], strangers):
+            yield f"loads {given[0]}"
+        elif event == "open" and isinstance(given[0], str | bytes):
+            secret = inside(given[0], _SECRETS) or os.fsdecode(given[0]) in _SECRETS
+            if secret or not inside(given[0], allowed):
+                yield f"opens {os.fsdecode(given[0])}"
+
+    def hook(event: str, given: tuple[object, ...]) -> None:
+        if getattr(busy, "now", False):
+            return
+        busy.now = True
+        try:
+            for line in found(event, given):
+                os.write(log, f"{line}\n".encode(errors="backslashreplace"))
+        finally:
+            busy.now = False
+
+    sys.addaudithook(hook)
+
+
+def _everyones() -> list[str]:
+    """Where any program of this machine may read, and where this one keeps what is its own."""
+    own: list[object] = [sys.prefix, sys.base_prefix, *site.getsitepackages(), *sysconfig.get_paths().values()]
+    project = Path(__file__).parents[2]
+    fonts = Path(os.environ.get("MPLCONFIGDIR") or Path.home() / ".cache" / "matplotlib")
+    own += [project, fonts, tempfile.gettempdir(), os.environ.get("HF_HOME", "")]
+    places = [*own, *_SYSTEM, *_CONFIGS, *_SHARED]
+    return [os.path.realpath(str(place)) for place in places if str(place)]
+
+
+def main() -> None:
+    """Watch, then be `phard`."""
+    split = sys.argv.index("--")
+    notes, *folders = map(Path, sys.argv[1:split])
+    sys.argv = ["phard", *sys.argv[split + 1 :]]
+    watch(notes, folders)
+    from phard_hub.__main__ import main as phard
+
+    phard()
+
+
+if __name__ == "__main__":
+    main()
