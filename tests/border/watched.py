@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 _SYSTEM = (
@@ -43,38 +43,45 @@ def watch(notes: Path, folders: Sequence[Path]) -> None:
     log = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     busy = threading.local()  # what the hook itself opens is no concern of its own
 
-    def inside(path: object, places: Sequence[str]) -> bool:
-        name = os.fsdecode(path) if isinstance(path, str | bytes) else ""
-        real = os.path.realpath(name) if name else ""
-        return any(real == place or real.startswith(place + os.sep) for place in places)
-
-    def found(event: str, given: tuple[object, ...]) -> Iterator[str]:
-        if event == "exec" and inside(getattr(given[0], "co_filename", ""), strangers):
-            yield f"runs {getattr(given[0], 'co_filename', '')}"
-        elif event == "import" and inside(given[1], strangers):
-            yield f"imports {given[1]}"
-        elif event == "pickle.find_class":
-            yield f"unpickles {given[0]}.{given[1]}"
-        elif (event in _PROGRAMS and given[0] not in _HELPERS) or event in _NETWORK:
-            yield f"{event} {given[:2]!r}"
-        elif event == "ctypes.dlopen" and inside(given[0], strangers):
-            yield f"loads {given[0]}"
-        elif event == "open" and isinstance(given[0], str | bytes):
-            secret = inside(given[0], _SECRETS) or os.fsdecode(given[0]) in _SECRETS
-            if secret or not inside(given[0], allowed):
-                yield f"opens {os.fsdecode(given[0])}"
-
     def hook(event: str, given: tuple[object, ...]) -> None:
         if getattr(busy, "now", False):
             return
         busy.now = True
         try:
-            for line in found(event, given):
+            line = _run(event, given, strangers) or _reached(event, given, allowed)
+            if line:
                 os.write(log, f"{line}\n".encode(errors="backslashreplace"))
         finally:
             busy.now = False
 
     sys.addaudithook(hook)
+
+
+def _run(event: str, given: tuple[object, ...], strangers: Sequence[str]) -> str:
+    """What of a stranger's is run or loaded; empty if nothing is."""
+    if event == "exec" and _inside(name := getattr(given[0], "co_filename", ""), strangers):
+        return f"runs {name}"
+    if (event == "import" and _inside(given[1], strangers)) or (
+        event == "ctypes.dlopen" and _inside(*given, strangers)
+    ):
+        return f"{event} {given[:2]!r}"
+    return f"unpickles {given[0]}.{given[1]}" if event == "pickle.find_class" else ""
+
+
+def _reached(event: str, given: tuple[object, ...], allowed: Sequence[str]) -> str:
+    """What is reached for outside of the allowed places; empty if nothing is."""
+    if (event in _PROGRAMS and given[0] not in _HELPERS) or event in _NETWORK:
+        return f"{event} {given[:2]!r}"
+    if event != "open" or not isinstance(given[0], str | bytes):
+        return ""
+    secret = os.fsdecode(given[0]) in _SECRETS or _inside(given[0], _SECRETS)
+    return f"opens {os.fsdecode(given[0])}" if secret or not _inside(given[0], allowed) else ""
+
+
+def _inside(path: object, places: Sequence[str]) -> bool:
+    name = os.fsdecode(path) if isinstance(path, str | bytes) else ""
+    real = os.path.realpath(name) if name else ""
+    return any(real == place or real.startswith(place + os.sep) for place in places)
 
 
 def _everyones() -> list[str]:
