@@ -61,9 +61,8 @@ def _run(event: str, given: tuple[object, ...], strangers: Sequence[str]) -> str
     """What of a stranger's is run or loaded; empty if nothing is."""
     if event == "exec" and _inside(name := getattr(given[0], "co_filename", ""), strangers):
         return f"runs {name}"
-    if (event == "import" and _inside(given[1], strangers)) or (
-        event == "ctypes.dlopen" and _inside(*given, strangers)
-    ):
+    loaded = {"import": given[1:2], "ctypes.dlopen": given[:1]}.get(event, ())
+    if any(_inside(path, strangers) for path in loaded):
         return f"{event} {given[:2]!r}"
     return f"unpickles {given[0]}.{given[1]}" if event == "pickle.find_class" else ""
 
