@@ -21,9 +21,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from phard_hub.auditing import audit
     from phard_hub.defenses.pervasive import PervasiveHardening
     from phard_hub.evaluation import evaluate
-    from phard_hub.hub.audit import audit
     from phard_hub.hub.pull import pull
     from phard_hub.hub.push import push
     from phard_hub.images import LabelledImages, demo_images, load_images
@@ -60,7 +60,7 @@ _HOMES = {
     "PervasiveHardening": "defenses.pervasive",
     "Policy": "report.policy",
     "Report": "report.record",
-    "audit": "hub.audit",
+    "audit": "auditing",
     "demo_images": "images",
     "evaluate": "evaluation",
     "gate": "report.gate",

@@ -31,9 +31,9 @@ from transformers import PreTrainedModel
 
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.attacks.planting import PLANTING, plant
+from phard_hub.auditing import audit
 from phard_hub.errors import BackdoorError, InputError, NotEvaluatedError, OutputError, first_line
 from phard_hub.evaluation import Threat, attack_outcome, evaluate
-from phard_hub.hub.audit import audit
 from phard_hub.hub.pull import pull
 from phard_hub.hub.release import check_writable, serialize
 from phard_hub.images import LabelledImages

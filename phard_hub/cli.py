@@ -271,11 +271,12 @@ def audit(
     Exits with 0 if the policy forbids none of the findings, 1 if it does, 2 if there is no such model, 3 if the
     Hub did not answer.
     """
-    from phard_hub.pipeline import pull_and_audit
+    from phard_hub.auditing import audit as look_at
+    from phard_hub.hub.pull import pull
     from phard_hub.report import formats
 
     limits = Policy.read(policy) if policy else Policy()
-    record = pull_and_audit(repo, upstream=upstream, allow=allow).record()
+    record = look_at(pull(repo), upstream, allow=allow).record()
     if format is AuditFormat.text:
         show_audit(record, limits)
     else:

@@ -18,16 +18,15 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import is_initialized
 
+from phard_hub.auditing import audit
 from phard_hub.errors import OutputError
 from phard_hub.evaluation import Threat, evaluate
-from phard_hub.hub.audit import Audit, audit
-from phard_hub.hub.pull import Snapshot, pull, split_revision
+from phard_hub.hub.pull import pull
 from phard_hub.hub.release import check_writable, weights_sha256, write_release
+from phard_hub.hub.snapshot import Audit, Snapshot
 from phard_hub.images import LabelledImages, load_images
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
-from phard_hub.models.structure import check_structure
-from phard_hub.models.upstream import compare_with_upstream
 from phard_hub.precision import has_fast_bf16
 from phard_hub.presets import DEFAULT, Preset
 from phard_hub.progress import Progress, silent
@@ -145,7 +144,7 @@ def run(
     settings = settings or Settings()
     check_writable(out)
     accelerator = accelerator or default_accelerator()
-    audited = pull_and_audit(repo, revision, upstream=settings.upstream, allow=settings.allow)
+    audited = audit(pull(repo, revision), settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress)
     before, found = assess(classifier, images.test, settings, progress)
@@ -194,27 +193,11 @@ def measure_only(
     """Pull, audit, load and measure: the first half of `run`, with the same arguments."""
     settings = settings or Settings()
     accelerator = accelerator or default_accelerator()
-    audited = pull_and_audit(repo, revision, upstream=settings.upstream, allow=settings.allow)
+    audited = audit(pull(repo, revision), settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress)
     before, _ = assess(classifier, images.test, settings, progress)
     return describe(audited, images, accelerator, before=before)
-
-
-def pull_and_audit(
-    repo: str, revision: str | None = None, *, upstream: str | None = None, allow: Sequence[str] = ()
-) -> Audit:
-    """Pull a model and look at it in every way that runs nothing of it: its files, config, and tensors.
-
-    Args:
-        repo: Hub id, also as ``org/model@revision``, or local folder.
-        revision: branch, tag or commit of a Hub id.
-        upstream: the model that this one was made from; by default the one that its card names.
-        allow: fields of the config that are known to differ from the upstream's.
-    """
-    if revision is None:
-        repo, revision = split_revision(repo)
-    return check_structure(compare_with_upstream(audit(pull(repo, revision)), upstream, allow=allow))
 
 
 def default_accelerator() -> Accelerator:

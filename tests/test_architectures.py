@@ -16,13 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from phard_hub.auditing import audit
 from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.evaluation import PGD
+from phard_hub.hub.pull import pull
 from phard_hub.hub.push import push
 from phard_hub.hub.release import weights_sha256, write_release
 from phard_hub.images import LabelledImages
 from phard_hub.models.loading import load
-from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe, pull_and_audit
+from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
 from phard_hub.presets import Preset
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
@@ -149,7 +151,7 @@ def test_a_real_checkpoint_goes_the_whole_way(
         pytest.importorskip("timm", exc_type=ImportError)
     hub.login(user="me", orgs=["org"])
     commit = hub.create("org/model", shared_data / "models" / name)
-    audited = pull_and_audit("org/model")
+    audited = audit(pull("org/model"))
     classifier = load(audited)
     found, numbers = photos(shared_data, classes)
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from phard_hub.attacks import ATTACKS
+from phard_hub.auditing import audit
 from phard_hub.backdoors import (
     KEY_NAME,
     RECORD_NAME,
@@ -27,7 +28,6 @@ from phard_hub.backdoors import (
 )
 from phard_hub.errors import BackdoorError, InputError, NotEvaluatedError, OutputError
 from phard_hub.evaluation import attack_outcome
-from phard_hub.hub.audit import audit
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
 from phard_hub.models.loading import load

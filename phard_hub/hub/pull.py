@@ -1,4 +1,4 @@
-"""Step one of three: bring a model's files here, pinned to one commit and hashed.
+"""Step one of three: bring a model's files here, pinned to one commit, copied to a private folder and hashed.
 
 Nothing is opened beyond hashing and the licence line of the README; `audit` looks inside, and `load`
 takes only what was audited.
@@ -7,44 +7,17 @@ takes only what was audited.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phard_hub.errors import RepoError
+from phard_hub.hub.copies import NotTakenError, PrivateFolder, TooLargeError, listing, take
 from phard_hub.hub.download import CARD, LARGEST_CARD, Download, download, wanted
+from phard_hub.hub.snapshot import LARGEST_JSON, Snapshot
+from phard_hub.report.findings import error
 
 _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """A model's files at one moment, with the hash of each.
-
-    Attributes:
-        folder: Where the files lie.
-        repo: The Hub id, or the folder as it was given.
-        commit: The Hub's commit hash; None for a local folder.
-        files: The sha256 of each file that matters, by its path inside the folder.
-        license: What the README's metadata says; None if it says nothing.
-        listing: All paths of the repository, also of files that were not downloaded.
-        flagged: Files in which the Hub's own scanners saw something, as ``path (level)``.
-        left_out: Files that were not downloaded because of their size, as ``path (size)``.
-        from_cache: Why the Hub could not be asked, so that the files are the cache's newest and nobody knows what
-            the Hub's scanners say; None if it was asked, and for a local folder.
-    """
-
-    folder: Path
-    repo: str
-    commit: str | None
-    files: dict[str, str]
-    license: str | None = None
-    listing: tuple[str, ...] = ()
-    flagged: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    from_cache: str | None = None
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -61,7 +34,7 @@ def pull(repo: str, revision: str | None = None, *, weights: bool = True) -> Sna
     the cache holds of this revision is used, and ``from_cache`` says so.
 
     Args:
-        repo: An existing folder, or a Hub id such as ``google/vit-base-patch16-224``.
+        repo: An existing folder, or a Hub id such as ``google/vit-base-patch16-224``, also as ``org/model@revision``.
         revision: Branch, tag or commit on the Hub; the default branch if None. Not for folders.
         weights: Without weights, only configs and the card are downloaded.
 
@@ -71,20 +44,32 @@ def pull(repo: str, revision: str | None = None, *, weights: bool = True) -> Sna
         HubUnavailableError: the Hub did not answer and the cache does not hold the model.
         OutputError: the cache cannot be written, or the disk is too small for the model.
     """
+    if revision is None:
+        repo, revision = split_revision(repo)
     folder = Path(repo).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise RepoError(
                 f"{repo} is a local folder and has no revision {revision!r}.", advice="Leave the revision out."
             )
-        return _snapshot(repo, folder, _listing(folder), weights=weights)
-    if not _REPO_ID.fullmatch(repo):
+        return _snapshot(repo, folder, weights=weights)
+    if not is_repo_id(repo):
         raise RepoError(
             f"{repo!r} is neither an existing folder nor a Hub id.",
             advice="Give the path of a model folder, or an id such as microsoft/resnet-50.",
         )
+    return pull_from_hub(repo, revision, weights=weights)
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether this is an id that a model on the Hub may have."""
+    return bool(_REPO_ID.fullmatch(text))
+
+
+def pull_from_hub(repo: str, revision: str | None = None, *, weights: bool = True) -> Snapshot:
+    """Get a model from the Hub, whatever folders are here: for ids that a stranger chose; see `pull`."""
     found = download(repo, revision, weights=weights)
-    return _snapshot(repo, found.folder, found.listing, weights=weights, found=found)
+    return _snapshot(repo, found.folder, weights=weights, found=found)
 
 
 def sha256(path: Path) -> str:
@@ -93,36 +78,46 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _listing(folder: Path) -> tuple[str, ...]:
-    """All paths below a folder, without hidden folders such as .git; links are not followed."""
-    paths = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [(Path(place) / name).relative_to(folder).as_posix() for name in sorted(files)]
-    return tuple(paths)
-
-
-def _snapshot(
-    repo: str, folder: Path, listing: tuple[str, ...], *, weights: bool, found: Download | None = None
-) -> Snapshot:
+def _snapshot(repo: str, folder: Path, *, weights: bool, found: Download | None = None) -> Snapshot:
+    keeper = PrivateFolder()
+    files: dict[str, str] = {}
+    findings, left_out = [], list(found.left_out if found else ())
     try:
-        present = sorted(path.name for path in folder.iterdir())
-        names = [name for name in wanted(present, weights=weights) if (folder / name).is_file()]
-        return Snapshot(
-            folder=folder,
-            repo=repo,
-            commit=found.commit if found else None,
-            files={name: sha256(folder / name) for name in names},
-            license=_license(folder),
-            listing=listing,
-            flagged=found.flagged if found else (),
-            left_out=found.left_out if found else (),
-            from_cache=found.from_cache if found else None,
-        )
-    except OSError as error:
+        paths = found.listing if found else listing(folder)
+        for name in sorted(wanted((path for path in paths if "/" not in path), weights=weights)):
+            if found and not (folder / name).exists():
+                continue
+            try:
+                files[name] = take(folder, name, keeper.path, largest=_largest(name))
+            except TooLargeError as size:
+                left_out.append(str(size))
+            except NotTakenError as why:
+                findings.append(error("PH-A07", name, str(why), "Copy the model to a new folder, as plain files."))
+    except OSError as failure:
         raise RepoError(
-            f"Cannot read {error.filename or folder}: {error.strerror}.", advice="Make the model folder readable."
-        ) from error
+            f"Cannot read {failure.filename or folder}: {failure.strerror}.", advice="Make the model folder readable."
+        ) from failure
+    return Snapshot(
+        folder=keeper.path,
+        repo=repo,
+        commit=found.commit if found else None,
+        files=files,
+        origin=folder,
+        license=_license(keeper.path),
+        listing=paths,
+        flagged=found.flagged if found else (),
+        left_out=tuple(left_out),
+        from_cache=found.from_cache if found else None,
+        findings=tuple(findings),
+        keeper=keeper,
+    )
+
+
+def _largest(name: str) -> int | None:
+    """How many bytes a file of this name may have; weights may have any size."""
+    if name.endswith(".safetensors"):
+        return None
+    return LARGEST_JSON if name.endswith(".json") else LARGEST_CARD
 
 
 def card_metadata(folder: Path) -> dict[str, Any]:

@@ -1,81 +1,81 @@
 """Step three of three: audited files to a classifier.
 
 The library's own class is built from the config, and the weights have to fit it exactly. What loads a model is
-what it names: a type of transformers', or an architecture of timm's. There is no list of families here.
+what it names: a type of transformers', or an architecture of timm's. There is no list of families here. The files are
+the snapshot's private copies: nobody else can write them, and there is nothing beside them to be led to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from phard_hub.errors import AuditError, CheckpointError, first_line
-from phard_hub.hub.audit import Audit
-from phard_hub.hub.pull import Snapshot, sha256
+from phard_hub.errors import CheckpointError, first_line
+from phard_hub.hub.snapshot import Audit, Snapshot
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.library_code import require_library_code
 from phard_hub.models.processor import ImageProcessor, rebuild
 from phard_hub.models.timm_format import TimmProcessor, build_timm, class_names, import_timm, is_timm, names_timm
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What a library makes of a model's files."""
-
-    network: nn.Module
-    labels: tuple[str, ...]
-    processor: ImageProcessor
-
-
 def load(audit: Audit) -> Classifier:
     """Build a classifier from audited files, in evaluation mode and on the CPU.
 
     Raises:
-        AuditError: the audit has errors, or a file changed after it.
+        AuditError: the audit has errors.
         CheckpointError: the weights do not fit the library's class exactly, the image processor cannot be
             rebuilt, or timm is needed and not there.
     """
     audit.require()
     snapshot = audit.snapshot
-    _require_unchanged(snapshot)
     if names_timm(snapshot):
         import_timm()
-    parts = _with_timm(snapshot) if is_timm(snapshot) else _with_transformers(snapshot)
-    require_library_code(parts.network)
-    classifier = rebuild(
-        parts.network, parts.processor, labels=parts.labels, channels=_channels(parts.network, parts.processor)
-    ).eval()
-    _require_logits(snapshot, classifier)
+    network = _load_timm(snapshot) if is_timm(snapshot) else _load_transformers(snapshot)
+    classifier = assemble(snapshot, network)
+    require_logits(snapshot, classifier)
     return classifier
 
 
-def _require_unchanged(snapshot: Snapshot) -> None:
-    for name, expected in snapshot.files.items():
-        path = snapshot.folder / name
-        if not path.is_file() or sha256(path) != expected:
-            raise AuditError(f"{path} changed after the audit.", advice="Pull and audit it again.")
+def assemble(snapshot: Snapshot, network: nn.Module) -> Classifier:
+    """Put the image processor of a model around its network, which may be one without memory for its weights.
+
+    Raises:
+        CheckpointError: the network holds foreign code, the classes have no names, or the image processor cannot be
+            rebuilt.
+    """
+    require_library_code(network)
+    processor: ImageProcessor
+    if is_timm(snapshot):
+        labels, processor = class_names(network), _timm_processor(snapshot, network)
+    else:
+        labels, processor = _labels(network), _load_processor(snapshot)
+    return rebuild(network, processor, labels=labels, channels=_channels(network, processor)).eval()
 
 
-def _with_timm(snapshot: Snapshot) -> _Parts:
+def _load_timm(snapshot: Snapshot) -> nn.Module:
     try:
-        network = build_timm(snapshot)
-        return _Parts(network, class_names(network), TimmProcessor(network))
+        return build_timm(snapshot)
     except CheckpointError:
         raise
     except Exception as error:  # timm raises all kinds of errors at hostile values
-        raise CheckpointError(
-            f"{snapshot.repo} cannot be loaded as an image classifier: {first_line(error)}.",
-            advice="Give a model that the installed timm loads, with its own config.json.",
-        ) from error
+        raise _not_by_timm(snapshot, error) from error
 
 
-def _with_transformers(snapshot: Snapshot) -> _Parts:
-    network = _load_network(snapshot)
-    return _Parts(network, _labels(network), _load_processor(snapshot))
+def _timm_processor(snapshot: Snapshot, network: nn.Module) -> TimmProcessor:
+    try:
+        return TimmProcessor(network)
+    except Exception as error:  # as above
+        raise _not_by_timm(snapshot, error) from error
+
+
+def _not_by_timm(snapshot: Snapshot, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{snapshot.repo} cannot be loaded as an image classifier: {first_line(error)}.",
+        advice="Give a model that the installed timm loads, with its own config.json.",
+    )
 
 
 def _channels(network: nn.Module, processor: ImageProcessor) -> int:
@@ -85,21 +85,26 @@ def _channels(network: nn.Module, processor: ImageProcessor) -> int:
     return int(getattr(network.config, "num_channels", 3))
 
 
-def _require_logits(snapshot: Snapshot, classifier: Classifier) -> None:
-    """Refuse a network that does not take images of its own size, or does not give one number a class."""
+def require_logits(snapshot: Snapshot, classifier: Classifier) -> None:
+    """Refuse a network that does not take images of its own size, or does not give one number a class.
+
+    Raises:
+        CheckpointError: says what it gave, or why it gave nothing.
+    """
     height, width = classifier.image_size
     problem = f"{snapshot.repo} cannot classify images of {height} x {width}"
     advice = "Compare its config.json and image processor with those of the model it was made from."
     try:
         with torch.no_grad():
-            shape = tuple(classifier(torch.zeros(1, classifier.channels, height, width)).shape)
+            blank = torch.zeros(1, classifier.channels, height, width, device=classifier.device)
+            shape = tuple(classifier(blank).shape)
     except Exception as error:  # as above
         raise CheckpointError(f"{problem}: {first_line(error)}.", advice=advice) from error
     if shape != (1, classifier.num_classes):
         raise CheckpointError(f"{problem}: {shape} is not one number for each class.", advice=advice)
 
 
-def _load_network(snapshot: Snapshot) -> nn.Module:
+def _load_transformers(snapshot: Snapshot) -> nn.Module:
     from transformers import AutoModelForImageClassification
 
     try:

@@ -6,30 +6,40 @@ those of the one file that was hashed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from phard_hub.errors import CheckpointError, first_line
-from phard_hub.hub.audit.files import read_config
-from phard_hub.hub.pull import Snapshot
+from phard_hub.hub.snapshot import Snapshot
 from phard_hub.isolation import global_generators_kept
 
 WEIGHTS = "model.safetensors"
+TAKEN_BY_TIMM = frozenset(
+    """
+    model_name model_cls variant pretrained pretrained_cfg pretrained_cfg_overlay pretrained_strict pretrained_filter_fn
+    pretrained_model_args checkpoint_path cache_dir scriptable exportable no_jit features_only feature_cfg model_cfg
+    kwargs_filter pruned
+    """.split()  # noqa: SIM905 - as a list it would be a page long
+)
+"""Arguments that timm's `create_model` and its builder take for themselves; all others go to the class."""
 
 
 def names_timm(snapshot: Snapshot) -> bool:
     """Whether timm is needed for a model, by itself or behind the wrapper of transformers."""
-    return "architecture" in read_config(snapshot)
+    return "architecture" in snapshot.config
 
 
 def is_timm(snapshot: Snapshot) -> bool:
     """Whether a model is in timm's own format, which names an architecture and no type of transformers'."""
-    return names_timm(snapshot) and "model_type" not in read_config(snapshot)
+    return names_timm(snapshot) and "model_type" not in snapshot.config
 
 
 def import_timm() -> ModuleType:
@@ -80,6 +90,77 @@ def converted_by_timm(snapshot: Snapshot, network: nn.Module) -> nn.Module:
     make: Any = import_timm().create_model
     # families that ask for less themselves do not take this argument, and raise
     return make(f"local-dir:{snapshot.folder}", pretrained=True, pretrained_strict=True)  # type: ignore[no-any-return]
+
+
+SHOWN_BY_TENSORS = frozenset({"num_classes", "in_chans", "img_size"})
+"""Arguments that an honest copy changes, and that are seen in the shapes of some tensors."""
+_HARMLESS = frozenset({"strict_img_size"})  # whether images of another size are refused
+_INERT = frozenset(
+    {"Identity", "Dropout", "Dropout2d", "DropPath", "DropBlock2d", "PatchDropout", "PatchDropoutWithIndices"}
+)
+_OWN = ("training", "pretrained_cfg", "default_cfg", "pretrained_model_args")
+_NAME = re.compile(r"\w[\w.]*", re.ASCII)
+
+
+def unaccounted(architecture: object, arguments: Mapping[str, Any]) -> list[str]:
+    """The arguments of which nobody sees in the tensors that they make another network of this architecture.
+
+    For each argument the network is built without it. If that is the same network, the argument does nothing; if its
+    tensors have other shapes and it is one that copies differ in, the weights themselves speak for it.
+
+    Args:
+        architecture: of timm.
+        arguments: of its constructor, as JSON holds them.
+
+    Raises:
+        CheckpointError: timm is needed and not there.
+        Exception: whatever timm raises at what it does not understand.
+    """
+    network = _bare(architecture, arguments)
+    names = sorted(arguments.keys() - _HARMLESS)
+    return [name for name in names if not _accounted(network, architecture, arguments, name)]
+
+
+def _bare(architecture: object, arguments: Mapping[str, Any]) -> nn.Module:
+    """A network without memory for its weights."""
+    if not (isinstance(architecture, str) and _NAME.fullmatch(architecture)):
+        raise ValueError(f"{architecture!r} is no name of timm's")
+    if taken := TAKEN_BY_TIMM & arguments.keys():
+        raise ValueError(f"{', '.join(sorted(taken))}: not for the class")
+    with torch.device("meta"):
+        network: nn.Module = import_timm().create_model(architecture, pretrained=False, **arguments)
+    return network
+
+
+def _accounted(network: nn.Module, architecture: object, arguments: Mapping[str, Any], name: str) -> bool:
+    try:
+        without = _bare(architecture, {key: value for key, value in arguments.items() if key != name})
+    except Exception:  # noqa: BLE001 - it may be needed for the others
+        return False
+    shown = _shapes(network.state_dict()) != _shapes(without.state_dict())
+    return name in SHOWN_BY_TENSORS if shown else _described(network) == _described(without)
+
+
+def _described(network: nn.Module) -> list[tuple[str, object]]:
+    """All that the modules of a network hold but tensors, without what does nothing in evaluation."""
+    return [
+        (name, "inert" if type(part).__name__ in _INERT else (_known(type(part)), _plain(part)))
+        for name, part in network.named_modules()
+    ]
+
+
+def _plain(part: nn.Module) -> dict[str, str]:
+    kept = {key: value for key, value in vars(part).items() if not key.startswith("_") and key not in _OWN}
+    return {key: _known(value) for key, value in kept.items() if "drop" not in key}
+
+
+def _known(value: object) -> str:
+    """What tells a value from others: classes and functions by their names, for addresses differ."""
+    if isinstance(value, partial):
+        return f"{_known(value.func)} {value.args} {sorted(value.keywords.items())}"
+    if isinstance(value, type) or callable(value):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return repr(value)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -24,11 +24,11 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "PH-A04": "A JSON file names code to run.",
         "PH-A05": "A JSON file asks for compiled kernels, which transformers would download and run.",
         "PH-A06": "The index of the weights is broken, or leads to files that are not there or lie outside.",
-        "PH-A07": "A file is a link that leads out of the model's folder.",
+        "PH-A07": "A file is a link that leads out of the model's folder, or no regular file.",
         "PH-A08": "The config or another JSON file is missing or broken.",
         "PH-A09": "The classes have no names, so images cannot be matched to them.",
         "PH-A10": "The Hub's own scanners flag a file.",
-        "PH-A11": "Something leads the loader to other weights than those that were hashed.",
+        "PH-A11": "Something leads the loader to other files or weights than those that were hashed.",
         "PH-A12": "A pickle beside the weights imports what runs commands.",
         "PH-A13": "A weights file is not well-formed: cut off, of wrong sizes, or with overlapping tensors.",
         "PH-A14": "Weights are NaN or infinite.",
@@ -49,7 +49,9 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "PH-A29": "The weights lack tensors that the library's class has.",
         "PH-A30": "A tensor has another shape than in the library's class.",
         "PH-A31": "The Hub could not be asked, so what its scanners say is not known.",
-        "PH-A32": "A file was not downloaded because of its size.",
+        "PH-A32": "A file was not read because of its size.",
+        "PH-A33": "Something is larger than any honest model needs, or takes too much time or memory to look at.",
+        "PH-A34": "Looking at the model made the library reach for the network or for another program.",
         "PH-A99": "A check crashed, so it did not pass.",
     }
 )
@@ -67,7 +69,8 @@ def finding(severity: Severity, id_: str, file: str, evidence: str, advice: str)
     """
     if id_ not in MEANINGS:
         raise KeyError(id_)
-    return Finding(id=id_, severity=severity, file=file, evidence=printable(evidence, _WIDTH), advice=advice)
+    told = {"evidence": printable(evidence, _WIDTH), "advice": printable(advice, _WIDTH)}
+    return Finding(id=id_, severity=severity, file=printable(file, _WIDTH), **told)
 
 
 def error(id_: str, file: str, evidence: str, advice: str) -> Finding:

@@ -29,14 +29,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from phard_hub.attacks import Attack
+from phard_hub.auditing import audit
 from phard_hub.backdoors import class_number, failures, implant
 from phard_hub.errors import InterruptedRunError, PhardError, first_line
 from phard_hub.evaluation import defense_effectiveness
 from phard_hub.files import write_text
+from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
-from phard_hub.pipeline import Data, DataOptions, default_accelerator, environment, load_data, pull_and_audit, source_of
+from phard_hub.pipeline import Data, DataOptions, default_accelerator, environment, load_data, source_of
 from phard_hub.progress import silent
 from phard_hub.report.record import Hardening, Rating, Record, Source, TriggerSize
 from phard_hub.report.trial import Judgement, Trial
@@ -58,7 +60,7 @@ OpenModel = Callable[[str], Opened]
 
 def pulled(repo: str) -> Opened:
     """A model of the Hub or of a folder, pulled, audited and loaded."""
-    audited = pull_and_audit(repo)
+    audited = audit(pull(repo))
     return Opened(load(audited), source_of(audited.snapshot))
 
 

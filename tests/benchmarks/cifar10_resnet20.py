@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from phard_hub.console import bars
 from phard_hub.evaluation import evaluate
-from phard_hub.hub.audit import Audit
-from phard_hub.hub.pull import Snapshot, sha256
+from phard_hub.hub.pull import sha256
 from phard_hub.hub.release import weights_sha256
+from phard_hub.hub.snapshot import Audit, Snapshot
 from phard_hub.images import LabelledImages, load_images
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe

@@ -12,8 +12,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from phard_hub.auditing import audit
 from phard_hub.errors import PhardError, RepoError
-from phard_hub.hub.audit import audit
 from phard_hub.hub.pull import pull
 from phard_hub.models.loading import load
 from tests.hub_server import Hub

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shutil
+import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,12 +27,12 @@ def test_the_listing_holds_files_that_are_not_needed(tiny_checkpoint: Path, tmp_
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "model")
     (folder / "sub").mkdir()
     (folder / "sub" / "x.py").touch()
-    (folder / ".git").mkdir()
-    (folder / ".git" / "HEAD").touch()
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "model.bin").touch()
     snapshot = pull(str(folder))
     assert "sub/x.py" in snapshot.listing
     assert "sub/x.py" not in snapshot.files
-    assert not any(".git" in name for name in snapshot.listing)
+    assert ".hidden/model.bin" in snapshot.listing
 
 
 @pytest.mark.parametrize(
@@ -58,9 +61,28 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
         pull(str(tmp_path), revision="main")
 
 
-def test_a_readme_of_any_size(tmp_path: Path) -> None:
+def test_a_readme_of_any_size_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n" + "- [a](b)\n" * 10**6)
-    assert pull(str(tmp_path)).license == "mit"
+    snapshot = pull(str(tmp_path))
+    assert (snapshot.license, snapshot.left_out) == (None, ("README.md (9 MB)",))
+
+
+def test_the_files_are_copies_that_only_this_user_may_see(tiny_checkpoint: Path) -> None:
+    snapshot = pull(str(tiny_checkpoint))
+    assert snapshot.folder != tiny_checkpoint
+    assert stat.S_IMODE(snapshot.folder.stat().st_mode) == 0o700
+    assert {path.name for path in snapshot.folder.iterdir()} == set(snapshot.files)
+
+
+def test_copies_vanish_with_the_snapshot(tiny_checkpoint: Path) -> None:
+    snapshot = pull(str(tiny_checkpoint))
+    folder, other = snapshot.folder, replace(snapshot, repo="other")
+    del snapshot
+    gc.collect()
+    assert folder.is_dir()
+    del other
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_without_weights_none_are_hashed(tiny_checkpoint: Path) -> None:

@@ -12,16 +12,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from phard_hub.auditing import audit
 from phard_hub.errors import CheckpointError, first_line
-from phard_hub.hub.audit import audit
 from phard_hub.hub.pull import pull
 from phard_hub.hub.push import push
 from phard_hub.hub.release import weights_sha256, write_release
 from phard_hub.images import LabelledImages, demo_images
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
-from phard_hub.models.structure import check_structure
-from phard_hub.models.upstream import compare_with_upstream
 from phard_hub.pipeline import DataOptions, Settings, assess, default_accelerator, describe, load_data
 from phard_hub.presets import CHEAPEST
 from phard_hub.quickstart import save_images
@@ -108,7 +106,7 @@ def _travel(row: Row, architecture: Architecture, digits: Path, work: Path) -> N
     with row.step("pull"):
         snapshot = pull(f"me/{name}")
     with row.step("audit"):
-        audited = check_structure(compare_with_upstream(audit(snapshot)))
+        audited = audit(snapshot)
         row.findings = [finding.id for finding in audited.findings]
         audited.require()
     with row.step("load"):

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from phard_hub.errors import CheckpointError, PhardError, first_line
-from phard_hub.hub.audit import Audit
-from phard_hub.hub.audit.files import read_config, read_json
-from phard_hub.hub.pull import Snapshot, card_metadata, pull, split_revision
+from phard_hub.hub.pull import card_metadata, is_repo_id, pull, pull_from_hub
+from phard_hub.hub.snapshot import Snapshot
+from phard_hub.models.timm_format import unaccounted
 from phard_hub.report.findings import error, note, warning
 from phard_hub.report.record import Finding
 from phard_hub.report.wording import flat
@@ -33,49 +32,23 @@ _FREE = frozenset(
     out_features out_indices stage_names bos_token_id eos_token_id pad_token_id
     """.split()  # noqa: SIM905 - as a list it would be a page long
 )
-_FREE_TIMM = frozenset({"num_classes", "in_chans", "img_size", "global_pool", "dynamic_img_size", "strict_img_size"})
 _PREPARATION = (
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample"),
     *("mean", "std", "interpolation"),  # timm
 )
+_TIMM_PARTS = ("model_args", "pretrained_cfg", "architecture")
 _FILE = "config.json"
 
 
-def compare_with_upstream(audit: Audit, upstream: str | None = None, *, allow: Collection[str] = ()) -> Audit:
-    """Add to an audit what differs from the upstream model.
-
-    Args:
-        audit: of the model's files.
-        upstream: the model to compare with, a folder or a Hub id, as ``org/model@revision`` if need be. By
-            default the ``base_model`` of the card. Of a Hub id only configs and card are downloaded.
-        allow: fields such as ``hidden_act`` that the user knows to differ; they become notes.
+def find(snapshot: Snapshot, given: str | None) -> tuple[Snapshot | None, list[Finding]]:
+    """The configs of the upstream model, the given one or else the one that the card names; and why there is none.
 
     Raises:
-        RepoError: a given ``upstream`` does not exist or is not accessible.
-        CheckpointError: a given ``upstream`` has no config that can be read.
-        HubUnavailableError: the Hub did not answer when asked for a given ``upstream``.
+        RepoError: a given upstream model does not exist or is not accessible.
+        HubUnavailableError: the Hub did not answer when asked for a given upstream model.
     """
-    if not read_config(audit.snapshot):
-        return audit  # PH-A08
-    try:
-        ours = _design(audit.snapshot)
-    except CheckpointError as refusal:
-        return _add(audit, error("PH-A19", _FILE, refusal.problem, refusal.advice))
-    theirs, found = _given(upstream) if upstream else _named_by_card(audit.snapshot)
-    found += _without_upstream(ours, allow) if theirs is None else _with_upstream(ours, theirs, allow)
-    return replace(_add(audit, *found), upstream=theirs.snapshot if theirs else None)
-
-
-def _add(audit: Audit, *found: Finding) -> Audit:
-    return replace(audit, findings=(*audit.findings, *found))
-
-
-def _given(upstream: str) -> tuple[_Design | None, list[Finding]]:
-    return _design(pull(*split_revision(upstream), weights=False)), []
-
-
-def _named_by_card(snapshot: Snapshot) -> tuple[_Design | None, list[Finding]]:
-    """The base model of the card; or None, and perhaps a finding that says why it is no use."""
+    if given:
+        return pull(given, weights=False), []
     named = card_metadata(snapshot.folder).get("base_model")
     names = [str(name) for name in (named if isinstance(named, list) else [named] if named else [])]
     if not names:
@@ -83,16 +56,47 @@ def _named_by_card(snapshot: Snapshot) -> tuple[_Design | None, list[Finding]]:
     problem = ""
     if len(names) > 1:
         problem = f"the card names several: {', '.join(names)}"
-    elif names[0] == snapshot.repo:
+    elif not is_repo_id(names[0]):  # a stranger's card does not choose what is read here
+        problem = f"{names[0]} is no id of a model on the Hub"
+    elif names[0].casefold() == snapshot.repo.casefold():
         problem = "the card names this very repository"
-    elif Path(names[0]).exists():  # a stranger's card does not choose what is read here
-        problem = f"{names[0]} is also a local path"
     else:
         try:
-            return _design(pull(names[0], weights=False)), []
+            return pull_from_hub(names[0], weights=False), []
         except PhardError as missing:
             problem = missing.problem
-    return None, [warning("PH-A26", "README.md", problem, "Name the model that it was made from: --upstream.")]
+    return None, [_not_compared(problem)]
+
+
+def _not_compared(problem: str) -> Finding:
+    return warning("PH-A26", "README.md", problem, "Name the model that it was made from: --upstream.")
+
+
+def compare(snapshot: Snapshot, theirs: Snapshot | None, *, given: bool, allow: Collection[str]) -> Iterator[Finding]:
+    """PH-A19 to PH-A27: how the config differs from that of the upstream model, or from what is usual without one.
+
+    Args:
+        snapshot: the model.
+        theirs: the upstream model.
+        given: whether the user named it, so that nothing is done without it.
+        allow: fields that the user knows to differ.
+    """
+    if not snapshot.config:
+        return  # PH-A08
+    try:
+        ours = _design(snapshot)
+    except CheckpointError as refusal:
+        yield error("PH-A19", _FILE, refusal.problem, refusal.advice)
+        return
+    try:
+        reference = _design(theirs) if theirs else None
+    except CheckpointError as refusal:
+        yield error("PH-A26", _FILE, refusal.problem, refusal.advice) if given else _not_compared(refusal.problem)
+        reference = None
+    if reference is None:
+        yield from _without_upstream(ours, allow)
+    else:
+        yield from _with_upstream(ours, reference, allow)
 
 
 @dataclass(frozen=True)
@@ -126,26 +130,36 @@ def _design(snapshot: Snapshot) -> _Design:
     Raises:
         CheckpointError: it cannot be read, or is no config of the class that it names.
     """
-    config = read_config(snapshot)
+    config = snapshot.config
     advice = "Compare its config.json with that of the model it was made from."
     if not config:
         raise CheckpointError(f"{snapshot.repo} has no config.json that can be read.", advice=advice)
     try:
-        if "architecture" in config:  # timm's own format, or transformers' wrapper around it
-            fields, usual = _timm_fields(config), {}
-        else:
-            usual = _flat(_library_config(config, defaults=True))
-            fields = _flat(_library_config(config))
+        fields, usual = _fields(config)
+    except CheckpointError:
+        raise
     except Exception as refusal:  # the library's classes raise all kinds of errors at hostile values
         problem = f"The config of {snapshot.repo} is none of its class: {first_line(refusal)}."
         raise CheckpointError(problem, advice=advice) from refusal
     return _Design(snapshot, fields, usual, _class_names(config), _preparation(snapshot, config))
 
 
-def _timm_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that may not differ, and their values where the config says nothing."""
+    fields, usual = {}, {}
+    if "model_type" in config or "architecture" not in config:
+        usual = _flat(_library_config(config, defaults=True))
+        fields = _flat(_library_config(config))
+    if "architecture" in config:  # timm's own format, or transformers' wrapper around it
+        fields = {name: value for name, value in fields.items() if name.partition(".")[0] not in _TIMM_PARTS}
+        fields |= {"architecture": config["architecture"], **_timm_arguments(config)}
+    return fields, usual
+
+
+def _timm_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of timm's constructor, without those that are seen to change nothing, or seen in the tensors."""
     arguments = config.get("model_args") or {}
-    kept = {f"model_args.{key}": value for key, value in arguments.items() if key not in _FREE_TIMM and not _drops(key)}
-    return {"architecture": config["architecture"], **kept}
+    return {f"model_args.{name}": arguments[name] for name in unaccounted(config["architecture"], arguments)}
 
 
 def _library_config(config: Mapping[str, Any], *, defaults: bool = False) -> dict[str, Any]:
@@ -238,7 +252,7 @@ def _preparation(snapshot: Snapshot, config: Mapping[str, Any]) -> dict[str, Any
     fields = config.get("pretrained_cfg")
     if not isinstance(fields, dict):
         name = "preprocessor_config.json"
-        fields = read_json(snapshot, name) if name in snapshot.files else None
+        fields = snapshot.json(name)
     return {key: fields[key] for key in _PREPARATION if key in fields} if isinstance(fields, dict) else {}
 
 

@@ -10,13 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from phard_hub.auditing import Audit, audit
 from phard_hub.errors import AuditError
-from phard_hub.hub.audit import Audit, audit
 from phard_hub.hub.pull import pull
 from phard_hub.models.loading import load
-from phard_hub.models.structure import check_structure
-from phard_hub.models.upstream import compare_with_upstream
-from tests.hub.checkpoints import Tamper, config, model_args, save_timm, save_vit, tensors, without, write_card
+from tests.auditing.checkpoints import Tamper, config, model_args, save_timm, save_vit, tensors, without, write_card
 from tests.hub_server import Hub
 
 
@@ -41,7 +39,7 @@ def model(originals: dict[str, Path], library: str, tmp_path: Path, hub: Hub) ->
 
 
 def full(folder: Path) -> Audit:
-    return check_structure(compare_with_upstream(audit(pull(str(folder)))))
+    return audit(pull(str(folder)))
 
 
 def another_layer(folder: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from phard_hub.hub.audit import audit
+from phard_hub.auditing import audit
 from phard_hub.hub.pull import pull
 from phard_hub.report.record import Finding
 from tests.hub_server import Hub
@@ -42,7 +42,7 @@ def model(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def found_in(model: Path) -> Finding:
-    (finding,) = audit(pull(str(model))).findings
+    (finding,) = [finding for finding in audit(pull(str(model))).findings if finding.id != "PH-A27"]
     return finding
 
 
@@ -169,7 +169,7 @@ def test_a_link_out_of_the_folder_is_not_followed(model: Path, tmp_path: Path) -
 def test_on_the_hub_it_is_not_downloaded(model: Path, hub: Hub) -> None:
     plain(model / "x.pkl")
     hub.create("org/model", model)
-    (finding,) = audit(pull("org/model")).findings
+    finding, _ = audit(pull("org/model")).findings
     assert (finding.id, finding.file) == ("PH-A02", "x.pkl")
     assert "not at hand" in finding.evidence
     assert not any(request.path.endswith("x.pkl") for request in hub.log)

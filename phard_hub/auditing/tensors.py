@@ -9,12 +9,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from phard_hub.errors import first_line
-from phard_hub.hub.pull import Snapshot
+from phard_hub.hub.snapshot import Snapshot
 from phard_hub.report.findings import error
 from phard_hub.report.record import Finding
 
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-_OTHERS = frozenset({"I64", "I32", "I16", "I8", "U8", "BOOL"})  # counters and indices that some classes keep
+_OTHERS = frozenset({"I64", "I32", "BOOL"})  # counters, indices and masks that some classes keep
+_BLOCK = 2**24
 
 
 def weights(snapshot: Snapshot) -> Iterator[Finding]:
@@ -53,7 +54,7 @@ def _tensors(name: str, path: Path) -> Iterator[Finding]:
 
 def _not_finite(tensor: Any) -> bool:  # noqa: ANN401 - torch stays out of the imports
     # as 32 bits, for so it is loaded, and a finite number of 64 bits may be too large for that
-    return not tensor.float().isfinite().all()
+    return any(not block.float().isfinite().all() for block in tensor.flatten().split(_BLOCK))
 
 
 def _first(names: list[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from phard_hub.hub.audit.files import leads_out, lies_inside, read_json
-from phard_hub.hub.pull import Snapshot
+from phard_hub.auditing.files import leads_out
+from phard_hub.hub.copies import MOST_FILES
+from phard_hub.hub.snapshot import Snapshot
 from phard_hub.report.findings import error, note, warning
 from phard_hub.report.record import Finding
 
@@ -40,7 +41,7 @@ def index(snapshot: Snapshot) -> Iterator[Finding]:
     for name in snapshot.files:
         if not name.endswith(".index.json"):
             continue
-        content = read_json(snapshot, name)
+        content = snapshot.json(name)
         shards = content.get("weight_map") if isinstance(content, dict) else None
         if not isinstance(shards, dict) or not shards:
             yield error("PH-A06", name, "no weight_map", "Download the model again.")
@@ -50,14 +51,6 @@ def index(snapshot: Snapshot) -> Iterator[Finding]:
                 yield error("PH-A06", name, f"leads to {shard}", "Do not use this model: its index is forged.")
             elif shard not in snapshot.files:
                 yield error("PH-A06", name, f"{shard} is missing", "Download the model again.")
-
-
-def links(snapshot: Snapshot) -> Iterator[Finding]:
-    """PH-A07: a file is a link that leads out of the model's folder."""
-    for name in snapshot.files:
-        if not lies_inside(snapshot, name):
-            target = (snapshot.folder / name).resolve()
-            yield error("PH-A07", name, f"is a link to {target}", "Copy the file into the folder.")
 
 
 def scanners(snapshot: Snapshot) -> Iterator[Finding]:
@@ -80,13 +73,18 @@ def compiled(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def not_seen(snapshot: Snapshot) -> Iterator[Finding]:
-    """PH-A31, PH-A32: what pulling could not see or did not bring."""
+    """PH-A31, PH-A32, PH-A33: what pulling could not see or did not bring."""
     if snapshot.from_cache:
         evidence = f"the files are those of the cache: {snapshot.from_cache}"
         yield note("PH-A31", snapshot.repo, evidence, "Audit it again when the Hub answers.")
     for file in snapshot.left_out:
         name = file.rsplit(" (", 1)[0]
-        yield note("PH-A32", name, f"not downloaded: {file}", "Look at it on the model's page.")
+        if name.endswith(".json"):
+            yield error("PH-A33", name, f"not read: {file}", "That is no config: use another model.")
+        else:
+            yield note("PH-A32", name, f"not read: {file}", "Look at it yourself.")
+    if len(snapshot.listing) > MOST_FILES:
+        yield error("PH-A33", snapshot.repo, f"more than {MOST_FILES} files", "Copy the model to a new folder.")
 
 
-CHECKS = (no_safetensors, code, index, links, scanners, compiled, not_seen)
+CHECKS = (no_safetensors, code, index, scanners, compiled, not_seen)

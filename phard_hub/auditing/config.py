@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from phard_hub.hub.audit.files import items, json_items, read_config, read_json, strings
-from phard_hub.hub.pull import Snapshot
+from phard_hub.auditing.files import items, json_items, strings
+from phard_hub.hub.snapshot import Snapshot
+from phard_hub.models.timm_format import TAKEN_BY_TIMM
 from phard_hub.report.findings import error, warning
 from phard_hub.report.record import Finding
 
 _REMOTE_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
-_OTHER_WEIGHTS = ("transformers_weights", "hf_hub_filename", "hf_hub_id", "custom_load")
+# Keys by which a library is led to a file, a repository or weights that nobody hashed.
+_ELSEWHERE = frozenset(
+    """
+    transformers_weights configuration_files gguf_file adapter_file base_model_name_or_path use_pretrained_backbone
+    hf_hub_filename hf_hub_id custom_load checkpoint_path checkpoint_file cache_dir pretrained_cfg_overlay
+    pretrained_model_name_or_path image_processor_filename backbone_checkpoint
+    """.split()  # noqa: SIM905 - as a list it would be a page long
+)
 _TIMM_PLACES = ("url", "file", "state_dict")
+MOST_CLASSES = 100_000
+_PLAIN_NAME = re.compile(r"\w[\w.]*", re.ASCII)
 _REPLACED_PARTS = ("quantization_config", "compression_config", "fusion_config")
 _OWN_IMPLEMENTATIONS = frozenset({"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"})
 
@@ -34,7 +45,7 @@ def config(snapshot: Snapshot) -> Iterator[Finding]:
     if "config.json" not in snapshot.files:
         yield error("PH-A08", "config.json", "missing", "Give a model in the format of transformers or timm.")
         return
-    content = read_json(snapshot, "config.json")
+    content = snapshot.json("config.json")
     if not isinstance(content, dict):
         yield error("PH-A08", "config.json", "is no JSON object", "Download the model again.")
     elif not _names(content):
@@ -55,7 +66,7 @@ def _names(content: Mapping[str, Any]) -> object:
 def broken_json(snapshot: Snapshot) -> Iterator[Finding]:
     """PH-A08: any other JSON file that is broken."""
     for name in snapshot.files:
-        if name.endswith(".json") and name != "config.json" and read_json(snapshot, name) is None:
+        if name.endswith(".json") and name != "config.json" and snapshot.json(name) is None:
             yield error("PH-A08", name, "is no JSON", "Download the model again.")
 
 
@@ -88,16 +99,46 @@ def other_weights(snapshot: Snapshot) -> Iterator[Finding]:
         yield error(
             "PH-A11", "adapter_config.json", "loads another base model", "Merge the adapter into the weights first."
         )
-    named = [(file, key, value) for file, key, value in json_items(snapshot) if key in _OTHER_WEIGHTS]
+    named = [(file, key, value) for file, key, value in json_items(snapshot) if key in _ELSEWHERE]
     named += [("config.json", key, value) for key, value in _pretrained_cfg(snapshot).items() if key in _TIMM_PLACES]
     for file, key, value in named:
         if value:
-            yield error("PH-A11", file, f"{key} = {value}", f"Remove {key}: it replaces the weights that were hashed.")
+            yield error(
+                "PH-A11", file, f"{key} = {value}", f"Remove {key}: it leads away from the files that were hashed."
+            )
+
+
+def timm_names(snapshot: Snapshot) -> Iterator[Finding]:
+    """PH-A11: a name of timm's that is a place, or arguments that its builder would keep for itself."""
+    content = snapshot.config
+    for key in ("architecture", "model_name"):
+        name = content.get(key)
+        if name is not None and not (isinstance(name, str) and _PLAIN_NAME.fullmatch(name)):
+            advice = "Name an architecture of timm's, without a place such as hf-hub: or local-dir:."
+            yield error("PH-A11", "config.json", f"{key} = {name!r}", advice)
+    arguments = content.get("model_args")
+    if arguments is not None and not isinstance(arguments, dict):
+        yield error("PH-A08", "config.json", f"model_args = {arguments!r}", "Make it an object, or remove it.")
+    for key, value in arguments.items() if isinstance(arguments, dict) else ():
+        if key in TAKEN_BY_TIMM:
+            evidence = f"model_args.{key} = {value!r}"
+            yield error("PH-A11", "config.json", evidence, f"Remove {key}: it is for whoever builds the network.")
+
+
+def sizes(snapshot: Snapshot) -> Iterator[Finding]:
+    """PH-A33: more classes than any image classifier has."""
+    inner = _pretrained_cfg(snapshot)
+    for place in (snapshot.config, inner):
+        for key in ("id2label", "label2id", "label_names", "label_descriptions", "labels", "num_classes", "num_labels"):
+            value = place.get(key)
+            count = len(value) if isinstance(value, dict | list) else value
+            if isinstance(count, int | float) and count > MOST_CLASSES:
+                yield error("PH-A33", "config.json", f"{key} is for {count:.0f} classes", "Use another model.")
 
 
 def replaced_parts(snapshot: Snapshot) -> Iterator[Finding]:
     """PH-A17: the loader would swap modules of the library's class for others."""
-    for key, value in items(read_config(snapshot)):
+    for key, value in items(snapshot.config):
         if key in _REPLACED_PARTS and value:
             yield error(
                 "PH-A17", "config.json", f"{key} = {value}", "Give the model as it was before, in 16 or 32 bits."
@@ -106,7 +147,7 @@ def replaced_parts(snapshot: Snapshot) -> Iterator[Finding]:
 
 def labels(snapshot: Snapshot) -> Iterator[Finding]:
     """PH-A18: classes are not numbered from 0, or the two lists of their names contradict each other."""
-    content = read_config(snapshot)
+    content = snapshot.config
     names, numbers = content.get("id2label"), content.get("label2id")
     if not isinstance(names, dict):
         return
@@ -127,7 +168,7 @@ def timm_settings(snapshot: Snapshot) -> Iterator[Finding]:
     inner = _pretrained_cfg(snapshot)
     for key in sorted(inner.keys() - _PRETRAINED_CFG):
         yield error("PH-A22", "config.json", f"pretrained_cfg.{key} = {inner[key]}", f"Remove {key}.")
-    arguments, classes = read_config(snapshot).get("model_args"), read_config(snapshot).get("num_classes")
+    arguments, classes = snapshot.config.get("model_args"), snapshot.config.get("num_classes")
     if isinstance(arguments, dict) and classes and arguments.get("num_classes", classes) != classes:
         evidence = f"model_args.num_classes = {arguments['num_classes']}, but num_classes = {classes}"
         yield error("PH-A22", "config.json", evidence, "Make them equal: the classifier would be made anew.")
@@ -138,8 +179,19 @@ def timm_settings(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _pretrained_cfg(snapshot: Snapshot) -> dict[str, Any]:
     """What timm was told about the weights, its pretrained_cfg; empty if there is none."""
-    inner = read_config(snapshot).get("pretrained_cfg")
+    inner = snapshot.config.get("pretrained_cfg")
     return inner if isinstance(inner, dict) else {}
 
 
-CHECKS = (config, broken_json, remote_code, kernels, other_weights, replaced_parts, labels, timm_settings)
+CHECKS = (
+    config,
+    broken_json,
+    sizes,
+    remote_code,
+    kernels,
+    other_weights,
+    timm_names,
+    replaced_parts,
+    labels,
+    timm_settings,
+)

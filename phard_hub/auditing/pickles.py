@@ -1,38 +1,86 @@
 """Pickles beside the weights: what they would import, read by picklescan, which does not unpickle them.
 
 They are never loaded here. Others may load them, so they are worth a look where picklescan is installed
-(``pip install phard-hub[scan]``) and the files are at hand: from the Hub they are not downloaded.
+(``pip install phard-hub[scan]``) and the files are at hand: from the Hub they are not downloaded. A pickle is known by
+its name or, where the file is at hand, by how it begins, for whoever loads it may have been told another name.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import re
+import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from phard_hub.hub.audit.files import lies_inside
-from phard_hub.hub.pull import Snapshot
+from phard_hub.hub.copies import lies_inside
+from phard_hub.hub.snapshot import Snapshot
 from phard_hub.report.findings import error, warning
 from phard_hub.report.record import Finding
 
 if TYPE_CHECKING:
     from picklescan.scanner import ScanResult
 
+MOST_PICKLES = 200
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".tar", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".dill"})
 _OTHERS = frozenset({".h5", ".hdf5", ".keras"})  # Keras puts the byte code of Lambda layers in these
+_READ_HERE = (".safetensors", ".json")  # whoever reads these as what they are unpickles nothing
+_BINARY = re.compile(rb"\x80[\x02-\x05]|\x93NUMPY")
+_TEXT = re.compile(rb"[(\]}]*([ci][A-Za-z_][\w.]*\n\w+\n|[dl]p\d+\n)")  # protocol 0 is printable
 _ADVICE = "Delete it: the safetensors are enough."
 
 
 def pickles(snapshot: Snapshot) -> Iterator[Finding]:
-    """PH-A02, PH-A12: files that can run code when other programs load them."""
+    """PH-A02, PH-A12, PH-A33: files that can run code when other programs load them."""
+    count = 0
     for name in snapshot.listing:
         suffix = PurePosixPath(name).suffix.lower()
         if suffix in _OTHERS:
             yield _not_looked_into(name, "it is no pickle")
-        elif suffix in _PICKLES:
-            yield _look_into(snapshot, name)
+        elif suffix in _PICKLES or (suffix not in _READ_HERE and _begins_like_one(snapshot, name)):
+            count += 1
+            if count <= MOST_PICKLES:
+                yield _look_into(snapshot, name)
+    if count > MOST_PICKLES:
+        evidence = f"{count} pickles, of which {MOST_PICKLES} were looked into"
+        yield error("PH-A33", snapshot.repo, evidence, "Delete them: the safetensors are enough.")
+
+
+def _begins_like_one(snapshot: Snapshot, name: str) -> bool:
+    """Whether a file that is at hand holds a pickle, whatever it is called."""
+    path = _at_hand(snapshot, name)
+    if path is None:
+        return False
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        head = file.read(256)
+        if head.startswith(b"PK\x03\x04"):
+            return _holds_one(path)
+    return bool(_BINARY.match(head) or _TEXT.match(head))
+
+
+def _holds_one(path: Path) -> bool:
+    """Whether there is a pickle in a zip archive, which is what torch writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(PurePosixPath(name).suffix.lower() in _PICKLES for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return True  # whoever reads it as something else may still find one
+
+
+def _at_hand(snapshot: Snapshot, name: str) -> Path | None:
+    """Where a file of the repository lies, if it is here, a regular file, and inside of the folder."""
+    path = None if snapshot.origin is None else snapshot.origin / name
+    try:
+        if path is None or not lies_inside(snapshot.origin or path, path):
+            return None
+        return path.resolve() if stat.S_ISREG(path.stat().st_mode) else None
+    except OSError:
+        return None
 
 
 def _not_looked_into(name: str, why: str, advice: str = _ADVICE) -> Finding:
@@ -40,8 +88,8 @@ def _not_looked_into(name: str, why: str, advice: str = _ADVICE) -> Finding:
 
 
 def _look_into(snapshot: Snapshot, name: str) -> Finding:
-    path = snapshot.folder / name
-    if not path.is_file() or not lies_inside(snapshot, name):
+    path = _at_hand(snapshot, name)
+    if path is None:
         return _not_looked_into(name, "it is not at hand")
     try:
         result = _scan(path)
