@@ -61,9 +61,9 @@ def examine(snapshot: Snapshot, compared: Check) -> Iterator[Finding]:
 
 
 def limits_of(snapshot: Snapshot) -> Limits:
-    """A minute and two gigabytes, and more for weights of more than a gigabyte, which are read as a whole."""
+    """A minute and 1.6 GB beside what is mapped, and more time for weights of gigabytes, which are read as a whole."""
     size = sum((snapshot.folder / name).stat().st_size for name in snapshot.files)
-    return Limits(seconds=60 + size // 2**25, memory=2**31 + size)
+    return Limits(seconds=50 + 10 * (size // 2**30 + 1), memory=3 * 2**29 + size)
 
 
 def _guarded(check: Check, snapshot: Snapshot) -> Iterator[Finding]:

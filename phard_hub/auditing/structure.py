@@ -36,6 +36,8 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _compared(snapshot)
     except CheckpointError as refusal:
         yield error("PH-A19", "config.json", refusal.problem, refusal.advice)
+    except MemoryError:
+        raise  # a limit
     except Exception as refusal:  # the libraries' classes raise all kinds of errors at hostile values
         if any(words in str(refusal) for words in _NO_MEMORY):
             raise MemoryError from refusal

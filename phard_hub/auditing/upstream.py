@@ -136,7 +136,7 @@ def _design(snapshot: Snapshot) -> _Design:
         raise CheckpointError(f"{snapshot.repo} has no config.json that can be read.", advice=advice)
     try:
         fields, usual = _fields(config)
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as refusal:  # the library's classes raise all kinds of errors at hostile values
         problem = f"The config of {snapshot.repo} is none of its class: {first_line(refusal)}."

@@ -26,6 +26,7 @@ The real one rounds to whole grey levels after resizing rows and again after col
 differentiable, does not round. Images that need no resizing agree to float precision.
 """
 
+_LARGEST_EDGE = 2048
 _RESAMPLES: dict[int, Resample] = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _Size = tuple[int, int]
 
@@ -61,6 +62,7 @@ def rebuild(network: nn.Module, processor: ImageProcessor, *, labels: tuple[str,
     worst = np.inf
     with _processor_errors(name):
         for geometry in _geometries(processor, network):
+            _require_reasonable(name, geometry.canvas)
             color = _Color.measured(processor, geometry.canvas, channels)
             classifier = Classifier(
                 network,
@@ -82,6 +84,15 @@ def rebuild(network: nn.Module, processor: ImageProcessor, *, labels: tuple[str,
         f"The image processor {name} cannot be rebuilt: it {found}.",
         advice="Wrap the network yourself: Classifier(network, labels=..., image_size=..., mean=..., std=...).",
     )
+
+
+def _require_reasonable(name: str, canvas: _Size) -> None:
+    """Refuse a size before an image of it is made: a processor may name any."""
+    if max(canvas) > _LARGEST_EDGE:
+        raise CheckpointError(
+            f"The image processor {name} asks for images of {canvas[0]} x {canvas[1]}.",
+            advice=f"Choose a model for images of at most {_LARGEST_EDGE} pixels a side.",
+        )
 
 
 def processor_difference(classifier: Classifier, processor: ImageProcessor) -> float:
@@ -216,7 +227,7 @@ def _config_size(network: nn.Module) -> _Size:
 def _processor_errors(name: str) -> Iterator[None]:
     try:
         yield
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # it computes with fields of which anything may be wrong
         raise CheckpointError(

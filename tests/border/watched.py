@@ -1,10 +1,11 @@
-"""Run `phard` under an audit hook that notes what no command may do with a file that a stranger wrote.
+"""Note what no command may do with a file that a stranger wrote, by an audit hook of Python.
 
     python -m tests.border.watched NOTES FOLDER [FOLDER ...] -- audit model
 
-Noted are, one line each in the file NOTES: code that is run, compiled or imported from one of the FOLDERs, globals
-looked up for a pickle, other programs, sockets, libraries loaded from a FOLDER, and files opened outside of the
-FOLDERs, of Python's own folders, of the project and of what a system has for everyone to read.
+runs a command of `phard`; `watching` watches a block of a test. Noted are, one line each in the file NOTES: code that
+is run, compiled or imported from one of the FOLDERs, globals looked up for a pickle, other programs, sockets, libraries
+loaded from a FOLDER, and files opened outside of the FOLDERs, of Python's own folders, of the project and of what a
+system has for everyone to read.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _SYSTEM = (
     "/dev",
     "/proc/self",
     "/proc/meminfo",
+    "/proc/mounts",
     "/proc/cpuinfo",
     "/proc/filesystems",
     "/proc/stat",
@@ -36,25 +39,43 @@ _HELPERS = ("fc-list",)  # matplotlib asks it once for the fonts of the machine
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.bind", "socket.sendto")
 
 
-def watch(notes: Path, folders: Sequence[Path]) -> None:
-    """Add the hook, which cannot be taken away again; forked processes keep it."""
-    strangers = [str(folder.resolve()) for folder in folders]
-    allowed = [*strangers, *_everyones()]
-    log = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    busy = threading.local()  # what the hook itself opens is no concern of its own
+class _Watch(threading.local):
+    """The hook of this process; it cannot be taken away again, and forked processes keep it."""
 
-    def hook(event: str, given: tuple[object, ...]) -> None:
-        if getattr(busy, "now", False):
+    added = False
+    now: tuple[int, list[str], list[str]] | None = None  # where to note, the strangers' folders, what may be opened
+
+    def hook(self, event: str, given: tuple[object, ...]) -> None:
+        """Note an event, if this thread is watched; what the hook itself opens is no concern of its own."""
+        watched, self.now = self.now, None
+        if watched is None:
             return
-        busy.now = True
+        log, strangers, allowed = watched
         try:
             line = _run(event, given, strangers) or _reached(event, given, allowed)
             if line:
                 os.write(log, f"{line}\n".encode(errors="backslashreplace"))
         finally:
-            busy.now = False
+            self.now = watched
 
-    sys.addaudithook(hook)
+
+_watch = _Watch()
+
+
+@contextmanager
+def watching(notes: Path, folders: Sequence[Path]) -> Iterator[None]:
+    """Watch what this thread does in a block, and what it forks."""
+    strangers = [str(folder.resolve()) for folder in folders]
+    log = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    if not _Watch.added:
+        sys.addaudithook(_watch.hook)
+        _Watch.added = True
+    _watch.now = (log, strangers, [*strangers, *_everyones()])
+    try:
+        yield
+    finally:
+        _watch.now = None
+        os.close(log)
 
 
 def _run(event: str, given: tuple[object, ...], strangers: Sequence[str]) -> str:
@@ -79,7 +100,8 @@ def _reached(event: str, given: tuple[object, ...], allowed: Sequence[str]) -> s
 
 def _inside(path: object, places: Sequence[str]) -> bool:
     name = os.fsdecode(path) if isinstance(path, str | bytes) else ""
-    real = os.path.realpath(name) if name else ""
+    # links in /proc are another place for each process, and are told by their names
+    real = (name if name.startswith("/proc/") else os.path.realpath(name)) if name else ""
     return any(real == place or real.startswith(place + os.sep) for place in places)
 
 
@@ -90,7 +112,11 @@ def _everyones() -> list[str]:
     fonts = Path(os.environ.get("MPLCONFIGDIR") or Path.home() / ".cache" / "matplotlib")
     own += [project, fonts, tempfile.gettempdir(), os.environ.get("HF_HOME", "")]
     places = [*own, *_SYSTEM, *_CONFIGS, *_SHARED]
-    return [os.path.realpath(str(place)) for place in places if str(place)]
+    return [
+        str(place) if str(place).startswith("/proc/") else os.path.realpath(str(place))
+        for place in places
+        if str(place)
+    ]
 
 
 def main() -> None:
@@ -98,10 +124,10 @@ def main() -> None:
     split = sys.argv.index("--")
     notes, *folders = map(Path, sys.argv[1:split])
     sys.argv = ["phard", *sys.argv[split + 1 :]]
-    watch(notes, folders)
-    from phard_hub.__main__ import main as phard
+    with watching(notes, folders):
+        from phard_hub.__main__ import main as phard
 
-    phard()
+        phard()
 
 
 if __name__ == "__main__":
