@@ -65,7 +65,7 @@ def _of_field(kind: Any, note: Any) -> Column:  # noqa: ANN401 - untyped
 
     note = note if isinstance(note, dict) else {}
     value = kind.value_type if types.is_dictionary(kind) else kind
-    if types.is_binary(value) or types.is_large_binary(value) or _has_bytes(kind):
+    if types.is_binary(value) or types.is_large_binary(value) or _may_be_image(kind):
         return Column("image" if note.get("_type") == "Image" else "bytes")
     if note.get("_type") == "ClassLabel" and types.is_integer(kind):
         names = note.get("names")
@@ -74,10 +74,11 @@ def _of_field(kind: Any, note: Any) -> Column:  # noqa: ANN401 - untyped
     return Column("plain" if _PLAIN.fullmatch(str(value)) else "other")
 
 
-def _has_bytes(kind: Any) -> bool:  # noqa: ANN401 - untyped
+def _may_be_image(kind: Any) -> bool:  # noqa: ANN401 - untyped
+    """Whether a column looks like an image of `datasets`, though perhaps without its bytes."""
     from pyarrow import types
 
-    return bool(types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+    return bool(types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind})
 
 
 def _noted(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
@@ -30,7 +31,10 @@ LARGEST_FILE = 64 * 2**20
 """Bytes that the file of one image may have."""
 LARGEST_IMAGE = 50_000_000
 """Pixels that one image may have."""
+NO_BYTES = "Put the bytes of the image into the row, because names of files are not followed, or remove the row."
+"""What to do about a row without an image."""
 _PIXELS = f"{LARGEST_IMAGE:,} pixels"
+_TIFF = (b"II", b"MM")
 _LONGEST = 100
 """Of an image this many times longer than wide, the middle is used: enlarged as a whole, it would fill the memory."""
 
@@ -47,11 +51,11 @@ def decode(data: bytes, where: str, mode: str) -> Image.Image:
         ImagesError: it is empty, too large, broken or of another format.
     """
     if not data:
-        raise ImagesError(f"There is no image in {where}.", advice="Remove this row.")
+        raise ImagesError(f"There is no image in {where}.", advice=NO_BYTES)
     if len(data) > LARGEST_FILE:
         raise _too_large(where, f"{len(data) / 2**20:.0f} MiB", f"{LARGEST_FILE // 2**20} MiB")
     try:
-        with _silence(), Image.open(io.BytesIO(data), formats=FORMATS) as file:
+        with _silence(data), Image.open(io.BytesIO(data), formats=FORMATS) as file:
             size = file.size
             if math.prod(size) <= LARGEST_IMAGE:
                 return _to_mode(ImageOps.exif_transpose(file), mode)
@@ -72,17 +76,35 @@ def _too_large(where: str, size: str, limit: str) -> ImagesError:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Pillow warns of odd files, on stderr and in its log; they are decoded all the same, or are an error."""
+def _silence(data: bytes) -> Iterator[None]:
+    """Odd files are warned of on stderr and in Pillow's log; here they are decoded all the same, or are an error."""
     log = logging.getLogger("PIL")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_stderr() if data.startswith(_TIFF) else nullcontext():
             warnings.simplefilter("ignore")
             yield
     finally:
         log.setLevel(level)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Send what is written to stderr nowhere, by libtiff too, which writes there without asking Python."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -19,13 +19,15 @@ from torch import Tensor
 from phard_hub.errors import ImagesError
 from phard_hub.images.classes import LONGEST_NAME
 from phard_hub.images.columns import Columns, of_schema
+from phard_hub.images.decoding import NO_BYTES
 from phard_hub.images.tables import Raw, image_of_row
 from phard_hub.report.wording import printable
 
 LARGEST_GROUP = 4 * 2**30
 """Bytes that a column of one row group may have when it is unpacked."""
 MOST_ROWS = 50_000_000
-_BATCH = 256
+_BATCH = 32
+"""Rows; the images of so many are in memory, each of which may be large."""
 _CONNECTIONS = 8
 
 Opener = Callable[[], AbstractContextManager[BinaryIO]]
@@ -144,7 +146,10 @@ def _batches(parquet: Any, group: int, column: str) -> Iterator[Any]:  # noqa: A
     """A column of a row group, in parts; of images only their bytes."""
     from pyarrow import types
 
-    is_struct = types.is_struct(parquet.schema_arrow.field(column).type)
+    kind = parquet.schema_arrow.field(column).type
+    is_struct = types.is_struct(kind)
+    if is_struct and kind.get_field_index("bytes") < 0:
+        raise ImagesError(f"There are no bytes of images in {printable(column)!r}.", advice=NO_BYTES)
     names = [f"{column}.bytes" if is_struct else column]
     for batch in parquet.iter_batches(_BATCH, row_groups=[group], columns=names):
         found = batch.column(column)

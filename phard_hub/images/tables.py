@@ -19,7 +19,7 @@ from torch import Tensor
 
 from phard_hub.errors import ImagesError
 from phard_hub.images.columns import Columns, of_features
-from phard_hub.images.decoding import LARGEST_FILE
+from phard_hub.images.decoding import LARGEST_FILE, NO_BYTES
 from phard_hub.images.disk import read_file, shown_path
 
 _BATCH = 256
@@ -82,10 +82,7 @@ def image_of_row(row: int, value: Any, read: Callable[[str], bytes] | None = Non
     if data is None and named and read:
         data = read(named)
     if data is not None and not isinstance(data, bytes):
-        raise ImagesError(f"There are no bytes of an image in {where}.", advice="Name another image column.")
-    if data is None and named:
-        problem = f"There is no image in {where}, only the name of a file, which is not followed."
-        raise ImagesError(problem, advice="Put the bytes of the images into the data set.")
+        raise ImagesError(f"There are no bytes of an image in {where}.", advice=NO_BYTES)
     return Raw(row, where, data or b"")
 
 
