@@ -26,6 +26,8 @@ from phard_hub.report.wording import printable
 LARGE = 2**30
 """Bytes from which on a data set is not copied when only some of its images are wanted."""
 
+_LONGEST_NAME = 300
+"""Characters that the name of a data set on the Hub, its configuration and revision may have."""
 _LONGEST_CAUSE = 300
 """Characters of what another library says."""
 _BUILDERS = ("parquet", "imagefolder", "webdataset", "arrow")
@@ -77,11 +79,11 @@ def open_table(dataset: str, split: str | None, wanted: Wanted | None) -> Table:
         files = [path]
     if files:
         return _open_parquet(files, Counter(), title, split, wanted)
-    on_hub = _ON_HUB.fullmatch(dataset)
+    on_hub = _ON_HUB.fullmatch(dataset) if len(dataset) <= _LONGEST_NAME else None
     if files is not None or path.suffix == ".parquet" or not on_hub:
         advice = "Give an existing folder, parquet files, or a Hub id such as ylecun/mnist."
         raise ImagesError(f"{title!r} is neither an existing file or folder nor a Hub id.", advice=advice)
-    with dataset_errors(dataset):
+    with dataset_errors(title):
         return _open_hub(HubName(on_hub["id"], on_hub["config"], on_hub["revision"]), split, wanted)
 
 
