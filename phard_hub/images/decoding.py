@@ -110,7 +110,7 @@ def _no_stderr() -> Iterator[None]:
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     """Convert to ``mode``; 16-bit grey is scaled, where Pillow alone would turn most of it white."""
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         scale = 257 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 1
         image = Image.fromarray(np.clip(values // scale, 0, 255).astype(np.uint8))
     image.load()
