@@ -122,7 +122,7 @@ def _why_not(file: str, size: int) -> str:
 
 
 def _too_few(names: Sequence[str], dataset: str, images: list[str]) -> ImagesError:
-    advice = "Give a folder with a sub-folder of images for each class, parquet files, or a Hub data set."
+    advice = "A folder needs a sub-folder for each class, and at least two of them."
     if not names:
         return ImagesError(f"{dataset} cannot be read as images: no class folder holds any.", advice=advice)
     if len({image.split("/")[1] for image in images if image.count("/") > 1}) > 1:

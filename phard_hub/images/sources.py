@@ -70,8 +70,14 @@ def open_table(dataset: str, split: str | None, wanted: Wanted | None) -> Table:
         HubUnavailableError: the Hub did not answer.
         OutputError: the cache of `datasets` cannot be written.
     """
+    title = shown_path(dataset)
+    with dataset_errors(title):
+        return _open(dataset, title, split, wanted)
+
+
+def _open(dataset: str, title: str, split: str | None, wanted: Wanted | None) -> Table:
     # Those of `os.path` take every name, even one that is too long.
-    path, title = Path(os.path.expanduser(dataset)), shown_path(dataset)  # noqa: PTH111
+    path = Path(os.path.expanduser(dataset))  # noqa: PTH111
     if os.path.isdir(path):  # noqa: PTH112
         return _open_folder(path, title, split, wanted)
     files = matches(str(path))
@@ -83,8 +89,7 @@ def open_table(dataset: str, split: str | None, wanted: Wanted | None) -> Table:
     if files is not None or path.suffix == ".parquet" or not on_hub:
         advice = "Give an existing folder, parquet files, or a Hub id such as ylecun/mnist."
         raise ImagesError(f"{title!r} is neither an existing file or folder nor a Hub id.", advice=advice)
-    with dataset_errors(title):
-        return _open_hub(HubName(on_hub["id"], on_hub["config"], on_hub["revision"]), split, wanted)
+    return _open_hub(HubName(on_hub["id"], on_hub["config"], on_hub["revision"]), split, wanted)
 
 
 def _open_folder(path: Path, title: str, split: str | None, wanted: Wanted | None) -> Table:
@@ -109,8 +114,7 @@ def _open_parquet(
     name = f"{title} ({_split(['train'], split, title)})"
     whole = not wanted or sum(file.stat().st_size for file in regular) <= LARGE
     openers = [partial(open_file, file) for file in regular]
-    with dataset_errors(title):
-        table = ParquetFiles(openers, name, whole=whole, passed=passed_over(passed))
+    table = ParquetFiles(openers, name, whole=whole, passed=passed_over(passed))
     warn(title, passed)
     return table
 
