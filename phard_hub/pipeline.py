@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import sys
@@ -34,7 +35,7 @@ from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import TESTED_ON, Environment, Hardening, Report, Source, State
-from phard_hub.report.wording import NOT_FORGOTTEN
+from phard_hub.report.wording import NOT_FORGOTTEN, printable
 from phard_hub.triggers.search import Measurement, measure
 
 LIMITS = (
@@ -46,6 +47,9 @@ LIMITS = (
     ),
     "The numbers hold for the images, attacks and seeds named here; they do not certify the model.",
 )
+
+_LONGEST_NAME = 200
+"""Characters of a name in a report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,11 +229,14 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
 
 
 def public_name(place: str) -> str:
-    """A Hub id as it is, and of a path or a pattern of paths the last part only, for reports are published."""
-    path = Path(place).expanduser()
-    if path.exists():
-        return path.resolve().name
-    return path.name if any(sign in place for sign in "*?[") else place
+    """A Hub id as it is, and of a path or a pattern of paths the last part only, because reports are published.
+
+    A name on the disk may hold what no report can: line breaks, escape codes, and bytes that are no UTF-8.
+    """
+    path = Path(os.path.expanduser(place))  # noqa: PTH111 - which knows every name
+    if os.path.exists(path):  # noqa: PTH110
+        return printable(path.resolve().name, _LONGEST_NAME)
+    return printable(path.name if any(sign in place for sign in "*?[") else place, _LONGEST_NAME)
 
 
 def _load(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from phard_hub.errors import ImagesError
-from phard_hub.images.classes import class_indices, find_columns, require_classes
+from phard_hub.images.classes import class_indices, require_classes
+from phard_hub.images.columns import find_columns
 from phard_hub.images.decoding import FILTERS, MODES, decode, place
+from phard_hub.images.disk import shown_path
 from phard_hub.images.labelled import LabelledImages, choose
 from phard_hub.images.sources import Wanted, dataset_errors, open_table
-from phard_hub.images.tables import Table
+from phard_hub.images.tables import Raw, Table
+from phard_hub.report.wording import printable
 
 Progress = Callable[[int, int], None]
 """Called now and then with (images done, images in all)."""
@@ -72,15 +74,16 @@ def load_images(
         )
     enough = None if max_images is None else Wanted(per_class=math.ceil(max_images / len(labels)), classes=len(labels))
     table = open_table(dataset, split, enough)
-    image_column, label_column = find_columns(table.features, image_column, label_column, labels)
-    with dataset_errors(dataset):
+    title = shown_path(dataset)
+    image_column, label_column = find_columns(table.columns, image_column, label_column, labels)
+    with dataset_errors(title):
         values = table.values(label_column)
-    targets = class_indices(values, getattr(table.features[label_column], "names", None), labels, label_column)
+    targets = class_indices(values, table.columns[label_column].names, labels, printable(label_column))
     index = choose(targets, len(labels), max_images, seed, table.groups)
-    require_classes(targets[index], labels, dataset)
+    require_classes(targets[index], labels, title)
     pixels = np.empty((len(index), channels, *image_size), dtype=np.uint8)
-    for done, (row, raw) in enumerate(_read(table, image_column, index.tolist(), dataset)):
-        image = decode(raw, f"row {row} of {dataset}", MODES[channels])
+    for done, raw in enumerate(_read(table, image_column, index.tolist(), title)):
+        image = decode(raw.data, f"{raw.where} of {title}", MODES[channels])
         placed = np.asarray(place(image, image_size, FILTERS[resample], stretch=stretch))
         pixels[done] = placed.reshape(*image_size, channels).transpose(2, 0, 1)
         if progress and (done % _BATCH == _BATCH - 1 or done == len(index) - 1):
@@ -88,7 +91,7 @@ def load_images(
     return LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), table.told(len(index)))
 
 
-def _read(table: Table, column: str, rows: list[int], dataset: str) -> Iterator[tuple[int, Any]]:
-    """(row, undecoded image); what goes wrong is said in one line, but for what the reader does with it."""
+def _read(table: Table, column: str, rows: list[int], dataset: str) -> Iterator[Raw]:
+    """The undecoded images; what goes wrong is said in one line, but for what the reader does with it."""
     with dataset_errors(dataset):
         yield from table.raw(column, rows)

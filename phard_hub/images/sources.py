@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from glob import glob
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from phard_hub.errors import HubUnavailableError, ImagesError, OutputError, first_line
-from phard_hub.images.tables import ArrowTable, Opener, ParquetFiles, Stream, Table
+from phard_hub.errors import HubUnavailableError, ImagesError, OutputError, PhardError, first_line
+from phard_hub.images.classes import shown
+from phard_hub.images.columns import of_features
+from phard_hub.images.disk import is_file, matches, no_file, open_file, scan, shown_path
+from phard_hub.images.folders import FolderTable, is_table, passed_over, warn
+from phard_hub.images.parquet import Opener, ParquetFiles
+from phard_hub.images.tables import ArrowTable, Stream, Table, foreign
+from phard_hub.report.wording import printable
 
 LARGE = 2**30
 """Bytes from which on a data set is not copied when only some of its images are wanted."""
+
+_LONGEST_NAME = 300
+"""Characters that the name of a data set on the Hub, its configuration and revision may have."""
+_LONGEST_CAUSE = 300
+"""Characters of what another library says."""
+_BUILDERS = ("parquet", "imagefolder", "webdataset", "arrow")
+"""Parts of `datasets` that read images. None runs code of the data set, as others of its fifty might."""
+_ELSEWHERE = re.compile(r"://|::|^[/~]|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
+"""What a name of a file has that does not lie below the folder that it is written for."""
+
+_MOST_WORDS = 100_000
 
 _log = logging.getLogger(__name__)
 _ON_HUB = re.compile(r"(?P<id>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?", re.ASCII)
@@ -52,43 +70,53 @@ def open_table(dataset: str, split: str | None, wanted: Wanted | None) -> Table:
         HubUnavailableError: the Hub did not answer.
         OutputError: the cache of `datasets` cannot be written.
     """
-    path = Path(dataset).expanduser()
-    files = path.rglob("*.parquet") if path.is_dir() else glob(str(path), recursive=True)  # noqa: PTH207 - may be absolute
-    parquet = sorted(str(file) for file in files)
-    if not path.is_dir() and any(not file.endswith(".parquet") for file in parquet):
-        raise ImagesError(f"{dataset} is no parquet file.", advice="Give a folder, parquet files or a Hub id.")
-    on_hub = _ON_HUB.fullmatch(dataset)
-    if not parquet and not path.is_dir() and (path.suffix == ".parquet" or not on_hub):
+    title = shown_path(dataset)
+    with dataset_errors(title):
+        return _open(dataset, title, split, wanted)
+
+
+def _open(dataset: str, title: str, split: str | None, wanted: Wanted | None) -> Table:
+    # Those of `os.path` take every name, even one that is too long.
+    path = Path(os.path.expanduser(dataset))  # noqa: PTH111
+    if os.path.isdir(path):  # noqa: PTH112
+        return _open_folder(path, title, split, wanted)
+    files = matches(str(path))
+    if files is None and os.path.lexists(path):
+        files = [path]
+    if files:
+        return _open_parquet(files, Counter(), title, split, wanted)
+    on_hub = _ON_HUB.fullmatch(dataset) if len(dataset) <= _LONGEST_NAME else None
+    if files is not None or path.suffix == ".parquet" or not on_hub:
         advice = "Give an existing folder, parquet files, or a Hub id such as ylecun/mnist."
-        raise ImagesError(f"{dataset!r} is neither an existing file or folder nor a Hub id.", advice=advice)
-    with dataset_errors(dataset):
-        if parquet:
-            return _open_parquet(dataset, parquet, split, wanted)
-        if path.is_dir():
-            return _open_folder(dataset, path, split)
-        assert on_hub
-        return _open_hub(HubName(on_hub["id"], on_hub["config"], on_hub["revision"]), split, wanted)
+        raise ImagesError(f"{title!r} is neither an existing file or folder nor a Hub id.", advice=advice)
+    return _open_hub(HubName(on_hub["id"], on_hub["config"], on_hub["revision"]), split, wanted)
 
 
-def _open_parquet(dataset: str, files: list[str], split: str | None, wanted: Wanted | None) -> Table:
-    from datasets import load_dataset
-
-    name = _split(["train"], split, dataset)
-    if wanted and sum(Path(file).stat().st_size for file in files) > LARGE:
-        return _parquet([partial(_open_file, file) for file in files], None, f"{dataset} ({name})")
-    return ArrowTable(load_dataset("parquet", data_files=files, split=name), f"{dataset} ({name})")
-
-
-def _open_file(path: str) -> AbstractContextManager[BinaryIO]:
-    return Path(path).open("rb")
+def _open_folder(path: Path, title: str, split: str | None, wanted: Wanted | None) -> Table:
+    found = scan(path)
+    parquet = [name for name in found.files if is_table(name)]
+    if not parquet:
+        return FolderTable(path, found, title, lambda names: _split(names, split, title))
+    passed = found.passed + Counter({"other files": len(found.files) - len(parquet)})
+    return _open_parquet([path / name for name in parquet], passed, title, split, wanted)
 
 
-def _open_folder(dataset: str, path: Path, split: str | None) -> Table:
-    from datasets import load_dataset
-
-    found = load_dataset("imagefolder", data_dir=str(path))
-    name = _split(list(found), split, dataset)
-    return ArrowTable(found[name], f"{dataset} ({name})")
+def _open_parquet(
+    files: Sequence[Path], passed: Counter[str], title: str, split: str | None, wanted: Wanted | None
+) -> Table:
+    """Parquet files on the disk; of a pattern, those that fit it and are regular files."""
+    if any(file.suffix != ".parquet" for file in files):
+        raise ImagesError(f"{title} is no parquet file.", advice="Give a folder, parquet files or a Hub id.")
+    regular = [file for file in files if is_file(file)]
+    if not regular:
+        raise no_file(files[0])
+    passed = passed + Counter({"no regular files": len(files) - len(regular)})
+    name = f"{title} ({_split(['train'], split, title)})"
+    whole = not wanted or sum(file.stat().st_size for file in regular) <= LARGE
+    openers = [partial(open_file, file) for file in regular]
+    table = ParquetFiles(openers, name, whole=whole, passed=passed_over(passed))
+    warn(title, passed)
+    return table
 
 
 def _open_hub(name: HubName, split: str | None, wanted: Wanted | None) -> Table:
@@ -96,19 +124,76 @@ def _open_hub(name: HubName, split: str | None, wanted: Wanted | None) -> Table:
     from datasets import load_dataset_builder
 
     commit = _commit(name)
+    if commit:
+        _check_card(name.id, commit)
     builder = load_dataset_builder(name.id, name.config, revision=commit or name.revision)
     by_split = builder.config.data_files
     if not by_split:  # the Hub did not answer, and the cache has this configuration of some commit
         return _from_cache(name, builder, split)
+    if not commit:
+        raise HubUnavailableError(f"The Hub did not say which commit of {name.id} is meant.", advice="Try again.")
     split = _split([str(one) for one in by_split], split, name.id)
+    home = f"hf://datasets/{name.id}@{commit}/"
+    _check_files(builder, home)
     files = [str(file) for file in by_split[split]]
-    told = f"{name.id}{f':{name.config}' if name.config else ''}{f'@{commit[:12]}' if commit else ''} ({split})"
+    title = f"{name.id}{f':{name.config}' if name.config else ''}@{commit[:12]} ({split})"
     if wanted and (openers := _large_files(files)):
         if all(file.endswith(".parquet") for file in files):
-            return _parquet(openers, builder.info.features, told)
-        return Stream(builder.as_streaming_dataset(split=split), told, **wanted._asdict())
+            features = builder.info.features
+            return ParquetFiles(openers, title, columns=features and of_features(features), whole=False)
+        return Stream(builder.as_streaming_dataset(split=split), title, home, **wanted._asdict())
     builder.download_and_prepare()
-    return ArrowTable(builder.as_dataset(split=split), told)
+    return ArrowTable(builder.as_dataset(split=split), title, _home_in_cache(name.id))
+
+
+def _check_card(repo: str, commit: str) -> None:
+    """Refuse a data set whose card names files elsewhere, before `datasets` asks for them."""
+    import yaml
+    from huggingface_hub import DatasetCard, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+    for file in ("README.md", ".huggingface.yaml"):
+        try:
+            path = Path(hf_hub_download(repo, file, repo_type="dataset", revision=commit))
+        except (EntryNotFoundError, RepositoryNotFoundError):  # gated ones too, which `datasets` will tell
+            continue
+        told = DatasetCard.load(path).data.to_dict() if file.endswith(".md") else yaml.safe_load(path.read_bytes())
+        for name in _words(told.get("configs") if isinstance(told, dict) else None):
+            if _ELSEWHERE.search(name):
+                raise foreign(name)
+
+
+def _words(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever a card says
+    """All words in lists and mappings, which YAML can make very many of a few."""
+    waiting = [value]
+    for _ in range(_MOST_WORDS):
+        if not waiting:
+            return
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, dict | list):
+            waiting += part.values() if isinstance(part, dict) else part
+    raise ImagesError("The card of the data set names too many files.", advice="Give a copy on the disk.")
+
+
+def _check_files(builder: Any, home: str) -> None:  # noqa: ANN401 - untyped
+    """Refuse files of another place, and kinds of files that hold no images."""
+    for file in (str(file) for files in builder.config.data_files.values() for file in files):
+        if not file.startswith(home) or _ELSEWHERE.search(file.removeprefix(home)):
+            raise foreign(file)
+    kind = builder.__module__.rsplit(".", 1)[-1]
+    if kind not in _BUILDERS:
+        problem = f"The data set holds files for {kind!r}, not images."
+        raise ImagesError(problem, advice="Give one with a folder of images for each class, or with parquet files.")
+
+
+def _home_in_cache(repo: str) -> Path:
+    """The folder in which the Hub's library keeps the files of a data set."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="dataset"))
 
 
 def _large_files(files: Sequence[str]) -> list[Opener]:
@@ -129,7 +214,8 @@ def _from_cache(name: HubName, builder: Any, split: str | None) -> Table:  # noq
         raise HubUnavailableError(problem, advice="Try again later, or leave the revision out.")
     split = _split([str(one) for one in builder.info.splits], split, name.id)
     _log.warning("The Hub does not answer: using %s from the cache.", name.id)
-    return ArrowTable(builder.as_dataset(split=split), f"{name.id} ({split}, from the cache)")
+    told = f"{name.id} ({split}, from the cache)"
+    return ArrowTable(builder.as_dataset(split=split), told, _home_in_cache(name.id))
 
 
 def _commit(name: HubName) -> str | None:
@@ -144,42 +230,42 @@ def _commit(name: HubName) -> str | None:
         return None
 
 
-def _parquet(files: Sequence[Opener], features: Any, name: str) -> ParquetFiles:  # noqa: ANN401
-    """Parquet files with their features, which the first of them tells if nobody else does."""
-    from datasets import Features
-    from pyarrow.parquet import read_schema
-
-    if features is None:
-        with files[0]() as source:
-            features = Features.from_arrow_schema(read_schema(source))
-    return ParquetFiles(files, features, name)
-
-
 def _split(names: list[str], wanted: str | None, dataset: str) -> str:
     name = wanted or ("train" if "train" in names else names[0] if len(names) == 1 else None)
     if name not in names:
         problem = f"has no split {wanted!r}" if wanted else "has several splits"
-        raise ImagesError(f"{dataset} {problem}; it has {', '.join(names)}.", advice="Name one of them with --split.")
+        raise ImagesError(f"{dataset} {problem}; it has {shown(names)}.", advice="Name one of them with --split.")
     return name
 
 
 @contextmanager
 def dataset_errors(dataset: str) -> Iterator[None]:
-    """Say in one line why a data set cannot be opened or read."""
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    """Say in one line why a data set cannot be opened or read, whatever the libraries raise over it."""
+    try:
+        yield
+    except PhardError:
+        raise
+    except Exception as error:
+        raise _explained(dataset, error) from error
+
+
+def _explained(dataset: str, error: Exception) -> PhardError:
+    from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
-    try:
-        yield
-    except DatasetNotFoundError as error:
+    if isinstance(error, DatasetNotFoundError):
         advice = "Check the spelling; if it is gated or private, log in with `hf auth login`."
-        raise ImagesError(f"There is no file, folder or Hub data set {dataset}.", advice=advice) from error
-    except (ConnectionError, HfHubHTTPError, httpx.TransportError) as error:
-        problem = f"The Hub did not give {dataset}: {first_line(error)}."
-        raise HubUnavailableError(problem, advice="Try again later, or give a local folder.") from error
-    except (DatasetsError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise _unreadable(dataset, error) from error
+        return ImagesError(f"There is no file, folder or Hub data set {dataset}.", advice=advice)
+    if isinstance(error, ConnectionError | HfHubHTTPError | httpx.TransportError):
+        problem = f"The Hub did not give {dataset}: {_line(error)}."
+        return HubUnavailableError(problem, advice="Try again later, or give a local folder.")
+    return _unreadable(dataset, error)
+
+
+def _line(error: Exception) -> str:
+    """What another library says, which may quote what a stranger wrote."""
+    return printable(first_line(error), _LONGEST_CAUSE)
 
 
 def _unreadable(dataset: str, error: Exception) -> ImagesError | OutputError:
@@ -188,8 +274,8 @@ def _unreadable(dataset: str, error: Exception) -> ImagesError | OutputError:
         advice = "Make space or set HF_HOME to a folder that can be written."
         return OutputError(f"Cannot read {dataset} or cache it: {cause.strerror}.", advice=advice)
     if str(error).startswith("Config name is missing"):
-        configs = ", ".join(re.findall(r"'([^']+)'", str(error).split("[", 1)[-1].split("]", 1)[0]))
+        configs = shown(re.findall(r"'([^']+)'", str(error).split("[", 1)[-1].split("]", 1)[0]))
         advice = f"Name one of them as {dataset}:NAME."
         return ImagesError(f"{dataset} has several configurations: {configs}.", advice=advice)
     advice = "Give images in one folder a class, parquet files, or a Hub data set."
-    return ImagesError(f"{dataset} cannot be read as images: {first_line(error)}.", advice=advice)
+    return ImagesError(f"{dataset} cannot be read as images: {_line(error)}.", advice=advice)

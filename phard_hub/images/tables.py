@@ -3,46 +3,61 @@
 A table gives all its labels first, and then the images of the rows that were chosen. A large data set is
 not copied to get at a few of its images: of parquet files only the column of labels is read as a whole, and
 then those row groups that hold chosen images; what else there is, is streamed until enough were seen.
+
+What a row says is a stranger's. A row that names a file instead of holding an image is believed only where
+the library `datasets` wrote the name for a file of the data set itself, which each table checks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from itertools import groupby
-from typing import Any, BinaryIO, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
-_BATCH = 256
-_CONNECTIONS = 8
+from phard_hub.errors import ImagesError
+from phard_hub.images.columns import Columns, of_features
+from phard_hub.images.decoding import LARGEST_FILE, NO_BYTES
+from phard_hub.images.disk import read_file, shown_path
 
-Opener = Callable[[], AbstractContextManager[BinaryIO]]
-"""Opens one parquet file, here or on the Hub."""
+_BATCH = 256
+
+
+class Raw(NamedTuple):
+    """The file of one image, as bytes.
+
+    Attributes:
+        row: of the table.
+        where: the image is, for errors; printable.
+        data: not decoded.
+    """
+
+    row: int
+    where: str
+    data: bytes
 
 
 class Table(Protocol):
-    """A data set with nothing decoded; types of `datasets` are untyped.
+    """A data set with nothing decoded.
 
     Attributes:
         name: Data set, revision and split, for people.
-        features: The `datasets.Features`.
+        columns: What each column holds.
         groups: int64 ``(N,)``: rows of one number can only be read together; None if each can be read alone.
     """
 
     name: str
-    features: Any
+    columns: Columns
     groups: Tensor | None
 
     def values(self, column: str) -> list[Any]:
         """The values of a column, of all rows."""
         ...
 
-    def raw(self, column: str, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """(row, undecoded image) of some rows, given in ascending order."""
+    def raw(self, column: str, rows: Sequence[int]) -> Iterator[Raw]:
+        """The images of some rows, given in ascending order."""
         ...
 
     def told(self, chosen: int) -> str:
@@ -50,94 +65,66 @@ class Table(Protocol):
         ...
 
 
+def image_of_row(row: int, value: Any, read: Callable[[str], bytes] | None = None) -> Raw:  # noqa: ANN401
+    """The image that a row holds, as bytes or as ``{"bytes": ..., "path": ...}``.
+
+    Args:
+        row: number of the row.
+        value: of its image column.
+        read: gives the file that a row names; raises ImagesError for names that it may not follow.
+
+    Raises:
+        ImagesError: there are no bytes.
+    """
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    named = path if isinstance(path, str) else ""
+    where = f"row {row} ({shown_path(named)})" if named else f"row {row}"
+    if data is None and named and read:
+        data = read(named)
+    if data is not None and not isinstance(data, bytes):
+        raise ImagesError(f"There are no bytes of an image in {where}.", advice=NO_BYTES)
+    return Raw(row, where, data or b"")
+
+
 class ArrowTable:
-    """A `datasets.Dataset`: any row can be read at once."""
+    """A `datasets.Dataset` in the cache: any row can be read at once."""
 
     groups: Tensor | None = None
 
-    def __init__(self, dataset: Any, name: str) -> None:  # noqa: ANN401
-        """Keep a `datasets.Dataset`."""
-        self.features, self.name = dataset.features, name
-        self._dataset = dataset
+    def __init__(self, dataset: Any, name: str, home: Path) -> None:  # noqa: ANN401 - untyped
+        """Keep a `datasets.Dataset`, and the folder of the cache in which its files are."""
+        self.columns: Columns = of_features(dataset.features)
+        self.name = name
+        self._dataset, self._home = dataset, home.resolve()
 
     def values(self, column: str) -> list[Any]:
         """The values of a column, of all rows."""
         values: list[Any] = self._dataset.data.column(column).to_pylist()
         return values
 
-    def raw(self, column: str, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """(row, undecoded image) of some rows."""
+    def raw(self, column: str, rows: Sequence[int]) -> Iterator[Raw]:
+        """The images of some rows."""
         from datasets import Image as ImageFeature
 
         table = self._dataset
-        if isinstance(self.features[column], ImageFeature):
+        if isinstance(table.features[column], ImageFeature):
             table = table.cast_column(column, ImageFeature(decode=False))
         table = table.select_columns([column])
         for start in range(0, len(rows), _BATCH):
             batch = list(rows[start : start + _BATCH])
-            yield from zip(batch, table[batch][column], strict=True)
+            for row, value in zip(batch, table[batch][column], strict=True):
+                yield image_of_row(row, value, self._read)
+
+    def _read(self, path: str) -> bytes:
+        """A file that the Hub's library put into the cache, where it is a link to another file of the cache."""
+        real = Path(path).resolve()
+        if not real.is_relative_to(self._home):
+            raise foreign(path)
+        return read_file(real, LARGEST_FILE)
 
     def told(self, chosen: int) -> str:
         """The name, and how many images were chosen of how many."""
         return f"{self.name}, {chosen} of {len(self._dataset)} images"
-
-
-class ParquetFiles:
-    """Parquet files that are too large to copy: labels are read of all rows, images by row groups."""
-
-    groups: Tensor | None = None
-
-    def __init__(self, files: Sequence[Opener], features: Any, name: str) -> None:  # noqa: ANN401
-        """Keep openers of files; nothing is read yet."""
-        self.features, self.name = features, name
-        self._files = files
-        self._starts: list[tuple[int, int, int]] = []  # (first row, file, row group) of each row group
-        self._rows = self._read = 0
-
-    def values(self, column: str) -> list[Any]:
-        """The values of a column, of all rows."""
-        with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            found = list(pool.map(lambda file: self._column(file, column), self._files))
-        values: list[Any] = []
-        groups: list[int] = []
-        for file, parts in enumerate(found):
-            for group, part in enumerate(parts):
-                self._starts.append((len(values), file, group))
-                groups += [len(self._starts) - 1] * len(part)
-                values += part
-        self.groups, self._rows = torch.tensor(groups, dtype=torch.int64), len(values)
-        return values
-
-    @staticmethod
-    def _column(file: Opener, column: str) -> list[list[Any]]:
-        """The values of a column, by row group."""
-        from pyarrow.parquet import ParquetFile
-
-        with file() as source:
-            parquet = ParquetFile(source)
-            return [
-                parquet.read_row_group(group, columns=[column]).column(0).to_pylist()
-                for group in range(parquet.num_row_groups)
-            ]
-
-    def raw(self, column: str, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """(row, undecoded image) of some rows; only the row groups that they lie in are read."""
-        from pyarrow.parquet import ParquetFile
-
-        assert self.groups is not None
-        of_row = self.groups[torch.as_tensor(rows, dtype=torch.int64)].tolist()
-        placed = [(*self._starts[group], row) for group, row in zip(of_row, rows, strict=True)]
-        for file, inside in groupby(placed, key=lambda place: place[1]):
-            with self._files[file]() as source:
-                parquet = ParquetFile(source)
-                for (start, _, group), chosen in groupby(inside, key=lambda place: place[:3]):
-                    images = parquet.read_row_group(group, columns=[column]).column(column)
-                    self._read += len(images)
-                    yield from ((row, images[row - start].as_py()) for *_, row in chosen)
-
-    def told(self, chosen: int) -> str:
-        """The name, and how many images were chosen of how many, and read for it."""
-        return f"{self.name}, {chosen} of {self._rows} images, {self._read} read"
 
 
 class Stream:
@@ -145,10 +132,11 @@ class Stream:
 
     groups: Tensor | None = None
 
-    def __init__(self, dataset: Any, name: str, *, per_class: int, classes: int) -> None:  # noqa: ANN401
-        """Keep a `datasets.IterableDataset` and what is enough."""
-        self.features, self.name = dataset.features, name
-        self._dataset = dataset.decode(False)
+    def __init__(self, dataset: Any, name: str, home: str, *, per_class: int, classes: int) -> None:  # noqa: ANN401
+        """Keep a `datasets.IterableDataset`, the address that its files are below, and what is enough."""
+        self.columns: Columns = of_features(dataset.features)
+        self.name = name
+        self._dataset, self._home = dataset.decode(False), home
         self._per_class, self._classes = per_class, classes
         self._rows: list[dict[str, Any]] = []
         self._read = 0
@@ -167,21 +155,28 @@ class Stream:
                 break
         return [row[column] for row in self._rows]
 
-    def raw(self, column: str, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """(row, undecoded image) of some rows; those that are files of their own are fetched now."""
+    def raw(self, column: str, rows: Sequence[int]) -> Iterator[Raw]:
+        """The images of some rows; those that are files of their own are fetched now."""
         for row in rows:
-            image = self._rows[row][column]
-            yield row, image if image["bytes"] else {**image, "bytes": _fetch(image["path"])}
+            yield image_of_row(row, self._rows[row][column], self._fetch)
+
+    def _fetch(self, address: str) -> bytes:
+        """A file by its address, such as ``hf://datasets/org/data@commit/cat/1.png``."""
+        import fsspec
+
+        below = address.removeprefix(self._home)
+        if not address.startswith(self._home) or "::" in below or ".." in below.split("/"):
+            raise foreign(address)
+        with fsspec.open(address, "rb") as file:
+            content: bytes = file.read(LARGEST_FILE + 1)
+        return content
 
     def told(self, chosen: int) -> str:
         """The name, and how many images were chosen of how many that were read."""
         return f"{self.name}, {chosen} of the first {self._read} images"
 
 
-def _fetch(address: str) -> bytes:
-    """A file by its address, such as ``hf://datasets/org/data@commit/cat/1.png``."""
-    import fsspec
-
-    with fsspec.open(address, "rb") as file:
-        content: bytes = file.read()
-    return content
+def foreign(address: str) -> ImagesError:
+    """The error that says that a data set names a file that is not its own."""
+    problem = f"The data set names {shown_path(address)}, which is no file of its own."
+    return ImagesError(problem, advice="Do not use it, or ask who made it.")

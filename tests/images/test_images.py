@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from phard_hub.errors import ImagesError, OutputError
+from phard_hub.errors import ImagesError
 from phard_hub.images import LabelledImages, demo_images, load_images
 from phard_hub.images.decoding import decode
 
@@ -284,15 +284,6 @@ def test_files_that_are_no_parquet(tmp_path: Path, name: str) -> None:
 def test_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(ImagesError, match="cannot be read as images"):
         load(str(tmp_path))
-
-
-def test_the_disk_is_full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("datasets.load_dataset", fail)
-    with pytest.raises(OutputError, match="No space left on device"):
-        load(str(folder))
 
 
 def test_splits_are_named(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from dataclasses import dataclass, field, replace
@@ -261,6 +262,15 @@ def test_nothing_is_guessed_from_a_value_of_another_type(value: object, kind: ob
 def test_what_is_published_names_no_folder_of_this_disk(tmp_path: Path, place: str, public: str) -> None:
     (tmp_path / "digits").mkdir()
     assert public_name(place.format(tmp_path)) == public.format(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "public"), [(b"a\xff", "a?"), (b"x\x1b[31m\ny", "x?[31m y"), (b"y" * 250, "y" * 199 + "…")]
+)
+def test_what_is_published_can_be_written_and_printed(tmp_path: Path, name: bytes, public: str) -> None:
+    place = tmp_path / os.fsdecode(name)
+    place.mkdir()
+    assert public_name(str(place)) == public
 
 
 def test_the_experiments_that_the_project_shows_can_be_read(tmp_path: Path) -> None:

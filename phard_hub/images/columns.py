@@ -1,0 +1,126 @@
+"""Which columns of a data set hold images and labels."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from phard_hub.errors import ImagesError
+from phard_hub.images.classes import keys, shown
+from phard_hub.report.wording import printable
+
+_LABEL_COLUMNS = ("label", "labels", "class", "target")
+_PLAIN = re.compile(r"u?int\d+|(large_)?string")
+_LARGEST_NOTE = 16 * 2**20
+"""Bytes that the note of `datasets` in a parquet file may have; that of 21,000 classes has one million."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column holds.
+
+    Attributes:
+        kind: "image" if it says so, "bytes" if it may hold images; "classes" are numbers of classes, "plain"
+            are words or numbers.
+        names: the classes that the numbers mean, if it tells.
+    """
+
+    kind: Literal["image", "bytes", "classes", "plain", "other"]
+    names: tuple[str, ...] | None = None
+
+
+Columns = Mapping[str, Column]
+
+
+def of_features(features: Mapping[str, Any]) -> dict[str, Column]:
+    """The columns that `datasets.Features` describe."""
+    return {name: _of_feature(feature) for name, feature in features.items()}
+
+
+def _of_feature(feature: Any) -> Column:  # noqa: ANN401 - untyped
+    from datasets import ClassLabel
+    from datasets import Image as ImageFeature
+
+    if isinstance(feature, ImageFeature):
+        return Column("image")
+    if isinstance(feature, ClassLabel):
+        return Column("classes", tuple(feature.names) if feature.names else None)
+    if isinstance(feature, dict):
+        return Column("bytes" if "bytes" in feature else "other")
+    dtype = str(getattr(feature, "dtype", ""))
+    return Column("plain" if _PLAIN.fullmatch(dtype) else "bytes" if "binary" in dtype else "other")
+
+
+def of_schema(schema: Any) -> dict[str, Column]:  # noqa: ANN401 - untyped
+    """The columns of a `pyarrow.Schema`; what `datasets` noted in it counts where it fits what is there."""
+    noted = _noted(schema.metadata or {})
+    return {field.name: _of_field(field.type, noted.get(field.name)) for field in schema}
+
+
+def _of_field(kind: Any, note: Any) -> Column:  # noqa: ANN401 - untyped
+    from pyarrow import types
+
+    note = note if isinstance(note, dict) else {}
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    if types.is_binary(value) or types.is_large_binary(value) or _may_be_image(kind):
+        return Column("image" if note.get("_type") == "Image" else "bytes")
+    if note.get("_type") == "ClassLabel" and types.is_integer(kind):
+        names = note.get("names")
+        told = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        return Column("classes", tuple(names) if told else None)
+    return Column("plain" if _PLAIN.fullmatch(str(value)) else "other")
+
+
+def _may_be_image(kind: Any) -> bool:  # noqa: ANN401 - untyped
+    """Whether a column looks like an image of `datasets`, though perhaps without its bytes."""
+    from pyarrow import types
+
+    return bool(types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind})
+
+
+def _noted(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """The features that `datasets` writes into a parquet file; none if they are not what it writes."""
+    note = metadata.get(b"huggingface", b"")
+    try:
+        features = json.loads(note)["info"]["features"] if len(note) <= _LARGEST_NOTE else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def find_columns(columns: Columns, image: str | None, label: str | None, labels: Sequence[str]) -> tuple[str, str]:
+    """The names of the image and the label column: as named, or found by their types.
+
+    Where a data set has several kinds of classes, as CIFAR-100 has, those that are the model's are meant.
+
+    Raises:
+        ImagesError: a named column is not there, or none or several could be meant.
+    """
+    for name in (image, label):
+        if name is not None and name not in columns:
+            problem = f"No column {printable(name)!r} among {shown(list(columns))}."
+            raise ImagesError(problem, advice="Name one of these.")
+    images = _of_kind(columns, "image") or _of_kind(columns, "bytes")
+    classes, plain = _of_kind(columns, "classes"), _of_kind(columns, "plain")
+    own = set(keys(labels))
+    fitting = [name for name in classes if own <= set(keys(columns[name].names or ()))]
+    named = [name for name in _LABEL_COLUMNS if name in classes] or [name for name in _LABEL_COLUMNS if name in plain]
+    found = next((one for one in (classes, fitting, named[:1]) if len(one) == 1), classes or plain)
+    return image or _only(images, "image", columns), label or _only(found, "label", columns)
+
+
+def _of_kind(columns: Columns, kind: str) -> list[str]:
+    return [name for name, column in columns.items() if column.kind == kind]
+
+
+def _only(found: list[str], what: str, columns: Iterable[str]) -> str:
+    if len(found) == 1:
+        return found[0]
+    problem = f"{'several' if found else 'no'} {what} columns among {shown(found or list(columns))}"
+    advice = f"Name one with --{what}-column."
+    if what == "label" and not found:
+        advice += " A folder needs a sub-folder for each class, and at least two of them."
+    raise ImagesError(f"The data set has {problem}.", advice=advice)
