@@ -17,8 +17,16 @@ job is a line, and `run` is that line written as code:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # `python -m phard_hub` would import everything else from the working directory first, which may be a stranger's.
+    _given = zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    if any(flag[:1] == "-" and flag[-1] == "m" and name.partition(".")[0] == __name__ for flag, name in _given):
+        sys.path.pop(0)
+
+from importlib import import_module  # noqa: E402 - see above
+from typing import TYPE_CHECKING  # noqa: E402
 
 if TYPE_CHECKING:
     from phard_hub.auditing import audit
