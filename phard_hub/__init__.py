@@ -25,8 +25,8 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
     if any(flag[:1] == "-" and flag[-1] == "m" and name.partition(".")[0] == __name__ for flag, name in _given):
         sys.path.pop(0)
 
-from importlib import import_module  # noqa: E402 - see above
-from typing import TYPE_CHECKING  # noqa: E402
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from phard_hub.auditing import audit
