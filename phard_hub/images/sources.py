@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from phard_hub.errors import HubUnavailableError, ImagesError, OutputError, first_line
+from phard_hub.hub.client import ready_client
 from phard_hub.images.tables import ArrowTable, Opener, ParquetFiles, Stream, Table
 
 LARGE = 2**30
@@ -95,6 +96,7 @@ def _open_hub(name: HubName, split: str | None, wanted: Wanted | None) -> Table:
     """A data set at the commit that it has now; large ones stay where they are."""
     from datasets import load_dataset_builder
 
+    ready_client()
     commit = _commit(name)
     builder = load_dataset_builder(name.id, name.config, revision=commit or name.revision)
     by_split = builder.config.data_files
