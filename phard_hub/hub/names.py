@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 _PART = r"\w(?:[\w.-]*\w)?"
 _ID = re.compile(rf"(?:(?P<owner>{_PART})/)?{_PART}", re.ASCII)
 _LONGEST_ID = 96
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HEX = re.compile(r"[0-9a-f]+")
 _REVISION = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
 
 
@@ -25,9 +25,14 @@ def is_repo_id(text: object, *, owner: bool = False) -> bool:
     return found is not None and (found["owner"] is not None or not owner)
 
 
+def is_hash(text: object, digits: int) -> bool:
+    """Whether this is a hash of so many hexadecimal digits."""
+    return isinstance(text, str) and len(text) == digits and _HEX.fullmatch(text) is not None
+
+
 def is_commit(text: object) -> bool:
     """Whether this is the full name of a commit: 40 hexadecimal digits."""
-    return isinstance(text, str) and _COMMIT.fullmatch(text) is not None
+    return is_hash(text, 40)
 
 
 def is_revision(text: str) -> bool:

@@ -138,7 +138,7 @@ def stranger(hub: Hub) -> None:
         (stranger, "nowhere/new", {}, RepoError, "may not make nowhere/new"),
         (stranger, "new", {}, RepoError, "'new' is no id of a model"),
         (stranger, "a/b/c", {}, RepoError, "'a/b/c' is no id of a model"),
-        (stranger, "you/a--b", {}, OutputError, "The Hub does not take you/a--b"),
+        (stranger, "you/a--b", {}, RepoError, "'you/a--b' is no id of a model"),
         (stranger, "you/new", {"pr": True}, RepoError, "leave out --pr to make it"),
     ],
 )
