@@ -70,7 +70,7 @@ def owners(fields: Mapping[str, Any]) -> dict[str, Any]:
     from huggingface_hub import ModelCardData
 
     closed = {*dir(ModelCardData), "self", "ignore_metadata_errors", *_OWN_KEYS}
-    return {key: value for key, value in fields.items() if key not in closed}
+    return {neutral(key): _neutral_in(value) for key, value in fields.items() if key not in closed}
 
 
 def tags(fields: Mapping[str, Any]) -> list[str]:
@@ -94,3 +94,12 @@ def foreign_text(text: str) -> str:
 def neutral(text: str) -> str:
     """Text in which our marks are words that everybody sees."""
     return _MARK.sub("&lt;", text)
+
+
+def _neutral_in(value: Any) -> Any:  # noqa: ANN401 - any metadata
+    """The same for all text within a value of metadata."""
+    if isinstance(value, dict):
+        return {_neutral_in(key): _neutral_in(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_neutral_in(inner) for inner in value]
+    return neutral(value) if isinstance(value, str) else value
