@@ -27,6 +27,7 @@ from phard_hub.hub.foreign import (
 )
 from phard_hub.hub.metadata import read_metadata, split_card
 from phard_hub.hub.names import is_commit, is_repo_id
+from phard_hub.hub.public import is_hub_data, last_part, public
 from phard_hub.report.formats import headline, summary_rows
 from phard_hub.report.gate import Verdict
 from phard_hub.report.record import REPORT_NAME, TESTED_ON, Rate, Report, State
@@ -84,6 +85,7 @@ def render_card(
     """
     from huggingface_hub import ModelCardData
 
+    report = public(report)
     found, text = split_card(base_card or "")
     base, below = taken_over(found.fields), _Foreign(foreign_text(text), f"the card of {_origin_name(report)}")
     kept = base
@@ -249,7 +251,7 @@ def escape(text: str, width: int = 120) -> str:
 
 def _origin_name(report: Report) -> str:
     """The id of the model that ours was made from, or its folder's name without the path."""
-    return report.source.repo if is_hub_source(report) else Path(report.source.repo).name
+    return report.source.repo if is_hub_source(report) else last_part(report.source.repo)
 
 
 def _origin(report: Report) -> str:
@@ -262,7 +264,7 @@ def _origin(report: Report) -> str:
 
 def _public(dataset: str) -> str:
     """A data set's name; of a path only the last part, because cards are public."""
-    return printable(dataset if is_repo_id(dataset) else Path(dataset).name or dataset)
+    return printable(dataset if is_hub_data(dataset) else last_part(dataset))
 
 
 def _snippet(model_name: str, library_name: str) -> str:

@@ -33,12 +33,14 @@ from phard_hub.errors import (
 )
 from phard_hub.hub.card import PLOTS, escape
 from phard_hub.hub.names import is_commit
+from phard_hub.hub.public import public
 from phard_hub.hub.refusals import nonsense, one_line, persist, status_of, understood
 from phard_hub.hub.release import CARD_NAME, WEIGHTS_NAME, Release, read_release
 from phard_hub.hub.target import Target, card_at, enter, look, own_pull_requests
 from phard_hub.report.formats import headline, summary_rows
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.policy import Policy
+from phard_hub.report.record import REPORT_NAME
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")
 # Where the Hub reads results of evaluations from, and shows them on the page of the model.
@@ -258,6 +260,8 @@ def _filled(api: HfApi, draft: Plan, release: Release) -> Plan:
 
 
 def _content(release: Release, path: str) -> Content:
+    if path == REPORT_NAME and (told := public(release.report)) != release.report:
+        return _bytes(told.to_json().encode())
     if path != WEIGHTS_NAME:
         return _bytes(release.files[path].read_bytes())
     state = release.report.after or release.report.before
