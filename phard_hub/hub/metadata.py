@@ -64,14 +64,18 @@ def split_card(card: str) -> tuple[Metadata, str]:
     return (_read(block[2]), card[block.end() :]) if block else (Metadata(), card)
 
 
-def visible(text: str) -> str:
+def visible(text: str, instead: str = "") -> str:
     """Text without control characters, marks that turn the direction of writing, and other invisible ones.
 
     They can hide words, show them in another order, and speak to a terminal. Line ends stay what they are, but
     a carriage return alone, which writes over the line in a terminal, becomes a line end.
+
+    Args:
+        text: by anybody.
+        instead: stands where an invisible character was.
     """
     gone = {char for char in set(text) - _LINES if unicodedata.category(char) in _INVISIBLE}
-    kept = text.translate(dict.fromkeys(map(ord, gone))) if gone else text
+    kept = text.translate(dict.fromkeys(map(ord, gone), instead)) if gone else text
     return re.sub(r"\r(?!\n)", "\n", kept)
 
 

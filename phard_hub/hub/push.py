@@ -32,6 +32,7 @@ from phard_hub.errors import (
     first_line,
 )
 from phard_hub.hub.card import PLOTS, escape
+from phard_hub.hub.metadata import visible
 from phard_hub.hub.names import is_commit
 from phard_hub.hub.public import public
 from phard_hub.hub.refusals import nonsense, one_line, persist, status_of, understood
@@ -133,10 +134,11 @@ class Plan:
 
     @property
     def card_diff(self) -> str:
-        """What happens to the card, as a unified diff."""
+        """What happens to the card, as a unified diff that a terminal can show."""
         after = self.contents[CARD_NAME].data
         assert isinstance(after, bytes)
-        lines = (self.card_before.splitlines(keepends=True), after.decode().splitlines(keepends=True))
+        before = visible(self.card_before, instead="\ufffd")
+        lines = (before.splitlines(keepends=True), after.decode().splitlines(keepends=True))
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in difflib.unified_diff(*lines, n=1))
 
 

@@ -127,6 +127,15 @@ def test_results_of_other_weights_go_with_these(hub: Hub, release: Path, other_r
     assert not results.keys() & hub.files("me/model").keys()
 
 
+def test_a_card_that_speaks_to_the_terminal_is_shown_without_that(hub: Hub, release: Path, phard: Phard) -> None:
+    hub.login()
+    hub.create("me/model", {"README.md": "# Mine \x1b[2J\u202e\rgone\x07"})
+    done = phard("push", release, "me/model", "--dry-run")
+    assert done.code == 0
+    assert "-# Mine \ufffd[2J\ufffd\n-gone\ufffd" in done.out
+    assert not {"\x1b", "\u202e", "\r", "\x07"} & {*done.out}
+
+
 def test_no_secret_is_sent(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     canary = "canary4711"
     home = tmp_path / f"{canary}-home" / "user"
