@@ -245,9 +245,9 @@ REFUSED = {
 
 @pytest.mark.parametrize(("block", "problem"), REFUSED.values(), ids=REFUSED)
 def test_metadata_beyond_the_limits_are_no_metadata(block: str, problem: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     found, text = split_card(f"---\n{block}\n---\nText")
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     assert (found.fields, text) == ({}, "Text")
     assert found.problem
     assert problem in found.problem
@@ -335,13 +335,13 @@ SLOW = {
 
 @pytest.mark.parametrize("text", SLOW.values(), ids=SLOW)
 def test_a_megabyte_takes_less_than_a_second(text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     split_card(text)
     foreign_text(text)
     escape(text)
     for says in (is_repo_id, is_commit, is_path, is_revision):
         says(text)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 # Names
@@ -390,9 +390,9 @@ CARDS = st.one_of(PIECES, MADE)
 @given(CARDS)
 @example("---\n\n---\n")
 def test_any_metadata_are_read_in_time(card: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     found, text = split_card(card)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     assert isinstance(found.problem, str)
     assert not (found.problem and found.fields)
     assert visible(card).endswith(text)
@@ -403,8 +403,8 @@ def test_any_metadata_are_read_in_time(card: str) -> None:
 @example("", "<!-- phard:start -->")
 @example("", "---\na<<: <!-- phard:start -->\n---")
 def test_any_card_leaves_our_part_first_and_is_pushed_twice_alike(base: str, target: str | None) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     card = render(base_card=base, target_card=target)
     check(card)
     assert render(base_card=base, target_card=card) == card
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 3
