@@ -28,12 +28,13 @@ Trouble (routes: see `hub.routes()`; "*" is all of them)::
     hub.fail("download", drop_after=1000)              # the connection closes in mid-file; 0: without any answer
     hub.fail("download", slow=3.0)                     # the answer takes three seconds
     hub.fail("resolve", path="config.json", corrupt=True)   # one bit of the content is wrong; method="HEAD"
+    hub.fail("info", forge=lambda response: HTMLResponse("<p>"))   # another answer than the real one
     hub.when("commit", lambda: hub.commit(...))        # something happens just before: a stale parent, a new head
     with hub.down(): ...                               # nobody listens: connection refused
 
 What was asked::
 
-    hub.log -> [Request(route, method, host, path, query, authorized, status, sent)]; hub.log.clear()
+    hub.log -> [Request(route, method, host, path, query, authorized, status, sent, body)]; hub.log.clear()
     hub.asked("commit") -> the requests of one route;  hub.leaks() -> those that took a token to the file host
 
 Webhooks::

@@ -73,7 +73,10 @@ def compiled(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def not_seen(snapshot: Snapshot) -> Iterator[Finding]:
-    """PH-A31, PH-A32, PH-A33: what pulling could not see or did not bring."""
+    """PH-A31 to PH-A33, PH-A35: what pulling could not see or did not bring."""
+    if snapshot.scanned is False:
+        advice = "Audit it again when they have."
+        yield note("PH-A35", snapshot.repo, "nothing flagged may mean that nothing was scanned yet", advice)
     if snapshot.from_cache:
         evidence = f"the files are those of the cache: {snapshot.from_cache}"
         yield note("PH-A31", snapshot.repo, evidence, "Audit it again when the Hub answers.")

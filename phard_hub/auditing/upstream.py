@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from phard_hub.errors import CheckpointError, PhardError, first_line
-from phard_hub.hub.pull import card_metadata, is_repo_id, pull, pull_from_hub
+from phard_hub.hub.metadata import metadata_of
+from phard_hub.hub.names import is_repo_id
+from phard_hub.hub.pull import pull, pull_from_hub
 from phard_hub.hub.snapshot import Snapshot
 from phard_hub.models.timm_format import unaccounted
 from phard_hub.report.findings import error, note, warning
@@ -49,7 +51,10 @@ def find(snapshot: Snapshot, given: str | None) -> tuple[Snapshot | None, list[F
     """
     if given:
         return pull(given, weights=False), []
-    named = card_metadata(snapshot.folder).get("base_model")
+    card = metadata_of(snapshot.folder)
+    if card.problem:
+        return None, [_not_compared(f"the metadata of the card cannot be read: {card.problem}")]
+    named = card.fields.get("base_model")
     names = [str(name) for name in (named if isinstance(named, list) else [named] if named else [])]
     if not names:
         return None, []

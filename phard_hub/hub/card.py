@@ -1,6 +1,7 @@
 """The model card: a report as the README.md of a Hub repository.
 
-Our part lies between two comments, so that a card that somebody else wrote keeps all its other text.
+Our part comes first and lies between two comments. What others wrote comes below it, under a heading that says
+whose it is: so it can neither hide our part nor pass for it, and the next push finds our part again.
 """
 
 from __future__ import annotations
@@ -8,11 +9,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from phard_hub.hub.foreign import (
+    END,
+    LICENSE,
+    LONGEST_TEXT,
+    OUR_TAGS,
+    START,
+    foreign_text,
+    neutral,
+    owners,
+    tags,
+    taken_over,
+)
+from phard_hub.hub.metadata import read_metadata, split_card
+from phard_hub.hub.names import is_commit, is_repo_id
+from phard_hub.hub.public import is_hub_data, last_part, public
 from phard_hub.report.formats import headline, summary_rows
 from phard_hub.report.gate import Verdict
 from phard_hub.report.record import REPORT_NAME, TESTED_ON, Rate, Report, State
@@ -21,15 +36,11 @@ from phard_hub.report.wording import flat, pair_name, printable
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-START, END = "<!-- phard:start -->", "<!-- phard:end -->"
 PLOTS = {
     "plots/distances.png": "Heat maps of the class distances",
     "plots/triggers.png": "Triggers that the search found",
     "plots/training.png": "Curves of the hardening",
 }
-_LICENSE = ("license", "license_name", "license_link")
-_OURS = re.compile(f"{START}.*?{END}", re.DOTALL)
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _SNIPPETS = {
     "transformers": """\
 from transformers import pipeline
@@ -61,10 +72,10 @@ def render_card(
         report: what was measured; the released model is the hardened one if there is one.
         verdict: what the policy says about it.
         model_name: repository id or name of the released model.
-        base_card: text of the card of the model that this one was made from. Its licence is taken over, and
-            so is the rest of its metadata and its text if there is no ``target_card``.
-        target_card: text of the card that this one replaces. Its metadata and every character outside our
-            part are kept, except for its results, which are about other weights.
+        base_card: text of the card of the model that this one was made from. Its licence is taken over; if there
+            is no ``target_card``, so are some of its metadata, and its text below our part.
+        target_card: text of the card that this one replaces. Its metadata are kept, except for what is ours to
+            say, and its text stands below our part.
         library_name: what loads the model: "transformers" or "timm".
         plots: which of `PLOTS` lie beside the card.
         no_gate: why the model is published without asking the gate, if it is.
@@ -74,59 +85,49 @@ def render_card(
     """
     from huggingface_hub import ModelCardData
 
-    base, base_text = _split(base_card or "")
-    kept, text = _split(target_card) if target_card is not None else (base, base_text)
+    report = public(report)
+    found, text = split_card(base_card or "")
+    base, below = taken_over(found.fields), _Foreign(foreign_text(text), f"the card of {_origin_name(report)}")
+    kept = base
+    if target_card is not None:
+        found, text = split_card(target_card)
+        kept, theirs = owners(found.fields) | {"tags": tags(found.fields)}, foreign_text(text)
+        if theirs != below.text:
+            below = _Foreign(theirs, "the rest of this card, by the owner of this repository")
+    elif len(below.text.encode(errors="replace")) > LONGEST_TEXT:
+        below = _Foreign("", "")
+    library_name = library_name if library_name in _SNIPPETS else "transformers"
     metadata = _with_license(_metadata(report, kept, model_name, library_name), report, base)
-    data = ModelCardData(**metadata).to_yaml(original_order=list(kept))
-    ours = _body(report, verdict, model_name, library_name, plots, no_gate)
-    if _OURS.search(text):
-        # a function as replacement: backslashes in a label are no group references
-        return f"---\n{data}\n---\n{_OURS.sub(lambda _: ours, text, count=1)}"
-    gap = "\n" if text.strip() and not text.startswith(("\n", "\r")) else ""
-    return f"---\n{data}\n---\n\n{ours}\n{gap}{text}"
+    data = ModelCardData(**metadata).to_yaml(original_order=list(found.fields))
+    ours = _body(report, verdict, model_name, library_name, plots, no_gate, below.whose)
+    return f"---\n{data}\n---\n\n{START}\n{neutral(ours)}\n{END}\n" + (f"\n{below.text}" if below.text else "")
 
 
-def _split(card: str) -> tuple[dict[str, Any], str]:
-    """Metadata (in its order) and text of a card; metadata that is no valid YAML is dropped, the text never."""
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+@dataclass(frozen=True)
+class _Foreign:
+    """Text that others wrote, and whose it is."""
 
-    block = REGEX_YAML_BLOCK.search(card)
-    if block is None:
-        return {}, card
-    try:
-        found = yaml.load(block[2], _Metadata)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
-        found = None
-    metadata = found if isinstance(found, dict) else {}
-    return {key: value for key, value in metadata.items() if isinstance(key, str)}, card[block.end() :]
+    text: str
+    origin: str
 
-
-class _Metadata(yaml.SafeLoader):
-    """YAML as the Hub reads it: `language: no` is Norwegian, where YAML 1.1 says false."""
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Metadata.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Metadata.add_implicit_resolver(_BOOL, re.compile(r"(true|false)\Z", re.IGNORECASE), list("tTfF"))
+    @property
+    def whose(self) -> str:
+        """The heading above it; empty where there is no text."""
+        return self.origin[:1].upper() + self.origin[1:] if self.text else ""
 
 
 def library_of(card: str | None) -> str:
-    """What loads the model, as its card says: "timm", or "transformers" if it says nothing."""
-    return str(_split(card or "")[0].get("library_name") or "transformers")
+    """What loads the model, as its card says: "timm", or "transformers" if it says anything else."""
+    return "timm" if read_metadata(card or "").fields.get("library_name") == "timm" else "transformers"
 
 
-def _metadata(report: Report, base: dict[str, Any], model_name: str, library_name: str) -> dict[str, Any]:
+def _metadata(report: Report, kept: dict[str, Any], model_name: str, library_name: str) -> dict[str, Any]:
     """The metadata of a card, with what we know about the released model put over it."""
-    tags = ["phard", "adversarial-robustness"] + (["backdoor-hardened"] if report.after else [])
-    kept = {key: value for key, value in base.items() if key not in ("model-index", "tags", "model_name")}
     ours: dict[str, Any] = {
         "model_name": model_name,
         "library_name": library_name,
         "pipeline_tag": "image-classification",
-        "tags": list(dict.fromkeys([*_as_list(base.get("tags")), *tags])),
+        "tags": list(dict.fromkeys([*tags(kept), *OUR_TAGS[: 3 if report.after else 2]])),
         "eval_results": eval_results(report),
     }
     # a pull request to the very model that was hardened: it does not derive from itself
@@ -136,23 +137,14 @@ def _metadata(report: Report, base: dict[str, Any], model_name: str, library_nam
 
 
 def _with_license(metadata: dict[str, Any], report: Report, base: dict[str, Any]) -> dict[str, Any]:
-    """Metadata with the licence of the model that this one was made from, for it goes with the weights."""
-    terms = {key: base[key] for key in _LICENSE if key in base}
-    if report.source.license:
-        terms.setdefault("license", report.source.license)
-    return {key: value for key, value in metadata.items() if key not in _LICENSE or not terms} | terms
-
-
-def _as_list(tags: object) -> list[str]:
-    """Tags of a foreign card, which may be a list, a single word or nothing."""
-    if isinstance(tags, str):
-        return [tags]
-    return [str(tag) for tag in tags] if isinstance(tags, list) else []
+    """Metadata with the licence of the model that this one was made from, because it goes with the weights."""
+    terms = taken_over({"license": report.source.license}) | {key: base[key] for key in LICENSE if key in base}
+    return {key: value for key, value in metadata.items() if key not in LICENSE or not terms} | terms
 
 
 def is_hub_source(report: Report) -> bool:
     """Whether the classifier came from a Hub repository (a local folder has no commit)."""
-    return report.source.commit is not None and _HUB_ID.fullmatch(report.source.repo) is not None
+    return is_commit(report.source.commit) and is_repo_id(report.source.repo)
 
 
 def eval_results(report: Report) -> list[EvalResult]:
@@ -162,7 +154,7 @@ def eval_results(report: Report) -> list[EvalResult]:
     state = report.after or report.before
     dataset: dict[str, Any] = {
         "task_type": "image-classification",
-        "dataset_type": report.test_dataset if _HUB_ID.fullmatch(report.test_dataset) else "other",
+        "dataset_type": report.test_dataset if is_repo_id(report.test_dataset) else "other",
         "dataset_name": _public(report.test_dataset),
     }
     return [
@@ -212,8 +204,9 @@ def _body(
     library_name: str,
     plots: Sequence[str],
     no_gate: str | None,
+    below: str,
 ) -> str:
-    """Our part of the card, with its marks."""
+    """Our part of the card, without its marks; ``below`` is the heading of what comes after it."""
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701  # Markdown, not HTML: the filter `md` escapes
@@ -242,6 +235,7 @@ def _body(
         limits=report.limits,
         rules=verdict.rules,
         report_name=REPORT_NAME,
+        below=below,
         sha256=state.weights_sha256,
     )
 
@@ -249,20 +243,28 @@ def _body(
 def escape(text: str, width: int = 120) -> str:
     """Text as one line of Markdown that means nothing but itself: names come from strangers' files."""
     line = printable(text, width).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", line)
+    line = re.sub(r"([\\`*_\[\]|~])", r"\\\1", line)
+    # what the Hub makes links, mentions and formulas of without any brackets
+    line = line.replace("://", "&#58;//").replace("@", "&#64;").replace("$", "&#36;")
+    return re.sub(r"(?i)\bwww\.", "www&#46;", line)
+
+
+def _origin_name(report: Report) -> str:
+    """The id of the model that ours was made from, or its folder's name without the path."""
+    return report.source.repo if is_hub_source(report) else last_part(report.source.repo)
 
 
 def _origin(report: Report) -> str:
     """Where the model came from: a link to the exact commit, or a folder's name without its path."""
     source = report.source
     if not is_hub_source(report):
-        return f"the local model {escape(Path(source.repo).name)}"
+        return f"the local model {escape(_origin_name(report))}"
     return f"[{escape(source.repo)}](https://huggingface.co/{source.repo}/tree/{source.commit})"
 
 
 def _public(dataset: str) -> str:
     """A data set's name; of a path only the last part, because cards are public."""
-    return printable(dataset if _HUB_ID.fullmatch(dataset) else Path(dataset).name or dataset)
+    return printable(dataset if is_hub_data(dataset) else last_part(dataset))
 
 
 def _snippet(model_name: str, library_name: str) -> str:

@@ -11,14 +11,18 @@ import glob
 import hashlib
 import logging
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from phard_hub.errors import HubUnavailableError, OutputError, RepoError, first_line
+from phard_hub.errors import HubUnavailableError, OutputError, PhardError, RepoError, first_line
+from phard_hub.hub.client import ready_client
+from phard_hub.hub.metadata import LARGEST_CARD as LARGEST_CARD
+from phard_hub.hub.names import is_commit, is_path, is_plain, is_repo_id, is_revision
+from phard_hub.hub.snapshot import LARGEST_JSON
+from phard_hub.report.wording import printable
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -26,18 +30,21 @@ if TYPE_CHECKING:
 CARD = "README.md"
 WEIGHTS = "*.safetensors"
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors.index.json")
-LARGEST_CARD = 2**20
-LARGEST_CONFIG = 32 * 2**20
+TERMS = ("LICENSE*", "NOTICE*")
+LARGEST_TERMS = 4 * 2**20
 
 _TIMEOUT = 30.0
 _BELOW = "*/*"  # files in sub-folders are of other formats: onnx/, openvino/, checkpoints
-_Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """What was brought here; `phard_hub.hub.pull.Snapshot` explains the fields."""
+    """What was brought here; `phard_hub.hub.snapshot.Snapshot` explains the fields that it has, too.
+
+    Attributes:
+        scanned: whether the Hub's scanners have finished, without which ``flagged`` says little; None if nobody knows.
+    """
 
     folder: Path
     commit: str
@@ -45,13 +52,19 @@ class Download:
     flagged: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     from_cache: str | None = None
+    scanned: bool | None = None
 
 
 def wanted(names: Iterable[str], *, weights: bool = True) -> Iterator[str]:
-    """The names, at the top of a repository only, of files that loading may need, and of the card."""
-    patterns = (CARD, *CONFIGS, *((WEIGHTS,) if weights else ()))
+    """The names, at the top of a repository only, of files that loading may need, of the card and of the licence.
+
+    No name is wanted that holds anything but printable ASCII, because it could look like another one.
+    """
     for name in names:
-        if not {"/", "\\"} & set(name) and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+        if {"/", "\\"} & set(name) or not is_plain(name):
+            continue
+        patterns = (WEIGHTS,) if name.endswith(".safetensors") else (CARD, *CONFIGS, *TERMS)
+        if (weights or patterns != (WEIGHTS,)) and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             yield name
 
 
@@ -69,6 +82,10 @@ def download(repo: str, revision: str | None, *, weights: bool) -> Download:
         HubUnavailableError: the Hub did not answer, and the cache does not hold all that is needed.
         OutputError: the cache cannot be written, or the disk has too little space.
     """
+    if not is_repo_id(repo) or not (revision is None or is_revision(revision)):
+        named = printable(ascii(repo if revision is None else f"{repo}@{revision}"), 200)
+        raise RepoError(f"{named} is no name of a model on the Hub.", advice="Give it as owner/name or owner/name@tag.")
+    ready_client()
     with _one_line(repo, revision):
         info, silence = _ask(repo, revision)
         if info is None:
@@ -82,45 +99,60 @@ def _ask(repo: str, revision: str | None) -> tuple[ModelInfo | None, str]:
     from huggingface_hub.errors import OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
-    def ask() -> ModelInfo:
+    from phard_hub.hub.refusals import ask, may_pass
+
+    def look() -> ModelInfo:
         return model_info(repo, revision=revision, timeout=_TIMEOUT, files_metadata=True, securityStatus=True)
 
     try:
-        return _patiently(ask), ""
+        return ask(repo, look), ""
     except (OfflineModeIsEnabled, httpx.HTTPError) as error:
-        if not (isinstance(error, OfflineModeIsEnabled) or _may_pass(error)):
+        if not (isinstance(error, OfflineModeIsEnabled) or may_pass(error)):
             raise
-        return None, first_line(error)
+        return None, printable(first_line(error), 300)
 
 
 def _from_hub(repo: str, revision: str | None, info: ModelInfo, *, weights: bool) -> Download:
     from huggingface_hub import resolve_revision, snapshot_download
 
-    files = {file.rfilename: file for file in info.siblings or ()}
-    commit = str(info.sha)
+    from phard_hub.hub.listing import commit_of, listed
+    from phard_hub.hub.refusals import ask
+
+    commit, files = commit_of(repo, info), listed(repo, info)
     names, left_out = _choose(repo, commit, files, weights=weights)
     _require_safe(repo, info, names)
     _require_space(repo, commit, [files[name] for name in names])
     # For the cache to know, when the Hub is down one day, which commit the name stands for.
-    resolve_revision(repo, revision=revision)
+    ask(repo, lambda: resolve_revision(repo, revision=revision))
     patterns = [glob.escape(name) for name in names]
-    folder = Path(_patiently(lambda: snapshot_download(repo, revision=commit, allow_patterns=patterns)))
+    folder = Path(ask(repo, lambda: snapshot_download(repo, revision=commit, allow_patterns=patterns)))
     _verify(repo, commit, folder, {name: _hash_on_hub(files[name]) for name in names})
-    return Download(folder=folder, commit=commit, listing=tuple(files), flagged=_flags(info), left_out=tuple(left_out))
+    return Download(
+        folder=folder,
+        commit=commit,
+        listing=tuple(files),
+        flagged=tuple(printable(f"{path} ({level})", 200) for path, level in _issues(info)),
+        left_out=tuple(left_out),
+        scanned=_scanned(info),
+    )
 
 
 def _choose(repo: str, commit: str, files: Mapping[str, RepoSibling], *, weights: bool) -> tuple[list[str], list[str]]:
     """(files to download, files that are too large to be what their name says); no byte was asked for yet."""
+    from phard_hub.hub.refusals import nonsense
+
     names, left_out = [], []
     for name in wanted(files, weights=weights):
-        size = files[name].size or 0
-        if name == CARD and size > LARGEST_CARD:
-            left_out.append(f"{name} ({size / 1e6:.0f} MB)")
-            _log.warning("%s of %s has %.0f MB and is left out.", name, repo, size / 1e6)
-        elif name.endswith(".json") and size > LARGEST_CONFIG:
+        size = files[name].size
+        if size is None or not _hash_on_hub(files[name]):
+            raise nonsense(repo, f"{name} has no size or no hash")
+        if name.endswith(".json") and size > LARGEST_JSON:
             raise RepoError(
                 f"{name} of {repo} has {size / 1e6:.0f} MB.", advice="That is no config: choose another model."
             )
+        if size > (LARGEST_CARD if name == CARD else LARGEST_TERMS) and not name.endswith((".json", ".safetensors")):
+            left_out.append(f"{name} ({size / 1e6:.0f} MB)")
+            _log.warning("%s of %s has %.0f MB and is left out.", name, repo, size / 1e6)
         else:
             names.append(name)
     if weights and not any(name.endswith(".safetensors") for name in names):
@@ -131,13 +163,23 @@ def _choose(repo: str, commit: str, files: Mapping[str, RepoSibling], *, weights
     return names, left_out
 
 
+def _status(info: ModelInfo) -> Mapping[str, Any]:
+    """What the Hub's scanners say; nothing if they say nothing that makes sense."""
+    status = info.security_repo_status
+    return status if isinstance(status, dict) else {}
+
+
+def _scanned(info: ModelInfo) -> bool | None:
+    done = _status(info).get("scansDone")
+    return done if isinstance(done, bool) else None
+
+
 def _issues(info: ModelInfo) -> Iterator[tuple[str, str]]:
-    for issue in (info.security_repo_status or {}).get("filesWithIssues") or ():
-        yield str(issue.get("path")), str(issue.get("level"))
-
-
-def _flags(info: ModelInfo) -> tuple[str, ...]:
-    return tuple(f"{path} ({level})" for path, level in _issues(info))
+    """(path, level) of each file in which the scanners saw something."""
+    found = _status(info).get("filesWithIssues")
+    for issue in found if isinstance(found, list) else ():
+        if isinstance(issue, dict):
+            yield str(issue.get("path")), str(issue.get("level"))
 
 
 def _require_safe(repo: str, info: ModelInfo, names: Iterable[str]) -> None:
@@ -188,6 +230,8 @@ def _from_cache(repo: str, revision: str | None, silence: str, *, weights: bool)
     except unknown as error:
         raise missing from error
     names = [name for name in wanted(listing, weights=weights) if (folder / name).is_file()]
+    if not is_commit(commit) or not all(is_path(path) for path in listing):
+        raise missing
     if weights and not any(name.endswith(".safetensors") for name in names):
         raise missing
     # In the cache, files are links to blobs that are named by the hash that the Hub gave.
@@ -219,9 +263,11 @@ def _replace(repo: str, commit: str, path: Path) -> None:
     """Download a file that the cache holds a damaged copy of."""
     from huggingface_hub import errors, hf_hub_download
 
+    from phard_hub.hub.refusals import ask
+
     _remove(path)
     try:
-        _patiently(lambda: hf_hub_download(repo, path.name, revision=commit))
+        ask(repo, lambda: hf_hub_download(repo, path.name, revision=commit))
     except errors.LocalEntryNotFoundError as error:
         problem = f"The cache's copy of {path.name} of {repo} is damaged, and the Hub does not answer."
         raise HubUnavailableError(problem, advice="Try again later.") from error
@@ -245,43 +291,23 @@ def _matches(path: Path, hash_: str) -> bool:
         return git.hexdigest() == hash_
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether asking once more may help: no answer, a busy Hub, or a file that ended too early."""
-    from phard_hub.hub.refusals import is_transient
-
-    return is_transient(error) or (isinstance(error, OSError) and str(error).startswith("Consistency check failed"))
-
-
-def _patiently(attempt: Callable[[], _Result]) -> _Result:
-    """Try a few times; whoever cannot connect at all is offline, and does not want to wait for it."""
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-    from phard_hub.hub.refusals import WAITS
-
-    for wait in WAITS:
-        try:
-            return attempt()
-        except (httpx.HTTPError, OSError) as error:
-            if not _may_pass(error) or isinstance(error, httpx.ConnectError):
-                raise
-            _log.warning("The Hub broke off (%s): trying again.", first_line(error))
-        time.sleep(wait)
-    return attempt()
-
-
 @contextmanager
 def _one_line(repo: str, revision: str | None) -> Iterator[None]:
     """Say in one line what the Hub or the disk refused."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
+    from phard_hub.hub.refusals import may_pass
+
     try:
         yield
+    except PhardError:
+        raise
     except (errors.HfHubHTTPError, errors.HFValidationError) as error:
-        if _may_pass(error):
+        if may_pass(error):
             raise _silent(repo, revision, error) from error
         raise _refused(repo, revision, error) from error
-    except (httpx.TransportError, ConnectionError, errors.LocalEntryNotFoundError, RuntimeError) as error:
+    except (httpx.HTTPError, ConnectionError, errors.LocalEntryNotFoundError, RuntimeError) as error:
         raise _silent(repo, revision, error) from error
     except OSError as error:
         if error.errno is None:  # the client's own errors, about what it received
@@ -291,7 +317,7 @@ def _one_line(repo: str, revision: str | None) -> Iterator[None]:
 
 
 def _silent(repo: str, revision: str | None, error: Exception | str) -> HubUnavailableError:
-    said = error if isinstance(error, str) else first_line(error)
+    said = error if isinstance(error, str) else printable(first_line(error), 300)
     named = f"{repo} at {revision!r}" if revision else repo
     problem = f"The Hub did not give {named}, and the cache does not hold it: {said}."
     return HubUnavailableError(problem, advice="Try again later, or give a local folder.")
@@ -310,7 +336,7 @@ def _refused(repo: str, revision: str | None, error: Exception) -> RepoError:
         case errors.RevisionNotFoundError():
             return RepoError(f"{repo} has no revision {revision!r}.", advice="Give a branch, a tag or a commit.")
         case errors.HfHubHTTPError():
-            said = error.server_message or first_line(error)
+            said = printable(error.server_message or first_line(error), 300)
             return RepoError(f"The Hub refuses {repo}: {said}.", advice=f"If it is about your token, {log_in}.")
         case _:
-            return RepoError(f"{repo} cannot be used: {first_line(error)}.", advice="Check the id.")
+            return RepoError(f"{repo} cannot be used: {printable(first_line(error), 300)}.", advice="Check the id.")

@@ -7,23 +7,16 @@ takes only what was audited.
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
-from typing import Any
 
 from phard_hub.errors import RepoError
 from phard_hub.hub.copies import NotTakenError, PrivateFolder, TooLargeError, listing, take
-from phard_hub.hub.download import CARD, LARGEST_CARD, Download, download, wanted
+from phard_hub.hub.download import CARD, LARGEST_CARD, LARGEST_TERMS, Download, download, wanted
+from phard_hub.hub.metadata import metadata_of
+from phard_hub.hub.names import is_repo_id, split_revision
 from phard_hub.hub.snapshot import LARGEST_JSON, Snapshot
 from phard_hub.report.findings import error
-
-_REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-
-
-def split_revision(name: str) -> tuple[str, str | None]:
-    """The parts of ``org/model@revision``; a folder has no revision, whatever its name."""
-    repo, at, revision = name.rpartition("@")
-    return (repo, revision) if at and not Path(name).expanduser().is_dir() else (name, None)
+from phard_hub.report.wording import printable
 
 
 def pull(repo: str, revision: str | None = None, *, weights: bool = True) -> Snapshot:
@@ -59,11 +52,6 @@ def pull(repo: str, revision: str | None = None, *, weights: bool = True) -> Sna
             advice="Give the path of a model folder, or an id such as microsoft/resnet-50.",
         )
     return pull_from_hub(repo, revision, weights=weights)
-
-
-def is_repo_id(text: str) -> bool:
-    """Whether this is an id that a model on the Hub may have."""
-    return bool(_REPO_ID.fullmatch(text))
 
 
 def pull_from_hub(repo: str, revision: str | None = None, *, weights: bool = True) -> Snapshot:
@@ -108,6 +96,7 @@ def _snapshot(repo: str, folder: Path, *, weights: bool, found: Download | None 
         flagged=found.flagged if found else (),
         left_out=tuple(left_out),
         from_cache=found.from_cache if found else None,
+        scanned=found.scanned if found else None,
         findings=tuple(findings),
         keeper=keeper,
     )
@@ -117,26 +106,11 @@ def _largest(name: str) -> int | None:
     """How many bytes a file of this name may have; weights may have any size."""
     if name.endswith(".safetensors"):
         return None
-    return LARGEST_JSON if name.endswith(".json") else LARGEST_CARD
-
-
-def card_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata at the head of a folder's README; empty if there is none or it cannot be understood."""
-    import yaml
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK
-
-    readme = folder / CARD
-    if not readme.is_file():
-        return {}
-    with readme.open("rb") as file:  # its head, for the README of a folder may be of any size
-        block = REGEX_YAML_BLOCK.search(file.read(LARGEST_CARD).decode("utf-8", errors="replace"))
-    try:
-        metadata = yaml.safe_load(block[2]) if block else None
-    except (ValueError, RecursionError, yaml.YAMLError):
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
+    if name.endswith(".json"):
+        return LARGEST_JSON
+    return LARGEST_CARD if name == CARD else LARGEST_TERMS
 
 
 def _license(folder: Path) -> str | None:
-    value = card_metadata(folder).get("license")
-    return None if value is None else str(value)
+    value = metadata_of(folder).fields.get("license")
+    return printable(value) if isinstance(value, str) else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,14 +32,20 @@ from phard_hub.errors import (
     first_line,
 )
 from phard_hub.hub.card import PLOTS, escape
-from phard_hub.hub.refusals import one_line, persist, status_of
+from phard_hub.hub.metadata import visible
+from phard_hub.hub.names import is_commit
+from phard_hub.hub.public import public
+from phard_hub.hub.refusals import nonsense, one_line, persist, status_of, understood
 from phard_hub.hub.release import CARD_NAME, WEIGHTS_NAME, Release, read_release
 from phard_hub.hub.target import Target, card_at, enter, look, own_pull_requests
 from phard_hub.report.formats import headline, summary_rows
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.policy import Policy
+from phard_hub.report.record import REPORT_NAME
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")
+# Where the Hub reads results of evaluations from, and shows them on the page of the model.
+_RESULTS = re.compile(r"\.eval_results/.*\.ya?ml", re.IGNORECASE)
 _LOOK_AGAIN = "Push again: it will then be merged into what is there now."
 
 
@@ -100,8 +107,15 @@ class Plan:
     def changes(self) -> tuple[Change, ...]:
         """What happens to each file, in the order of the paths."""
         found = [Change(path, self._kind(path), content.size) for path, content in self.contents.items()]
-        gone = [Change(path, "deleted", 0) for path in PLOTS if path in self.target.files and path not in self.contents]
+        gone = [Change(path, "deleted", 0) for path in self._outdated()]
         return tuple(sorted([*found, *gone], key=lambda change: change.path))
+
+    def _outdated(self) -> Iterator[str]:
+        """Files that are about what is no longer there: plots of a former push, and results of other weights."""
+        other = WEIGHTS_NAME in self.contents and self._kind(WEIGHTS_NAME) != "unchanged"
+        for path in self.target.files:
+            if path not in self.contents and (path in PLOTS or (other and _RESULTS.fullmatch(path))):
+                yield path
 
     def _kind(self, path: str) -> Literal["new", "changed", "unchanged"]:
         there = self.target.files.get(path)
@@ -120,10 +134,11 @@ class Plan:
 
     @property
     def card_diff(self) -> str:
-        """What happens to the card, as a unified diff."""
+        """What happens to the card, as a unified diff that a terminal can show."""
         after = self.contents[CARD_NAME].data
         assert isinstance(after, bytes)
-        lines = (self.card_before.splitlines(keepends=True), after.decode().splitlines(keepends=True))
+        before = visible(self.card_before, instead="\ufffd")
+        lines = (before.splitlines(keepends=True), after.decode().splitlines(keepends=True))
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in difflib.unified_diff(*lines, n=1))
 
 
@@ -247,6 +262,8 @@ def _filled(api: HfApi, draft: Plan, release: Release) -> Plan:
 
 
 def _content(release: Release, path: str) -> Content:
+    if path == REPORT_NAME and (told := public(release.report)) != release.report:
+        return _bytes(told.to_json().encode())
     if path != WEIGHTS_NAME:
         return _bytes(release.files[path].read_bytes())
     state = release.report.after or release.report.before
@@ -281,7 +298,8 @@ def _new_repository(api: HfApi, plan: Plan) -> Iterator[Target]:
 
     def make() -> Target:
         try:
-            api.create_repo(repo, private=plan.private or None)
+            with understood(repo):
+                api.create_repo(repo, private=plan.private or None)
         except HfHubHTTPError as error:
             if status_of(error) != 409:
                 raise
@@ -307,7 +325,7 @@ def _removed(api: HfApi, target: Target) -> bool:
     try:
         if look(api, target.repo).commit == target.commit:
             api.delete_repo(target.repo, missing_ok=True)
-    except (HfHubHTTPError, httpx.TransportError):
+    except (HfHubHTTPError, httpx.HTTPError, HubUnavailableError):
         return False
     return True
 
@@ -318,15 +336,17 @@ def _commit(api: HfApi, plan: Plan) -> Pushed:
 
     def attempt() -> Pushed:
         try:
-            info = api.create_commit(
-                target.repo,
-                _operations(plan),
-                commit_message=plan.title,
-                commit_description=plan.description,
-                revision=target.revision,
-                parent_commit=target.commit,
-                create_pr=plan.pull_request,
-            )
+            operations = _operations(plan)
+            with understood(target.repo):
+                info = api.create_commit(
+                    target.repo,
+                    operations,
+                    commit_message=plan.title,
+                    commit_description=plan.description,
+                    revision=target.revision,
+                    parent_commit=target.commit,
+                    create_pr=plan.pull_request,
+                )
         except HfHubHTTPError as error:
             if status_of(error) != 412:
                 raise
@@ -334,7 +354,10 @@ def _commit(api: HfApi, plan: Plan) -> Pushed:
                 return found
             problem = f"{target.repo} has changed since it was looked at; nothing was written over."
             raise ConflictError(problem, advice=_LOOK_AGAIN) from error
-        return Pushed(info.pr_url or target.url, info.oid, sent=True)
+        if not is_commit(info.oid):
+            raise nonsense(target.repo, "the new commit is no commit")
+        url = f"{target.url}/discussions/{info.pr_num}" if plan.pull_request and info.pr_num else target.url
+        return Pushed(url, info.oid, sent=True)
 
     def arrived() -> Pushed | None:
         if plan.pull_request:

@@ -1,7 +1,8 @@
-"""What the Hub's refusals mean, in one line each, and how to try again without doing anything twice."""
+"""What the Hub's answers mean, in one line each, and how to ask again without doing anything twice."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from huggingface_hub import errors
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
 from phard_hub.errors import HubUnavailableError, OutputError, PhardError, RepoError, first_line
+from phard_hub.report.wording import printable
 
 WAITS = (1.0, 3.0, 9.0)
 """Seconds before each further try."""
@@ -20,6 +22,8 @@ LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write
 _CLIENT_SAYS = ("Invalid metadata in README.md", "LFS batch API returned errors")
 _NO_SPACE = (402, 413, 507)
 _Result = TypeVar("_Result")
+_NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -29,7 +33,7 @@ def one_line(repo: str) -> Iterator[None]:
         yield
     except PhardError:
         raise
-    except (errors.HfHubHTTPError, httpx.TransportError, OSError, RuntimeError, ValueError) as error:
+    except (errors.HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
         if (told := _told(repo, error)) is None:
             raise
         raise told from error
@@ -46,26 +50,27 @@ def _told(repo: str, error: BaseException) -> PhardError | None:
     if isinstance(error, errors.RepositoryNotFoundError):
         return RepoError(f"There is no model {repo} on the Hub, or you may not see it.", advice="Check the spelling.")
     if is_transient(error) or isinstance(error, ConnectionError | errors.LocalEntryNotFoundError):
-        said = first_line(error)
+        said = words(first_line(error))
         return HubUnavailableError(f"The Hub did not take the push to {repo}: {said}.", advice="Try again later.")
     if isinstance(error, errors.HfHubHTTPError):
         return _refused(repo, error)
     if isinstance(error, errors.HFValidationError) or str(error).startswith(_CLIENT_SAYS):
-        return OutputError(f"The Hub does not take {repo}: {_words(str(error))}.", advice="Correct it and push again.")
+        return OutputError(f"The Hub does not take {repo}: {words(str(error))}.", advice="Correct it and push again.")
     return None
 
 
 def _refused(repo: str, error: errors.HfHubHTTPError) -> OutputError:
     """An answer of the Hub that trying again would not change."""
-    status, said = status_of(error), _words(error.server_message or str(error))
+    status, said = status_of(error), words(error.server_message or str(error))
     if status == 401:
         return OutputError(f"The Hub does not know your token: {said}.", advice=LOG_IN)
     advice = "Free some space on the Hub." if status in _NO_SPACE else "Check what your token and account may do."
     return OutputError(f"The Hub refuses the push to {repo}: {said}.", advice=advice)
 
 
-def _words(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")
+def words(text: str) -> str:
+    """What the Hub or its client says, as one line that can be shown."""
+    return printable(text, 300).rstrip(".")
 
 
 def status_of(error: BaseException) -> int | None:
@@ -76,7 +81,60 @@ def status_of(error: BaseException) -> int | None:
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed a moment later."""
     status = status_of(error)
-    return isinstance(error, httpx.TransportError) if status is None else status in (408, 429) or status >= 500
+    return isinstance(error, httpx.HTTPError) if status is None else status in (408, 429) or status >= 500
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether asking once more may help: no answer, a busy Hub, or a file that ended too early."""
+    return is_transient(error) or (isinstance(error, OSError) and str(error).startswith("Consistency check failed"))
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Say in one line that the Hub's answer makes no sense, wherever its client stumbles over that.
+
+    Args:
+        what: was asked for, such as "org/model".
+    """
+    try:
+        yield
+    except (OSError, errors.HFValidationError):  # about requests, not about what was answered
+        raise
+    except _NONSENSE as error:
+        stopped = isinstance(error, RuntimeError) and error.__cause__ is not None  # see `_told`
+        if stopped or str(error).startswith(_CLIENT_SAYS):
+            raise
+        raise nonsense(what, words(f"{type(error).__name__}: {first_line(error)}")) from error
+
+
+def nonsense(what: str, found: str) -> HubUnavailableError:
+    """The error for an answer that the Hub never gives, ``found`` being what is wrong with it."""
+    problem = f"The Hub's answer about {what} cannot be understood ({found})."
+    return HubUnavailableError(problem, advice="Check HF_ENDPOINT and your network, or try again later.")
+
+
+def ask(what: str, attempt: Callable[[], _Result]) -> _Result:
+    """Read something from the Hub, a few times if need be.
+
+    Whoever cannot connect at all is offline, and does not want to wait for it.
+
+    Args:
+        what: is asked for, such as "org/model".
+        attempt: reads it, and changes nothing.
+
+    Raises:
+        HubUnavailableError: the answer makes no sense. Errors of the client and the Hub's refusals stay what they are.
+    """
+    with understood(what):
+        for wait in WAITS:
+            try:
+                return attempt()
+            except (httpx.HTTPError, OSError) as error:
+                if not may_pass(error) or isinstance(error, httpx.ConnectError):
+                    raise
+                _log.warning("The Hub broke off (%s): trying again.", words(first_line(error)))
+            time.sleep(wait)
+        return attempt()
 
 
 def persist(attempt: Callable[[], _Result], look: Callable[[], _Result | None]) -> _Result:
@@ -96,8 +154,8 @@ def persist(attempt: Callable[[], _Result], look: Callable[[], _Result | None]) 
             if failure is not None and (found := look()) is not None:
                 return found
             return attempt()
-        except (errors.HfHubHTTPError, httpx.TransportError) as error:
-            if not is_transient(error):
+        except (errors.HfHubHTTPError, httpx.HTTPError, HubUnavailableError) as error:
+            if not (is_transient(error) or isinstance(error, HubUnavailableError)):
                 raise
             failure = error
     if (found := look()) is not None:

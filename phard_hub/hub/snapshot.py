@@ -35,6 +35,7 @@ class Snapshot:
         left_out: Files that were not downloaded because of their size, as ``path (size)``.
         from_cache: Why the Hub could not be asked, so that the files are the cache's newest and nobody knows what
             the Hub's scanners say; None if it was asked, and for a local folder.
+        scanned: Whether the Hub's scanners have finished, without which ``flagged`` says little; None if nobody knows.
         findings: What pulling noticed itself, such as files that cannot be taken.
         keeper: Removes the copies when nobody holds the snapshot any more.
     """
@@ -49,6 +50,7 @@ class Snapshot:
     flagged: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     from_cache: str | None = None
+    scanned: bool | None = None
     findings: tuple[Finding, ...] = ()
     keeper: object = field(default=None, repr=False, compare=False)
 

@@ -1,8 +1,10 @@
-"""A repository on the Hub as a push finds it: what is there, who may write, and which pull requests are open."""
+"""A repository on the Hub as a push finds it: what is there, who may write, and which pull requests are open.
+
+Whatever the Hub answers is checked before it is used.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,14 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from huggingface_hub.hf_api import RepoSibling
 
 from phard_hub.errors import OutputError, RepoError, first_line
-from phard_hub.hub.refusals import LOG_IN, status_of
+from phard_hub.hub.client import ready_client
+from phard_hub.hub.listing import commit_of, listed
+from phard_hub.hub.metadata import LARGEST_CARD, read_metadata
+from phard_hub.hub.names import is_repo_id
+from phard_hub.hub.refusals import LOG_IN, ask, nonsense, status_of
 from phard_hub.hub.release import CARD_NAME
 
 MAIN = "main"
-_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-_LARGEST_CARD = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,15 @@ class Target:
     private: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Whose token this is: the user's name, all names that the user may make repositories under, and no writing."""
+
+    name: str
+    owners: frozenset[str]
+    reads_only: bool
+
+
 def enter(api: HfApi, repo: str, *, pr: bool, private: bool) -> tuple[str, Target]:
     """The name of who pushes, and the head of the repository.
 
@@ -49,10 +62,11 @@ def enter(api: HfApi, repo: str, *, pr: bool, private: bool) -> tuple[str, Targe
         RepoError: there is no such repository or namespace.
         OutputError: this user may not write there, or not in this way.
     """
-    if not _REPO_ID.fullmatch(repo):
+    if not is_repo_id(repo, owner=True):
         raise RepoError(f"{repo!r} is no id of a model on the Hub.", advice="Give it as owner/name.")
-    account = api.whoami()
-    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+    ready_client()
+    account = ask("your account", lambda: _account(api.whoami()))
+    if account.reads_only:
         raise OutputError("Your token may only read.", advice=LOG_IN)
     target = look(api, repo)
     if target.commit is None:
@@ -61,22 +75,30 @@ def enter(api: HfApi, repo: str, *, pr: bool, private: bool) -> tuple[str, Targe
         _require_write(api, repo)
     if private and target.commit is not None and not target.private:
         raise OutputError(f"{repo} is public already.", advice="Leave out --private, or give another name.")
-    return str(account["name"]), target
+    return account.name, target
 
 
-def _require_namespace(repo: str, account: Mapping[str, Any], *, pr: bool) -> None:
+def _account(said: Any) -> Account:  # noqa: ANN401 - whatever the Hub says
+    names = [said["name"], *(org["name"] for org in said.get("orgs") or ())]
+    if not all(is_repo_id(name) for name in names):
+        raise nonsense("your account", "it has a name that nobody can have")
+    token = (said.get("auth") or {}).get("accessToken") or {}
+    return Account(name=names[0], owners=frozenset(names), reads_only=token.get("role") == "read")
+
+
+def _require_namespace(repo: str, account: Account, *, pr: bool) -> None:
     owner, name = repo.split("/")
     if pr:
         problem = f"There is no model {repo} on the Hub to open a pull request for, or you may not see it."
         raise RepoError(problem, advice="Check the spelling, or leave out --pr to make it.")
-    if owner not in {account["name"], *(org["name"] for org in account.get("orgs", ()))}:
-        problem = f"You are {account['name']} and may not make {repo}: {owner} is neither you nor one of your groups."
-        raise RepoError(problem, advice=f"Push to {account['name']}/{name}.")
+    if owner not in account.owners:
+        problem = f"You are {account.name} and may not make {repo}: {owner} is neither you nor one of your groups."
+        raise RepoError(problem, advice=f"Push to {account.name}/{name}.")
 
 
 def _require_write(api: HfApi, repo: str) -> None:
     try:
-        api.auth_check(repo, write=True)
+        ask(repo, lambda: api.auth_check(repo, write=True))
     except HfHubHTTPError as error:
         if status_of(error) != 403:
             raise
@@ -87,22 +109,30 @@ def look(api: HfApi, repo: str, revision: str = MAIN, url: str | None = None) ->
     """What is there now."""
     url = url or f"{api.endpoint}/{repo}"
     try:
-        info = api.model_info(repo, revision=revision, files_metadata=True)
+        info = ask(repo, lambda: api.model_info(repo, revision=revision, files_metadata=True))
     except GatedRepoError:
         raise
     except RepositoryNotFoundError:
         return Target(repo=repo, commit=None, revision=revision, url=url, files={})
-    files = {file.rfilename: file for file in info.siblings or ()}
-    return Target(repo=repo, commit=info.sha, revision=revision, url=url, files=files, private=bool(info.private))
+    return Target(
+        repo=repo,
+        commit=commit_of(repo, info),
+        revision=revision,
+        url=url,
+        files=listed(repo, info),
+        private=bool(info.private),
+    )
 
 
 def own_pull_requests(api: HfApi, repo: str, *, user: str, title: str) -> list[Target]:
     """The open pull requests of this user and title, the newest last."""
-    found = api.get_repo_discussions(repo, author=user, discussion_type="pull_request")
+    found = ask(repo, lambda: list(api.get_repo_discussions(repo, author=user, discussion_type="pull_request")))
+    own = [one for one in found if one.title == title and one.status in ("open", "draft")]
+    if not all(type(one.num) is int for one in own):
+        raise nonsense(repo, "a pull request has no number")
     return [
-        look(api, repo, f"refs/pr/{one.num}", one.url)
-        for one in sorted(found, key=lambda one: one.num)
-        if one.title == title and one.status in ("open", "draft")
+        look(api, repo, f"refs/pr/{one.num}", f"{api.endpoint}/{repo}/discussions/{one.num}")
+        for one in sorted(own, key=lambda one: one.num)
     ]
 
 
@@ -112,10 +142,13 @@ def card_at(api: HfApi, target: Target) -> str | None:
     if file is None or target.commit is None:
         return None
     problem = f"The {CARD_NAME} of {target.repo} cannot be merged with ours:"
-    if (file.size or 0) > _LARGEST_CARD:
+    if (file.size or 0) > LARGEST_CARD:
         raise OutputError(f"{problem} it has {(file.size or 0) / 1e6:.0f} MB.", advice="Shorten it.")
     try:
-        text = Path(api.hf_hub_download(target.repo, CARD_NAME, revision=target.commit)).read_bytes()
-        return text.decode("utf-8-sig")
+        path = ask(target.repo, lambda: api.hf_hub_download(target.repo, CARD_NAME, revision=target.commit))
+        text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise OutputError(f"{problem} {first_line(error)}.", advice="Save it as UTF-8.") from error
+    if reason := read_metadata(text).problem:
+        raise OutputError(f"{problem} of its metadata, {reason}.", advice="Write them as plain YAML.")
+    return text

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from phard_hub.errors import HubUnavailableError, ImagesError, OutputError, PhardError, first_line
+from phard_hub.hub.client import ready_client
 from phard_hub.images.classes import shown
 from phard_hub.images.columns import of_features
 from phard_hub.images.disk import is_file, matches, no_file, open_file, scan, shown_path
@@ -123,6 +124,7 @@ def _open_hub(name: HubName, split: str | None, wanted: Wanted | None) -> Table:
     """A data set at the commit that it has now; large ones stay where they are."""
     from datasets import load_dataset_builder
 
+    ready_client()
     commit = _commit(name)
     if commit:
         _check_card(name.id, commit)

@@ -52,6 +52,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "PH-A32": "A file was not read because of its size.",
         "PH-A33": "Something is larger than any honest model needs, or takes too much time or memory to look at.",
         "PH-A34": "Looking at the model made the library reach for the network or for another program.",
+        "PH-A35": "The Hub's own scanners have not finished.",
         "PH-A99": "A check crashed, so it did not pass.",
     }
 )

@@ -14,7 +14,8 @@ import torch
 from phard_hub.auditing import Audit, audit
 from phard_hub.auditing.upstream import compare, find
 from phard_hub.errors import HubUnavailableError, RepoError
-from phard_hub.hub.pull import pull, split_revision
+from phard_hub.hub.names import split_revision
+from phard_hub.hub.pull import pull
 from phard_hub.models.loading import load
 from phard_hub.report.record import Finding
 from tests.auditing.checkpoints import LABELS, config, model_args, save_vit, set_json, write_card

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi
 
-from phard_hub.hub.card import END, START
+from phard_hub.hub.foreign import END, START
 from phard_hub.hub.release import weights_sha256, write_release
 from phard_hub.report.gate import gate
 from phard_hub.report.plots import GalleryRow

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
-from phard_hub.hub.card import END, START, render_card
+from phard_hub.hub.card import render_card
+from phard_hub.hub.foreign import END, START
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report, Source
@@ -195,7 +196,9 @@ def test_the_target_keeps_all_that_is_not_ours() -> None:
     base = "---\nlicense: other\nlicense_name: terms\nlicense_link: LICENSE\nlanguage: en\n---\nText of the base.\n"
     text = render(report, base_card=base, target_card=TARGET)
     before, after = TARGET.split("---\r\n")[1].split(f"{START}old{END}")
-    assert text.split(f"---\n{before}{START}\n")[1].split(f"{END}{after}")[1] == ""
+    assert text.split("---\n\n", 1)[1].startswith(START)
+    assert text.split(f"{END}\n\n")[1] == before.rstrip() + "  \n\n" + after.lstrip()
+    assert "## The rest of this card, by the owner of this repository" in text
     assert "Text of the base" not in text
     data = data_of(text).to_dict()  # type: ignore[no-untyped-call]
     assert (data["widget"], data["language"]) == ([{"src": "cat.png"}], "no")

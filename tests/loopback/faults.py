@@ -25,6 +25,7 @@ class Fault:
         drop_after: the connection closes after so many bytes of the answer; with 0 there is none.
         slow: seconds that the content takes.
         corrupt: the last bit of the content is wrong.
+        forge: makes another answer of the real one.
         action: called before the request is answered.
     """
 
@@ -38,6 +39,7 @@ class Fault:
     drop_after: int | None = None
     slow: float = 0.0
     corrupt: bool = False
+    forge: Callable[[Response], Response] | None = None
     action: Callable[[], object] | None = None
 
     def strikes(self, route: str, method: str, path: str) -> bool:
@@ -60,6 +62,8 @@ class Fault:
 
     def spoil(self, response: Response, hang_up: Callable[[Scope], None]) -> Response:
         """Let something happen to the real answer on its way."""
+        if self.forge is not None:
+            response = self.forge(response)
         if self.corrupt and response.body:
             body = bytearray(response.body)
             body[-1] ^= 1

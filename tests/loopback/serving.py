@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
@@ -30,7 +30,7 @@ class Request:
     """One request that came in.
 
     ``authorized`` says whether it carried a token, ``status`` 0 that it got no answer, ``sent`` how many bytes
-    of content the answer had.
+    of content the answer had, ``body`` what it brought.
     """
 
     route: str
@@ -41,6 +41,7 @@ class Request:
     authorized: bool
     status: int
     sent: int
+    body: bytes = field(default=b"", repr=False)
 
 
 class Server:
@@ -107,7 +108,7 @@ class Server:
 
     def fail(self, route: str, *, status: int | None = None, **how: Any) -> Fault:
         """Let requests of a route fail; an error 503 if nothing else is said. The fields are those of `Fault`."""
-        if status is None and not {"drop_after", "slow", "corrupt"} & how.keys():
+        if status is None and not {"drop_after", "slow", "corrupt", "forge"} & how.keys():
             status = 503
         return self._add(Fault(route=route, status=status, **how))
 
@@ -158,6 +159,7 @@ class Server:
                 authorized="authorization" in request.headers,
                 status=0 if dropped else response.status_code,
                 sent=0 if dropped or request.method == "HEAD" else len(response.body),
+                body=body,
             )
         )
         return response

@@ -1,0 +1,59 @@
+"""Names that strangers choose: ids of repositories, revisions, commits and files, each checked in one place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+_PART = r"\w(?:[\w.-]*\w)?"
+_ID = re.compile(rf"(?:(?P<owner>{_PART})/)?{_PART}", re.ASCII)
+_LONGEST_ID = 96
+_HEX = re.compile(r"[0-9a-f]+")
+_REVISION = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
+
+
+def is_repo_id(text: object, *, owner: bool = False) -> bool:
+    """Whether this is a name that the Hub gives to repositories, such as ``org/model``.
+
+    Args:
+        text: what somebody wrote; only a string can be an id.
+        owner: whether the name alone, without its owner, is not enough.
+    """
+    if not isinstance(text, str) or len(text) > _LONGEST_ID or "--" in text or ".." in text or text.endswith(".git"):
+        return False
+    found = _ID.fullmatch(text)
+    return found is not None and (found["owner"] is not None or not owner)
+
+
+def is_hash(text: object, digits: int) -> bool:
+    """Whether this is a hash of so many hexadecimal digits."""
+    return isinstance(text, str) and len(text) == digits and _HEX.fullmatch(text) is not None
+
+
+def is_commit(text: object) -> bool:
+    """Whether this is the full name of a commit: 40 hexadecimal digits."""
+    return is_hash(text, 40)
+
+
+def is_revision(text: str) -> bool:
+    """Whether this can name a branch, tag or commit; the Hub's client makes a file of this name in its cache."""
+    return _REVISION.fullmatch(text) is not None and ".." not in text and len(text) <= 200
+
+
+def is_path(text: object) -> bool:
+    """Whether a repository can hold a file of this name: relative, without ``..``, and it can be printed."""
+    if not isinstance(text, str) or not text or not text.isprintable():
+        return False
+    parts = text.split("/")
+    return not PurePosixPath(text).is_absolute() and not {"", ".", ".."} & set(parts)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name consists of printable ASCII, so that it looks like what it is."""
+    return name.isascii() and name.isprintable()
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """The parts of ``org/model@revision``; a folder has no revision, whatever its name."""
+    repo, at, revision = name.rpartition("@")
+    return (repo, revision) if at and not Path(name).expanduser().is_dir() else (name, None)
