@@ -260,13 +260,22 @@ def test_an_upstream_whose_config_is_broken(model: Path, hub: Hub, content: byte
     assert (error.id, "org/base" in error.evidence) == ("PH-A26", True)
 
 
-@pytest.mark.parametrize(
-    "head",
-    [b"", b"---\n[unclosed\n---\n", b"---\n- base_model\n---\n", b"---\nbase_model:\n---\n", b"\xff\xfe", b"---\n"],
-)
+@pytest.mark.parametrize("head", [b"", b"---\nbase_model:\n---\n", b"\xff\xfe", b"---\n", b"---\nlicense: mit\n---\n"])
 def test_cards_that_name_nothing(model: Path, hub: Hub, head: bytes) -> None:
     (model / "README.md").write_bytes(head)
     assert seen(full(model)) == [("PH-A27", "note")]
+
+
+BOMB = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n + 1, n + 1, n, n) for n in range(97, 120))
+
+
+@pytest.mark.parametrize("block", [b"[unclosed", b"- base_model", BOMB, b"a: !!python/name:os.system", b"[" * 60_000])
+def test_metadata_that_cannot_be_read(model: Path, hub: Hub, block: bytes) -> None:
+    (model / "README.md").write_bytes(b"---\nbase_model: org/base\n" + block + b"\n---\n")
+    result = full(model)
+    assert seen(result) == [("PH-A26", "warning"), ("PH-A27", "note")]
+    assert "metadata of the card cannot be read" in result.findings[0].evidence
+    assert hub.log == []
 
 
 def test_a_card_of_any_size(model: Path, base: str) -> None:

@@ -177,7 +177,8 @@ def test_access_that_was_withdrawn_is_not_replaced_by_the_cache(hub: Hub, files:
 def test_a_damaged_cache_is_repaired_or_refused(hub: Hub, files: Files) -> None:
     hub.create(REPO, files)
     good = pull(REPO)
-    weights = good.folder / "model.safetensors"
+    assert good.origin is not None
+    weights = good.origin / "model.safetensors"
     weights.resolve().write_bytes(b"damaged")
     assert pull(REPO).files == good.files
     weights.resolve().write_bytes(b"damaged")
