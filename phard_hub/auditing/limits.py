@@ -98,6 +98,7 @@ def _look_and_leave(limits: Limits, look: Callable[[], Iterable[Finding]], write
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
+        sys.stdout = sys.stderr = os.fdopen(silence, "w")
         _limit(limits)
         reached: list[str] = []
         sys.addaudithook(lambda event, given: _close(event, given, reached))

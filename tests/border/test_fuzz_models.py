@@ -49,7 +49,8 @@ JSON = some.recursive(
 KEYS = some.one_of(
     some.sampled_from(
         """
-        model_type hidden_size num_hidden_layers num_attention_heads intermediate_size image_size patch_size num_channels
+        model_type hidden_size num_hidden_layers num_attention_heads intermediate_size image_size patch_size
+        num_channels
         hidden_act id2label label2id num_labels architectures qkv_bias layer_norm_eps attn_implementation auto_map dtype
         torch_dtype return_dict output_attentions output_hidden_states problem_type quantization_config
         configuration_files transformers_weights architecture model_args pretrained_cfg num_classes label_names
