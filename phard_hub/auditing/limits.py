@@ -70,7 +70,8 @@ def within(limits: Limits, look: Callable[[], Iterable[Finding]], place: str) ->
         os.waitpid(child, 0)
     if complete:
         return tuple(found[:-1])
-    evidence = f"it takes more than {limits.seconds} s of computing or {limits.memory / 1e9:.1f} GB to look at"
+    most = f"{limits.seconds} s of computing and {limits.memory / 1e9:.1f} GB"
+    evidence = f"looking at it came to no end within {most}"
     return (*found, error("PH-A33", place, evidence, _ADVICE))
 
 
