@@ -24,6 +24,7 @@ from torch import Tensor
 from phard_hub.errors import PhardError, StateError, first_line
 from phard_hub.files import check_private, new_folder, private_folder, read_regular, restore, write_text
 from phard_hub.report.record import Record, TrainingPoint
+from phard_hub.report.wording import first_fault
 from phard_hub.tensors import read_fitting, serialize
 
 RECORD, TENSORS = "state.json", "state.safetensors"
@@ -113,9 +114,7 @@ def read_state(
         record = Kept.model_validate_json(read_regular(path, RECORD, _LARGEST_RECORD), strict=True)
         return record, read_fitting(path, TENSORS, expected, optional=optional)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))[:100]
-        raise broken(path, f"{RECORD}: {place or 'the file'}: {first['msg']}") from error
+        raise broken(path, f"{RECORD}: {first_fault(error)}") from error
     except OSError as error:
         raise broken(path, f"{error.filename}: {error.strerror}") from error
     except ValueError as error:

@@ -23,8 +23,8 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from phard_hub.errors import OutputError
 
@@ -137,6 +137,7 @@ def private_folder(path: Path) -> None:
     """
     with as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clean(path)
         with suppress(FileExistsError):
             path.mkdir(0o700)
     check_private(path)
@@ -162,8 +163,16 @@ def check_private(path: Path) -> None:
         raise OutputError(f"{path} {why}, so what lies there cannot be relied on.", advice=advice)
 
 
+def discard(path: Path) -> None:
+    """Remove a folder that is not needed any more, if there is one: for all who look, in one step."""
+    with suppress(OSError):
+        gone = _fresh_name(path)
+        path.rename(gone)
+        _remove(gone)
+
+
 @contextmanager
-def open_regular(folder: Path, name: str) -> Iterator[BinaryIO]:
+def open_regular(folder: Path, name: str) -> Iterator[BufferedReader]:
     """Open a file below a folder without following a link and without waiting for a FIFO.
 
     Args:
@@ -250,7 +259,7 @@ def _refuse_other(path: Path, *, folder: bool) -> None:
 def _beside(path: Path, make: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
     """Something new beside a place, locked; whatever happens, it is not left behind under its own name."""
     while True:
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+        fresh = _fresh_name(path)
         try:
             handle = make(fresh)
         except FileExistsError:
@@ -264,6 +273,10 @@ def _beside(path: Path, make: Callable[[Path], int]) -> Iterator[tuple[Path, int
     finally:
         _remove(fresh)
         os.close(handle)
+
+
+def _fresh_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
 
 
 def _lock(handle: int) -> bool:

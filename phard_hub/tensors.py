@@ -72,12 +72,12 @@ def read_fitting(
     room = 2**20 + 1000 * len(expected)  # for the names
     largest = room + sum(tensor.nbytes for tensor in expected.values())
     found = read_tensors(folder, name, largest=largest)
-    if why := _difference(found, expected, optional):
+    if why := difference(found, expected, optional):
         raise ValueError(why)
     return found
 
 
-def _difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], optional: Collection[str]) -> str:
+def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], optional: Collection[str] = ()) -> str:
     """The first way in which tensors are not what is expected; empty if they are."""
     if unknown := sorted(found.keys() - expected.keys()):
         return f"it holds {unknown[0][:100]!r}, which does not belong there"
