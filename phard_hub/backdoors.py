@@ -284,7 +284,7 @@ def read_backdoor(folder: Path) -> Threat:
             f"The backdoor in {folder} never worked, so it shows nothing: {' and '.join(backdoor.failures)}.",
             advice="Plant it again, with more steps or a higher poison rate.",
         )
-    attack = _attack(backdoor.attack, {**backdoor.parameters, "key": _key(folder)})
+    attack = replace(_attack(backdoor.attack, backdoor.parameters), key=_key(folder))
     if attack.key and not attack.fits():
         raise BackdoorError(
             f"{folder / KEY_NAME} is no key of {backdoor.attack} with the parameters in {RECORD_NAME}.",
@@ -323,15 +323,16 @@ def read_record(folder: Path) -> Backdoor:
         ) from error
 
 
-def _attack(name: str, fields: dict[str, Any]) -> Attack:
-    """The attack of this name with these fields, whatever file they come from."""
+def _attack(name: str, parameters: dict[str, Any]) -> Attack:
+    """The attack of this name with these parameters, whatever file they come from."""
     if name not in ATTACKS:
         near = difflib.get_close_matches(name, ATTACKS, n=1)
         advice = f"Did you mean {near[0]!r}?" if near else f"The attacks are: {', '.join(ATTACKS)}."
         raise BackdoorError(f"There is no attack {printable(name)!r}.", advice=advice)
     default = ATTACKS[name]()
     try:
-        return TypeAdapter(type(default)).validate_python(default.parameters() | fields, strict=True)
+        given = json.dumps(default.parameters() | parameters)  # only JSON is both strict and made of plain values
+        return TypeAdapter(type(default)).validate_json(given, strict=True)
     except ValidationError as error:
         raise BackdoorError(
             f"These are not the parameters of {name}: {first_fault(error)}.", advice="Plant the backdoor again."
