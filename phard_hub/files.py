@@ -28,12 +28,14 @@ from pathlib import Path
 
 from phard_hub.errors import OutputError
 
+_PART_IS_FILE = "Part of the path is a file: choose another folder."
 NO_SPACE = "Free some space or write to another disk."
 _ADVICE = {
     errno.ENOSPC: NO_SPACE,
     errno.EDQUOT: "Your quota is used up: free some space or write to another disk.",
     errno.EFBIG: "The file size limit is reached (see `ulimit -f`).",
-    errno.ENOTDIR: "Part of the path is a file: choose another folder.",
+    errno.ENOTDIR: _PART_IS_FILE,
+    errno.EEXIST: _PART_IS_FILE,
     errno.EROFS: "The disk is read-only: choose another folder.",
     errno.ENAMETOOLONG: "Choose a shorter name.",
 }
@@ -194,9 +196,10 @@ def open_regular(folder: Path, name: str) -> Iterator[BufferedReader]:
         handle = _step(last, place, path, 0)
     finally:
         os.close(place)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", path)
         yield file
 
 
@@ -369,7 +372,7 @@ def _sync_all(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | _NO_LINK)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     except OSError as error:
