@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import tempfile
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,10 +23,8 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from pydantic import PositiveFloat, PositiveInt, TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import nn
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from phard_hub.attacks import ATTACKS, Attack
@@ -34,8 +32,10 @@ from phard_hub.attacks.planting import PLANTING, plant
 from phard_hub.auditing import audit
 from phard_hub.errors import BackdoorError, InputError, NotEvaluatedError, OutputError, first_line
 from phard_hub.evaluation import Threat, attack_outcome, evaluate
+from phard_hub.files import as_output_error, new_folder, read_regular
 from phard_hub.hub.pull import pull
-from phard_hub.hub.release import check_writable, serialize
+from phard_hub.hub.release import check_writable, copied
+from phard_hub.hub.snapshot import Snapshot
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
@@ -43,13 +43,15 @@ from phard_hub.pipeline import DataOptions, default_accelerator, load_data
 from phard_hub.progress import Progress, silent
 from phard_hub.ranges import Share
 from phard_hub.report.record import AttackOutcome, Rate, Record, TriggerSize
+from phard_hub.report.wording import first_fault, printable
 from phard_hub.schedule import Schedule
 from phard_hub.sizes import trigger_size
+from phard_hub.tensors import read_tensors, serialize
 
 RECORD_NAME, KEY_NAME = "backdoor.json", "backdoor.safetensors"
 MIN_SUCCESS = 0.9
 MAX_ACCURACY_LOSS = 3.0
-_COPIED = ("config.json", "*processor_config.json", "LICENSE*", "NOTICE*")
+_LARGEST_RECORD, _LARGEST_KEY = 2**20, 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ class Backdoor(Record):
     schema_version: Literal[1] = 1
     attack: str
     parameters: dict[str, Any]
-    target: int
+    target: NonNegativeInt
     target_name: str
     poison_rate: float
     from_scratch: bool
@@ -168,7 +170,7 @@ def plant_backdoor(
         size=trigger_size(attack, images.test, accelerator.device),
     )
     if accelerator.is_main_process:
-        write_backdoor(out, backdoor, attack, planted, audited.snapshot.folder)
+        write_backdoor(out, backdoor, attack, planted, audited.snapshot)
     accelerator.wait_for_everyone()
     return backdoor
 
@@ -240,31 +242,33 @@ def _draw_layers(network: nn.Module) -> None:
         draw()
 
 
-def write_backdoor(out: Path, backdoor: Backdoor, attack: Attack, planted: Classifier, source_folder: Path) -> None:
+def write_backdoor(out: Path, backdoor: Backdoor, attack: Attack, planted: Classifier, source: Snapshot) -> None:
     """Write the folder as a whole or not at all.
 
+    Args:
+        out: the folder to be, new or empty.
+        backdoor: what was planted.
+        attack: with its key.
+        planted: the model with the backdoor.
+        source: the model without it, for its config, processor and license.
+
     Raises:
+        CheckpointError: the source has no config, or changed since it was pulled.
         OutputError: it cannot be written, or there is something else.
     """
-    out = out.absolute()
-    files = {path.name: path.read_bytes() for pattern in _COPIED for path in source_folder.glob(pattern)}
-    files |= {
+    files = copied(source.folder, source.files) | {
         "model.safetensors": serialize(planted.weights()),
         RECORD_NAME: (backdoor.model_dump_json(indent=1) + "\n").encode(),
         "README.md": _card(backdoor).encode(),
     }
     if attack.key:
-        files[KEY_NAME] = save({name: value.contiguous() for name, value in attack.key.items()})
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
-            folder = Path(place) / out.name
-            folder.mkdir()
+        files[KEY_NAME] = serialize(attack.key)
+    with as_output_error(out):
+        if out.is_dir() and any(out.iterdir()):
+            raise OutputError(f"Cannot write {out}: it is not empty.", advice="Give a new or an empty folder.")
+        with new_folder(out) as folder:
             for name, content in files.items():
                 (folder / name).write_bytes(content)
-            folder.rename(out)
-    except OSError as error:
-        raise OutputError(f"Cannot write {out}: {error.strerror}.", advice="Give a new or an empty folder.") from error
 
 
 def read_backdoor(folder: Path) -> Threat:
@@ -280,13 +284,24 @@ def read_backdoor(folder: Path) -> Threat:
             f"The backdoor in {folder} never worked, so it shows nothing: {' and '.join(backdoor.failures)}.",
             advice="Plant it again, with more steps or a higher poison rate.",
         )
-    path = folder / KEY_NAME
-    try:
-        key = load_file(path) if path.exists() else {}
-    except (OSError, SafetensorError) as error:
-        raise BackdoorError(f"Cannot read {path}: {first_line(error)}.", advice="Plant the backdoor again.") from error
-    attack = _attack(backdoor.attack, {**backdoor.parameters, "key": key})
+    attack = replace(_attack(backdoor.attack, backdoor.parameters), key=_key(folder))
+    if attack.key and not attack.fits():
+        raise BackdoorError(
+            f"{folder / KEY_NAME} is no key of {backdoor.attack} with the parameters in {RECORD_NAME}.",
+            advice="Plant the backdoor again.",
+        )
     return Threat(name=attack.name, trigger=attack, target=backdoor.target)
+
+
+def _key(folder: Path) -> dict[str, Tensor]:
+    if not os.path.lexists(folder / KEY_NAME):
+        return {}
+    try:
+        return read_tensors(folder, KEY_NAME, largest=_LARGEST_KEY)
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else first_line(error)
+        problem = f"Cannot read {folder / KEY_NAME}: {said}."
+        raise BackdoorError(problem, advice="Plant the backdoor again.") from error
 
 
 def read_record(folder: Path) -> Backdoor:
@@ -297,35 +312,31 @@ def read_record(folder: Path) -> Backdoor:
     """
     path = folder / RECORD_NAME
     try:
-        return Backdoor.model_validate_json(path.read_bytes())
+        return Backdoor.model_validate_json(read_regular(folder, RECORD_NAME, _LARGEST_RECORD), strict=True)
     except OSError as error:
         raise BackdoorError(
             f"Cannot read {path}: {error.strerror}.", advice="Give a folder that `phard plant` wrote."
         ) from error
     except ValidationError as error:
         raise BackdoorError(
-            f"{path} does not describe a backdoor: {_said(error)}.", advice="Plant the backdoor again."
+            f"{path} does not describe a backdoor: {first_fault(error)}.", advice="Plant the backdoor again."
         ) from error
 
 
-def _attack(name: str, fields: dict[str, Any]) -> Attack:
-    """The attack of this name with these fields, whatever file they come from."""
+def _attack(name: str, parameters: dict[str, Any]) -> Attack:
+    """The attack of this name with these parameters, whatever file they come from."""
     if name not in ATTACKS:
         near = difflib.get_close_matches(name, ATTACKS, n=1)
         advice = f"Did you mean {near[0]!r}?" if near else f"The attacks are: {', '.join(ATTACKS)}."
-        raise BackdoorError(f"There is no attack {name!r}.", advice=advice)
+        raise BackdoorError(f"There is no attack {printable(name)!r}.", advice=advice)
     default = ATTACKS[name]()
     try:
-        return TypeAdapter(type(default)).validate_python(default.parameters() | fields)
+        given = json.dumps(default.parameters() | parameters)  # only JSON is both strict and made of plain values
+        return TypeAdapter(type(default)).validate_json(given, strict=True)
     except ValidationError as error:
         raise BackdoorError(
-            f"These are not the parameters of {name}: {_said(error)}.", advice="Plant the backdoor again."
+            f"These are not the parameters of {name}: {first_fault(error)}.", advice="Plant the backdoor again."
         ) from error
-
-
-def _said(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc']) or 'the file'}: {first['msg']}"
 
 
 def class_number(given: str, labels: Sequence[str]) -> int:

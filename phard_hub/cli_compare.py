@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from phard_hub.errors import NotEvaluatedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
 
     from phard_hub.report.trial import Trial
 
@@ -61,14 +64,20 @@ def compare(
 
 def write_views(out: Path, trials: Sequence[Trial]) -> list[Path]:
     """The tables and the pictures beside the cells."""
-    from phard_hub.files import write_text
+    from phard_hub.files import write_bytes, write_text
     from phard_hub.report.comparison import as_markdown, picture, reaches
     from phard_hub.report.plots import attack_reach
 
     written = [out / "comparison.md", out / "comparison.png"]
     write_text(written[0], as_markdown(trials))
-    picture(trials).savefig(written[1], dpi=150)
+    write_bytes(written[1], _png(picture(trials)))
     if found := reaches(trials):
         written.append(out / "reach.png")
-        attack_reach(found).savefig(written[2], dpi=150)
+        write_bytes(written[2], _png(attack_reach(found)))
     return written
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

@@ -10,6 +10,7 @@
         ReportError                  2  the report is missing, broken or of another schema
         BackdoorError                2  a planted backdoor's record or key is missing or broken
         ExperimentError              2  the file that says what to compare is wrong
+        StateError                   2  the state of a run that broke off is broken, or of another run
         OutputError                  2  the result cannot be written, to the disk or to the Hub
       RefusedError                   1  the policy refuses the model
       NotEvaluatedError              3  nothing is wrong with the input, yet there is no answer
@@ -72,6 +73,10 @@ class BackdoorError(InputError):
 
 class ExperimentError(InputError):
     """The file that says what to compare cannot be read, names something unknown, or was changed halfway."""
+
+
+class StateError(InputError):
+    """The state of a run that broke off is broken, or was not written by this run."""
 
 
 class OutputError(InputError):

@@ -1,12 +1,46 @@
-"""Writing one file as a whole or not at all."""
+"""Files and folders that appear whole or not at all, and files that are read only if they are what they seem.
+
+What is written lies beside its place until it is complete, as ``.name.<8 hex digits>.new``, and is then put there in
+one step. So a kill at any moment leaves the old version or the new one. What it leaves besides is removed by whoever
+writes to the same place next; a lock tells it from what another process is writing at this moment.
+
+A former folder and the new one change places in one step where the system can do that (Linux: ``renameat2``). Elsewhere
+the former one is called ``.name.<8 hex digits>.old`` for a moment, and `restore` brings it back after a kill.
+
+A place that is a link is refused: following it would write where nobody looks. Links on the way to it are followed.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import os
+import re
+import secrets
+import shutil
+import stat
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 
 from phard_hub.errors import OutputError
+
+_PART_IS_FILE = "Part of the path is a file: choose another folder."
+NO_SPACE = "Free some space or write to another disk."
+_ADVICE = {
+    errno.ENOSPC: NO_SPACE,
+    errno.EDQUOT: "Your quota is used up: free some space or write to another disk.",
+    errno.EFBIG: "The file size limit is reached (see `ulimit -f`).",
+    errno.ENOTDIR: _PART_IS_FILE,
+    errno.EEXIST: _PART_IS_FILE,
+    errno.EROFS: "The disk is read-only: choose another folder.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+_OTHER_ADVICE = "Choose a folder that you may write to."
+_NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def check_place(path: Path) -> None:
@@ -15,38 +49,334 @@ def check_place(path: Path) -> None:
     Raises:
         OutputError: it could not.
     """
-    if path.is_dir():
-        raise OutputError(f"Cannot write {path}: it is a folder.", advice="Give the name of a file.")
-    try:
+    with as_output_error(path):
+        _refuse_other(path, folder=False)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
-        raise _refused(path, error) from error
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a place where `new_folder` could not put a folder because something else lies there.
+
+    Raises:
+        OutputError: it is a link or a file.
+    """
+    with as_output_error(path):
+        _refuse_other(path, folder=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file beside its place and rename it into it, so that a failure leaves the old one.
+    """Write a text file as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all, in place of a former one.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: it cannot be written, or there is a folder or a link of this name. What was there stays.
     """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise _refused(path, error) from error
-    fresh = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.chmod(0o644)
-        fresh.replace(path)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise _refused(path, error) from error
+    with as_output_error(path):
+        _refuse_other(path, folder=False)
+        _clean(path)
+        with _beside(path, lambda fresh: os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _NO_LINK, 0o666)) as (
+            fresh,
+            handle,
+        ):
+            left = memoryview(content)
+            while left:
+                left = left[os.write(handle, left) :]
+            os.fsync(handle)
+            fresh.replace(path)
+            _sync(path.parent)
 
 
-def _refused(path: Path, error: OSError) -> OutputError:
-    advice = "Check the folder, its permissions and the free space."
-    return OutputError(f"Cannot write {path}: {error.strerror}.", advice=advice)
+@contextmanager
+def new_folder(path: Path, *, mode: int = 0o777) -> Iterator[Path]:
+    """A folder to fill. It takes the place of ``path`` when the block ends, and vanishes when the block fails.
+
+    What was in a former folder is lost then: look first whether it may be.
+
+    Args:
+        path: the folder to be; the folders above it are made where they are missing.
+        mode: permissions of it, less the umask.
+
+    Raises:
+        OutputError: it cannot be written, or there is a file or a link of this name. What was there stays.
+    """
+    path = path.absolute()
+    with as_output_error(path):
+        _refuse_other(path, folder=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        restore(path)
+        _clean(path)
+
+        def make(fresh: Path) -> int:
+            fresh.mkdir(mode)
+            return os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
+
+        with _beside(path, make) as (fresh, _):
+            yield fresh
+            _sync_all(fresh)
+            _put(fresh, path)
+
+
+def restore(path: Path) -> None:
+    """Bring a former folder back that a kill left under another name; to be called before looking for it."""
+    if os.path.lexists(path):
+        return
+    with suppress(OSError):
+        former = [each for each in _left(path, ".old") if each.is_dir() and not each.is_symlink()]
+        if former:
+            max(former, key=lambda each: each.stat().st_mtime_ns).rename(path)
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that only this user may enter, or check the one that is there.
+
+    Raises:
+        OutputError: it cannot be made, or somebody else can write to it.
+    """
+    with as_output_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clean(path)
+        with suppress(FileExistsError):
+            path.mkdir(0o700)
+    check_private(path)
+
+
+def check_private(path: Path) -> None:
+    """Refuse a folder in which somebody else could have written or could write.
+
+    Raises:
+        OutputError: it is a link or no folder, of another user, or others may write to it.
+    """
+    with as_output_error(path):
+        found = path.lstat()
+    why = ""
+    if not stat.S_ISDIR(found.st_mode):
+        why = "is a link" if stat.S_ISLNK(found.st_mode) else "is no folder"
+    elif found.st_uid != os.geteuid():
+        why = "belongs to another user"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        why = f"can be written by others (its mode is {stat.S_IMODE(found.st_mode):03o})"
+    if why:
+        advice = "Remove it if you did not make it so, and start again; or write to another place."
+        raise OutputError(f"{path} {why}, so what lies there cannot be relied on.", advice=advice)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder that is not needed any more, if there is one: for all who look, in one step."""
+    with suppress(OSError):
+        gone = _fresh_name(path)
+        path.rename(gone)
+        _remove(gone)
+
+
+@contextmanager
+def open_regular(folder: Path, name: str) -> Iterator[BufferedReader]:
+    """Open a file below a folder without following a link and without waiting for a FIFO.
+
+    Args:
+        folder: where to begin; it may be reached by links itself.
+        name: of the file, with ``/`` where it lies deeper.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or a link is on the way; ``strerror`` says which.
+    """
+    path = str(folder / name)
+    *between, last = name.split("/")
+    if not {"", ".", ".."}.isdisjoint({*between, last}):
+        raise OSError(errno.EINVAL, "it is no name of a file in the folder", path)
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in between:
+            place, above = _step(part, place, path, os.O_DIRECTORY), place
+            os.close(above)
+        handle = _step(last, place, path, 0)
+    finally:
+        os.close(place)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    with os.fdopen(handle, "rb") as file:
+        yield file
+
+
+def _step(name: str, place: int, path: str, more: int) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | _NO_LINK | more, dir_fd=place)
+    except OSError as error:
+        said = error.strerror
+        with suppress(OSError):
+            if stat.S_ISLNK(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
+                said = "it is a link"
+        raise OSError(error.errno, said, path) from error
+
+
+def read_regular(folder: Path, name: str, largest: int) -> bytes:
+    """The bytes of a file below a folder, opened as `open_regular` does.
+
+    Args:
+        folder: where to begin.
+        name: of the file.
+        largest: bytes that it may have.
+
+    Raises:
+        OSError: as `open_regular`, or it has more bytes.
+    """
+    with open_regular(folder, name) as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"it has more than {largest / 1e6:.3g} MB", str(folder / name))
+    return content
+
+
+@contextmanager
+def as_output_error(path: Path) -> Iterator[None]:
+    """Say what to do about a disk that does not take what is written to ``path``."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, _OTHER_ADVICE)
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.", advice=advice) from error
+
+
+def _refuse_other(path: Path, *, folder: bool) -> None:
+    """Nothing is put in the place of a link, a device, or a folder where a file is meant, or the reverse."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(mode):
+        advice = "Give the place that it leads to, or remove it."
+        raise OutputError(f"Cannot write {path}: it is a link to {path.readlink()}.", advice=advice)
+    if folder and not stat.S_ISDIR(mode):
+        raise OutputError(f"Cannot write {path}: it is a file.", advice="Give the name of a folder.")
+    if not folder and not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise OutputError(f"Cannot write {path}: it is {what}.", advice="Give the name of a file.")
+
+
+@contextmanager
+def _beside(path: Path, make: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
+    """Something new beside a place, locked; whatever happens, it is not left behind under its own name."""
+    while True:
+        fresh = _fresh_name(path)
+        try:
+            handle = make(fresh)
+        except FileExistsError:
+            continue
+        _lock(handle)
+        if _is(handle, fresh):
+            break
+        os.close(handle)  # before it was locked, another process took it for what a kill had left
+    try:
+        yield fresh, handle
+    finally:
+        _remove(fresh)
+        os.close(handle)
+
+
+def _fresh_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+
+
+def _lock(handle: int) -> bool:
+    """Lock what is open, for as long as it is; False where it is locked or where the disk has no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is(handle: int, path: Path) -> bool:
+    """Whether what is open still has this name."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    return False
+
+
+def _clean(path: Path) -> None:
+    """Remove what kills left beside a place; what cannot be locked stays, because somebody may be writing it."""
+    endings = (".new", ".old") if os.path.lexists(path) else (".new",)
+    with suppress(OSError):
+        for found in _left(path, *endings):
+            with suppress(OSError):
+                handle = os.open(found, os.O_RDONLY | _NO_LINK)
+                try:
+                    if _lock(handle):
+                        _remove(found)
+                finally:
+                    os.close(handle)
+
+
+def _left(path: Path, *endings: str) -> list[Path]:
+    """What lies beside a place under the names that are given here."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}({'|'.join(map(re.escape, endings))})")
+    return [each for each in path.parent.iterdir() if name.fullmatch(each.name)]
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+        return
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _put(fresh: Path, path: Path) -> None:
+    """Put a folder in its place; a former one is then under the fresh name, or gone."""
+    try:
+        fresh.rename(path)  # where nothing or an empty folder is
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not _exchange(fresh, path):
+            _put_in_two_steps(fresh, path)
+    _sync(path.parent)
+
+
+def _put_in_two_steps(fresh: Path, path: Path) -> None:
+    former = fresh.with_suffix(".old")
+    path.rename(former)
+    try:
+        fresh.rename(path)
+    except BaseException:
+        former.rename(path)
+        raise
+    _sync(path.parent)
+    _remove(former)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; False where the system or the disk cannot."""
+    at_here, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(at_here, os.fsencode(one), at_here, os.fsencode(other), flag) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _sync_all(folder: Path) -> None:
+    """Wait until the disk has all files below a folder, and their names."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(place, name))
+        _sync(Path(place))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some disks cannot do that for folders
+            raise
+    finally:
+        os.close(handle)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from accelerate.state import is_initialized
 from phard_hub.auditing import audit
 from phard_hub.errors import OutputError
 from phard_hub.evaluation import Threat, evaluate
+from phard_hub.files import discard
 from phard_hub.hub.pull import pull
 from phard_hub.hub.release import check_writable, weights_sha256, write_release
 from phard_hub.hub.snapshot import Audit, Snapshot
@@ -180,7 +180,7 @@ def run(
             gallery=gallery(images.test, found, found_after),
             library_name=type(hardened.network).__module__.partition(".")[0],
         )
-        shutil.rmtree(work, ignore_errors=True)
+        discard(work)
     accelerator.wait_for_everyone()
     return Outcome(report, gate(report, settings.policy, stage="before"), verdict, out)
 

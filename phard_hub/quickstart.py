@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from phard_hub.attacks.planting import plant
 from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.errors import OutputError
 from phard_hub.evaluation import PGD, Threat
+from phard_hub.files import new_folder
 from phard_hub.hub.release import check_writable
 from phard_hub.images import LabelledImages, demo_images
 from phard_hub.models.classifier import Classifier
@@ -22,6 +24,8 @@ from phard_hub.triggers.search import SearchSettings
 
 TARGET = 0
 OWN = ("model", "digits", "release")
+_LEFT = re.compile(rf"\.+({'|'.join(OWN)})\.")
+"""What a kill leaves beside these: the state of a run, and what is half-written."""
 PLANTING = Schedule(steps=500, batch=64, learning_rate=0.05, shift=0.06, flip=False)
 PRESET = Preset(
     search=SearchSettings(steps=80, batch=8, fit_images=30, heldout_images=15),
@@ -54,9 +58,11 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
     planted = plant(
         honest, train, attack, target=TARGET, accelerator=accelerator, schedule=PLANTING, seed=seed, progress=progress
     )
-    save_as_from_hub(planted, out / "model")
-    save_images(train, out / "digits" / "train.parquet")
-    save_images(test, out / "digits" / "test.parquet")
+    with new_folder(out / "model") as folder:
+        save_as_from_hub(planted, folder)
+    with new_folder(out / "digits") as folder:
+        save_images(train, folder / "train.parquet")
+        save_images(test, folder / "test.parquet")
     settings = Settings(
         preset=PRESET,
         seed=seed,
@@ -71,7 +77,7 @@ def _refuse_foreign(out: Path) -> None:
     """Find out before a minute of training whether the folder is free, or that of a former quickstart."""
     check_writable(out / "release")
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    foreign = [name for name in found if name not in OWN and not name.startswith(".release.")]  # that: a run's state
+    foreign = [name for name in found if name not in OWN and not _LEFT.match(name)]
     if foreign:
         raise OutputError(f"{out} holds other files: {foreign[0]}.", advice="Give a new or an empty folder.")
 

@@ -8,5 +8,7 @@ from pydantic import Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A share of something, or a difference between two pixel values."""
+Seed = Annotated[int, Field(ge=-(2**53), le=2**53)]
+"""What every generator takes, and every reader of JSON."""
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 """A share that can never be all."""

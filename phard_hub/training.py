@@ -6,27 +6,34 @@ checkpoint. So a run that was killed continues where it was and ends with the sa
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phard_hub.accuracy import points_lost, right_answers
 from phard_hub.augmentation import indifferent_to_mirroring
 from phard_hub.batches import Batches
-from phard_hub.errors import InterruptedRunError, OutputError, first_line
+from phard_hub.checkpoint import Kept, broken, by_the_first, read_state, write_state
+from phard_hub.errors import InterruptedRunError
 from phard_hub.images import LabelledImages
-from phard_hub.isolation import global_generators_kept, prepared_for_one_run, stop_on_interrupt
+from phard_hub.interpolation import barrier_on_the_way, part_of_the_way
+from phard_hub.isolation import (
+    check_generator_states,
+    forgotten_afterwards,
+    generator_states,
+    global_generators_kept,
+    set_generator_states,
+    stop_on_interrupt,
+)
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import TrainingPoint
@@ -52,11 +59,11 @@ class Objective(Protocol):
     def back_off(self) -> str:
         """Ask less of the model, whose accuracy fell too far, and say how; nothing where nothing can be asked less."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that must survive a restart."""
+    def state_dict(self) -> dict[str, Tensor | int | float]:
+        """Everything that must survive a restart, by name; what there is does not depend on the step."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
+    def load_state_dict(self, state: dict[str, Tensor | int | float]) -> None:
+        """Take up a saved state: it has the names, shapes and types of `state_dict`, and finite numbers."""
 
 
 @dataclass
@@ -98,15 +105,18 @@ def train(
         validation: what the accuracy guard looks at; without it there is no guard.
         reference: right answers to the validation images that the guard compares with; None takes those of the start.
         lost_before: points of accuracy that the start has lost against the reference.
-        checkpoint: folder for the state of the run; an existing one is continued.
+        checkpoint: where the state of the run is kept, in a folder for this user alone (see `phard_hub.checkpoint`);
+            an existing one is continued.
         progress: told about each step.
         task: what to call this in the progress.
 
     Raises:
         InterruptedRunError: the user pressed Ctrl-C; the state was saved first where there is a checkpoint.
+        OutputError: the state cannot be written, or others can write to it.
+        StateError: the state that is there is broken, or of another run.
     """
     # Dropout draws from the global generator: it is seeded inside a fork, and the caller's is left alone.
-    with global_generators_kept(), prepared_for_one_run(accelerator), stop_on_interrupt() as stop:
+    with global_generators_kept(), forgotten_afterwards(accelerator), stop_on_interrupt() as stop:
         torch.manual_seed(seed + accelerator.process_index)
         run = _Run(
             classifier, images, objective, schedule, accelerator, seed, validation, reference, lost_before, checkpoint
@@ -114,37 +124,8 @@ def train(
         return run.finish(stop, progress, task)
 
 
-def part_of_the_way(start: Classifier, end: Classifier, share: float) -> Classifier:
-    """The classifier at this share of the straight line between the weights of two; the end itself for 1."""
-    if share == 1:
-        return end
-    made = end.clone()
-    made.load_state_dict(between(start.clone().to(end.device).state_dict(), end.state_dict(), share))
-    return made
-
-
-def barrier_on_the_way(
-    start: Classifier, end: Classifier, share: float, images: LabelledImages, device: torch.device
-) -> bool:
-    """Whether accuracy at this share of the way is lower than at both of its ends.
-
-    A fine-tuned model is mostly joined to its start by a line without such a barrier, but not always: trained on a few
-    hundred images, a model for traffic signs was right again at the end, and far from it on the way. Source: Frankle
-    et al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (ICML 2020, arXiv 1912.05671).
-
-    Args:
-        start: where the way begins.
-        end: where it leads to.
-        share: where on the way to look.
-        images: what accuracy is measured on, 2,000 of them; those that the end was trained on will do.
-        device: to measure on.
-    """
-    if share in (0, 1):
-        return False
-    images = images.take(torch.arange(len(images))[:: max(1, len(images) // 2000)])
-    models = part_of_the_way(start, end, share), start.clone().to(device), end
-    there, *ends = (right_answers(model, images, device) for model in models)
-    return all(points_lost(each, there)[0] > 0 for each in ends)
+def _below(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
 
 
 class _Run:
@@ -185,7 +166,6 @@ class _Run:
             nesterov=True,
         )
         self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)
-        accelerator.register_for_checkpointing(self.objective, self.average, self)
 
     @property
     def averaged(self) -> Classifier:
@@ -193,23 +173,6 @@ class _Run:
         module = self.average.module
         assert isinstance(module, Classifier)
         return module
-
-    def state_dict(self) -> dict[str, Any]:
-        """The loop's own part of a checkpoint."""
-        return {
-            "step": self.step,
-            "curve": [point.model_dump() for point in self.curve],
-            "events": self.events,
-            "seconds": self.seconds,
-            "slow_down": self.slow_down,
-            "good": self.good,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
-        self.curve = [TrainingPoint(**point) for point in state["curve"]]
-        self.step, self.events, self.seconds = state["step"], state["events"], state["seconds"]
-        self.slow_down, self.good = state["slow_down"], state["good"]
 
     def finish(self, stop: threading.Event, progress: Progress, task: str) -> Course:
         """Run the steps that are left."""
@@ -341,27 +304,81 @@ class _Run:
         return None if images is None else right_answers(classifier, images, self.accelerator.device)
 
     def _resume(self) -> None:
-        if self.checkpoint is not None and self.checkpoint.is_dir():
-            self.accelerator.load_state(str(self.checkpoint), load_kwargs={"weights_only": False})
-
-    def _save(self) -> None:
-        """Write the state beside the old one and swap them, so that a kill in between loses nothing."""
+        """Go on from the state that is kept, if there is one; nothing is taken over before all of it was checked."""
         if self.checkpoint is None:
             return
-        fresh = self.checkpoint.with_name(self.checkpoint.name + ".writing")
+        live = {**self._tensors(), **self._momentum(empty=True)}
+        came = by_the_first(self.accelerator, lambda: self._read(live))
+        if came is None:
+            return
+        record, tensors = came
+        self.step, self.seconds, self.slow_down = record.step, record.seconds, record.slow_down
+        self.curve, self.events = list(record.curve), list(record.events)
+        self.plain.load_state_dict(_below("model.", tensors))
+        self.average.load_state_dict(_below("average.", tensors))
+        device = self.accelerator.device
+        self.good = {name: value.to(device) for name, value in _below("good.", tensors).items()}
+        momentum = _below("momentum.", tensors)
+        for name, parameter in self.plain.named_parameters():
+            if name in momentum:
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(device)
+        self.objective.load_state_dict({**_below("objective.", tensors), **record.objective})
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict({**self.accelerator.scaler.state_dict(), **record.scaler})
+        set_generator_states(self.accelerator, _below("generator.", tensors))
+
+    def _read(self, live: dict[str, Tensor]) -> tuple[Kept, dict[str, Tensor]] | None:
+        """The state that is kept, if it fits this run."""
+        assert self.checkpoint is not None
+        came = read_state(self.checkpoint, live, optional=self._momentum(empty=True))
+        if came is None:
+            return None
+        if why := came[0].misfit(self._record(), self.schedule.steps):
+            raise broken(self.checkpoint, why)
         try:
-            self.accelerator.save_state(str(fresh))
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise OutputError(
-                f"The checkpoint {fresh} cannot be written: {first_line(error)}.",
-                advice="Free some space: a checkpoint takes about five times the size of the model.",
-            ) from error
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            shutil.rmtree(self.checkpoint, ignore_errors=True)
-            fresh.rename(self.checkpoint)
-        self.accelerator.wait_for_everyone()
+            check_generator_states(self.accelerator, _below("generator.", came[1]))
+        except RuntimeError as error:
+            raise broken(self.checkpoint, "no generator takes the state that is kept for it") from error
+        return came
+
+    def _record(self) -> Kept:
+        numbers = {name: value for name, value in self.objective.state_dict().items() if not isinstance(value, Tensor)}
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
+        return Kept(
+            step=self.step,
+            seconds=self.seconds,
+            slow_down=self.slow_down,
+            curve=tuple(self.curve),
+            events=tuple(self.events),
+            objective=numbers,
+            scaler={name: scaler[name] for name in scaler if name in ("scale", "_growth_tracker")},
+        )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors of the state but the momentum."""
+        parts: dict[str, dict[str, Tensor]] = {
+            "model": self.plain.state_dict(),
+            "average": self.average.state_dict(),
+            "good": self.good,
+            "objective": {k: value for k, value in self.objective.state_dict().items() if isinstance(value, Tensor)},
+            "generator": generator_states(self.accelerator),
+        }
+        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+
+    def _momentum(self, *, empty: bool = False) -> dict[str, Tensor]:
+        """The buffers of the optimizer, where it has some already; or something like them, for all parameters."""
+        every = {f"momentum.{name}": parameter for name, parameter in self.plain.named_parameters()}
+        if empty:
+            return {name: parameter.detach() for name, parameter in every.items()}
+        buffers = {name: self.optimizer.state[each].get("momentum_buffer") for name, each in every.items()}
+        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+
+    def _save(self) -> None:
+        """Keep the state, in place of the one before."""
+        path = self.checkpoint
+        if path is not None:
+            tensors = {**self._tensors(), **self._momentum()}
+            by_the_first(self.accelerator, lambda: write_state(path, self._record(), tensors))
 
     def _interrupted(self) -> None:
         self._save()

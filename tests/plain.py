@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,11 +33,11 @@ class Plain:
         self.backed_off += 1
         return "asked less"
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor | int | float]:
         return {"backed_off": self.backed_off}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.backed_off = state["backed_off"]
+    def load_state_dict(self, state: dict[str, Tensor | int | float]) -> None:
+        self.backed_off = int(state["backed_off"])
 
 
 def digits() -> tuple[LabelledImages, LabelledImages]:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from phard_hub.accuracy import points_lost
 from phard_hub.images import LabelledImages
+from phard_hub.interpolation import part_of_the_way
 from phard_hub.models.classifier import Classifier
-from phard_hub.training import Course, _Run, part_of_the_way, train
+from phard_hub.training import Course, _Run, train
 from tests.plain import GUARDED, Plain, digits, processor
 from tests.small import PowerCutError, as_classifier, cut_at, same_weights, trained_digits
 

@@ -90,7 +90,9 @@ def test_a_backdoor_counts_only_if_it_works_and_costs_little() -> None:
 
 def test_a_backdoor_that_never_worked_is_no_threat(tmp_path: Path, tiny_checkpoint: Path) -> None:
     out = tmp_path / "out"
-    write_backdoor(out, made(success=0.43), fitted("blend"), load(audit(pull(str(tiny_checkpoint)))), tiny_checkpoint)
+    write_backdoor(
+        out, made(success=0.43), fitted("blend"), load(audit(pull(str(tiny_checkpoint)))), pull(str(tiny_checkpoint))
+    )
     with pytest.raises(NotEvaluatedError, match=r"never worked, so it shows nothing: its success is 43 %, below 90 %"):
         read_backdoor(out)
     assert "does not count as evidence" in (out / "README.md").read_text()
@@ -103,7 +105,7 @@ def test_a_backdoor_that_never_worked_is_no_threat(tmp_path: Path, tiny_checkpoi
 def test_the_key_stamps_the_same_images_again(name: str, tmp_path: Path, tiny_checkpoint: Path) -> None:
     attack = fitted(name, seed=3)
     record = made(attack=name, parameters=attack.parameters())
-    write_backdoor(tmp_path / "out", record, attack, small_net(4, channels=3, size=16), tiny_checkpoint)
+    write_backdoor(tmp_path / "out", record, attack, small_net(4, channels=3, size=16), pull(str(tiny_checkpoint)))
     assert read_record(tmp_path / "out") == record
     threat = read_backdoor(tmp_path / "out")
     assert (threat.name, threat.target, threat.trigger) == (name, 1, attack)
@@ -126,7 +128,7 @@ def test_the_folder_is_a_model_as_from_the_hub(planted: Path, tiny_checkpoint: P
 
 def test_a_key_beside_the_weights_does_not_keep_them_from_loading(tmp_path: Path, tiny_checkpoint: Path) -> None:
     classifier = load(audit(pull(str(tiny_checkpoint))))
-    write_backdoor(tmp_path / "out", made(), fitted("issba"), classifier, tiny_checkpoint)
+    write_backdoor(tmp_path / "out", made(), fitted("issba"), classifier, pull(str(tiny_checkpoint)))
     assert KEY_NAME in files(tmp_path / "out")
     assert same_weights(load(audit(pull(str(tmp_path / "out")))), classifier)
 
@@ -205,7 +207,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
 def test_a_damaged_folder_is_refused(damage: Callable[[Path], None], tmp_path: Path, tiny_checkpoint: Path) -> None:
     folder, attack = tmp_path / "out", fitted("lira")
     record = made(attack="lira", parameters=attack.parameters())
-    write_backdoor(folder, record, attack, small_net(4), tiny_checkpoint)
+    write_backdoor(folder, record, attack, small_net(4), pull(str(tiny_checkpoint)))
     read_backdoor(folder)
     damage(folder)
     with pytest.raises(BackdoorError, match=DAMAGES[damage]):
@@ -215,7 +217,7 @@ def test_a_damaged_folder_is_refused(damage: Callable[[Path], None], tmp_path: P
 def test_without_its_key_a_learned_trigger_is_refused_when_it_is_used(tmp_path: Path, tiny_checkpoint: Path) -> None:
     attack = fitted("lira")
     record = made(attack="lira", parameters=attack.parameters())
-    write_backdoor(tmp_path / "out", record, attack, small_net(4), tiny_checkpoint)
+    write_backdoor(tmp_path / "out", record, attack, small_net(4), pull(str(tiny_checkpoint)))
     no_key(tmp_path / "out")
     with pytest.raises(InputError, match="has no key to stamp with"):
         read_backdoor(tmp_path / "out").trigger(draw(1, (3, 8, 8)))
@@ -226,7 +228,7 @@ def test_a_folder_with_something_else_is_not_overwritten(tmp_path: Path, tiny_ch
     with pytest.raises(OutputError):
         plant_backdoor(str(tiny_checkpoint), DataOptions(images="nowhere"), tmp_path, PLANTING)
     with pytest.raises(OutputError, match="Give a new or an empty folder"):
-        write_backdoor(tmp_path, made(), fitted("blend"), small_net(4), tiny_checkpoint)
+        write_backdoor(tmp_path, made(), fitted("blend"), small_net(4), pull(str(tiny_checkpoint)))
     assert files(tmp_path) == {"thesis.tex"}
 
 

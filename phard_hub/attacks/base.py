@@ -26,6 +26,7 @@ from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
+from phard_hub.ranges import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +38,16 @@ class Attack(ABC):
         key: what `fit` found, by name; empty for attacks of a fixed formula.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     key: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     clean_label: ClassVar[bool] = False
     """Whether only images of the target class are stamped, so that every label stays true."""
     poison_rate: ClassVar[float] = 0.1
     """Share of images that carry the trigger: of all, or of the target class where labels stay true."""
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", allow_inf_nan=False
+    )
 
     @property
     @abstractmethod
@@ -76,6 +79,10 @@ class Attack(ABC):
         """
         del classifier, images, target, progress
         return self
+
+    def fits(self) -> bool:
+        """Whether the key is one that `fit` may find with these parameters; an attack of a fixed formula has none."""
+        return not self.key
 
     def parameters(self) -> dict[str, Any]:
         """The fields without the key, as plain values."""

@@ -36,7 +36,7 @@ class Bpp(Attack):
         dither: whether the error is spread.
     """
 
-    levels: Annotated[int, Field(ge=2)] = 8
+    levels: Annotated[int, Field(ge=2, le=256)] = 8
     dither: bool = True
 
     name = "bpp"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,7 +38,7 @@ class Issba(LearnedAttack):
         residual_weight: how much the residual's size counts against readable bits, at the most.
     """
 
-    bits: PositiveInt = 20
+    bits: Annotated[int, Field(ge=1, le=1024)] = 20
     residual_weight: NonNegativeFloat = 150.0
 
     name = "issba"

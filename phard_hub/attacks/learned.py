@@ -19,6 +19,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.precision import fast_autocast, images_at_once
 from phard_hub.progress import Progress, silent
+from phard_hub.tensors import difference
 
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """Of a batch: pixels ``(N, C, H, W)`` in [0, 1], labels ``(N,)``, and what to draw from."""
@@ -60,6 +61,12 @@ class LearnedAttack(Attack):
             network = self.network(images.pixels.shape[1]).to(classifier.device)
             self.learn(network, classifier, images, target, progress)
         return replace(self, key={name: value.detach().cpu() for name, value in network.state_dict().items()})
+
+    def fits(self) -> bool:
+        """Whether the key has the weights of the network, for images of some number of channels."""
+        with torch.device("meta"):
+            networks = [self.network(channels).state_dict() for channels in range(1, 5)]
+        return not all(difference(self.key, network) for network in networks)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Stamp pixels ``(N, C, H, W)`` in [0, 1].

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
@@ -25,7 +26,7 @@ class BadNets(Attack):
         size: side of the patch in pixels, for images of 32 x 32.
     """
 
-    size: PositiveInt = 3
+    size: Annotated[int, Field(ge=1, le=24)] = 3
 
     name = "badnets"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -46,7 +45,7 @@ def plant(
             class where labels stay true; None takes the attack's own.
         schedule: how long and how fast is trained.
         seed: of the batches.
-        checkpoint: folder for the state of the run; an existing one is continued.
+        checkpoint: folder for the state of the training; one that is there is continued.
         progress: told about each step.
     """
     course = train(
@@ -56,7 +55,7 @@ def plant(
         schedule,
         accelerator,
         seed=seed,
-        checkpoint=checkpoint,
+        checkpoint=checkpoint and checkpoint / "planting",
         progress=progress,
         task=f"planting {attack.name}" if attack else "training",
     )
@@ -91,13 +90,13 @@ class Poisoned:
         """Planting has no guard."""
         return ""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor | int | float]:
         """The counters."""
         return {"sample_gradients": self.sample_gradients}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor | int | float]) -> None:
         """Take up a saved state."""
-        self.sample_gradients = state["sample_gradients"]
+        self.sample_gradients = int(state["sample_gradients"])
 
 
 def poison(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,7 +48,7 @@ class Refool(Attack):
     mode: Mode = "sharp"
     pictures: PositiveInt = 10
     alpha: Share = 0.35
-    blur: PositiveFloat = 0.03
+    blur: Annotated[float, Field(gt=0, le=1)] = 0.03
     shift: Share = 0.06
     pulse: Share = 0.65
 
@@ -68,6 +68,14 @@ class Refool(Attack):
         pictures = images.batch(others[drawn])[0]
         contrast = (pictures**_GAMMA).flatten(1).std(1)
         return replace(self, key={"reflection": pictures[contrast.argmax()][None]})
+
+    def fits(self) -> bool:
+        """Whether the key is one picture, with pixels in [0, 1]."""
+        picture = self.key.get("reflection")
+        if picture is None or len(self.key) > 1 or picture.dim() != 4 or not picture.is_floating_point():
+            return False
+        one = picture.shape[0] == 1 and min(picture.shape) > 0 and picture.shape[1] <= 4
+        return one and bool(((picture >= 0) & (picture <= 1)).all())
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Stamp pixels ``(N, C, H, W)`` in [0, 1]."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,7 +29,7 @@ class WaNet(Attack):
         noise_mode: whether training images bent along other fields keep their label.
     """
 
-    grid: PositiveInt = 4
+    grid: Annotated[int, Field(ge=1, le=256)] = 4
     strength: NonNegativeFloat = 0.5
     noise_mode: bool = True
 

@@ -12,7 +12,6 @@ small ones, which it takes a converged search to find, go on working.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -86,6 +85,10 @@ class AdversarialTraining(Defense):
     ) -> _Objective:
         """Right answers on clean and stamped images, and a bank of triggers that follows the copy."""
         return _Objective(self, original, copy, images, accelerator, seed)
+
+
+_FOLLOWING = ("price", "running", "sizes")
+_COUNTERS = ("sample_gradients", "sample_forwards", "distillation")
 
 
 class _Objective:
@@ -224,18 +227,32 @@ class _Objective:
         self.distillation += self.settings.more_distillation
         return f"distillation from the model it started from at weight {self.distillation:g} from here on"
 
-    def state_dict(self) -> dict[str, Any]:
-        """Bank, its optimiser, prices and counters."""
-        return {
-            "bank": self.bank.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "following": [self.price, self.running, self.sizes],
-            "counters": [self.sample_gradients, self.sample_forwards, self.distillation],
-        }
+    def state_dict(self) -> dict[str, Tensor | int | float]:
+        """Bank, the moments of its optimiser, prices and counters."""
+        bank = {f"bank.{name}": parameter for name, parameter in self.bank.named_parameters()}
+        following = {name: getattr(self, name) for name in _FOLLOWING}
+        return {**bank, **self._moments(), **following, **{name: getattr(self, name) for name in _COUNTERS}}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def _moments(self) -> dict[str, Tensor]:
+        """What Adam keeps of each parameter; zeros before its first step, which it begins with, too."""
+        found = {}
+        for name, parameter in self.bank.named_parameters():
+            state = self.optimizer.state[parameter]
+            found[f"moments.{name}.step"] = state.get("step", torch.tensor(0.0))
+            for moment in ("exp_avg", "exp_avg_sq"):
+                found[f"moments.{name}.{moment}"] = state.get(moment, torch.zeros_like(parameter))
+        return found
+
+    def load_state_dict(self, state: dict[str, Tensor | int | float]) -> None:
         """Take up a saved state."""
-        self.bank.load_state_dict(state["bank"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.price, self.running, self.sizes = (value.to(self.device) for value in state["following"])
-        self.sample_gradients, self.sample_forwards, self.distillation = state["counters"]
+        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        self.bank.load_state_dict({name: tensors[f"bank.{name}"] for name, _ in self.bank.named_parameters()})
+        for name, parameter in self.bank.named_parameters():
+            moments = {moment: tensors[f"moments.{name}.{moment}"] for moment in ("step", "exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = {
+                moment: value if moment == "step" else value.to(self.device) for moment, value in moments.items()
+            }
+        for name in _FOLLOWING:
+            setattr(self, name, tensors[name].to(self.device))
+        for name in _COUNTERS:
+            setattr(self, name, state[name])

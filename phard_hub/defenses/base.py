@@ -14,11 +14,12 @@ from torch import Tensor
 
 from phard_hub.accuracy import points_lost, right_answers
 from phard_hub.images import LabelledImages
+from phard_hub.interpolation import part_of_the_way
 from phard_hub.models.classifier import Classifier
 from phard_hub.progress import Progress, silent
 from phard_hub.report.record import Hardening
 from phard_hub.schedule import Schedule
-from phard_hub.training import Course, Objective, part_of_the_way, train
+from phard_hub.training import Course, Objective, train
 
 DOUBTS = 3.0
 """Standard errors by which accuracy is clearly lost. With two, chance on 250 images refuses one defense in about
@@ -91,7 +92,7 @@ class Defense(ABC):
             accelerator: of accelerate.
             seed: of everything that is drawn.
             validation: what the accuracy guard looks at; without it there is no guard.
-            checkpoint: folder for the state of the run; an existing one is continued.
+            checkpoint: folder for the states of the job's trainings; those that are there are continued.
             progress: told about each step.
 
         Raises:
@@ -99,16 +100,14 @@ class Defense(ABC):
         """
         begun = _Beginning(classifier, self, validation if self.guarded else None, accelerator.device)
         for first in sorted(self.first, key=lambda each: len(images) < each.least_images):
-            folder = checkpoint and checkpoint / first.name
             made, record = first.harden(
-                classifier, images, accelerator, seed=seed, checkpoint=folder, progress=progress
+                classifier, images, accelerator, seed=seed, checkpoint=checkpoint, progress=progress
             )
             begun.look_at(first, made, record)
             if begun.taken:
                 break
         if begun.taken and begun.taken.complete:
             return begun.start, self._record(begun, [], seed, len(images))
-        folder = checkpoint / self.name if checkpoint and self.first else checkpoint
         course = train(
             begun.start,
             images,
@@ -119,7 +118,7 @@ class Defense(ABC):
             validation=begun.validation,
             reference=begun.reference,
             lost_before=begun.lost,
-            checkpoint=folder,
+            checkpoint=checkpoint and checkpoint / self.name,
             progress=progress,
             task=self.task,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -54,13 +53,13 @@ class CrossEntropy:
         """There is nothing that could be asked less."""
         return ""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor | int | float]:
         """The counter."""
         return {"sample_gradients": self.sample_gradients}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor | int | float]) -> None:
         """Take up a saved state."""
-        self.sample_gradients = state["sample_gradients"]
+        self.sample_gradients = int(state["sample_gradients"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,48 +7,42 @@
     phard_report.json                      every number
     plots/*.png                            distance maps, triggers, training curves
 
-A release appears as a whole or not at all: it is written beside its place, flushed to the disk, and
-renamed into it.
+A release appears as a whole or not at all (see `phard_hub.files`). All that is copied into one, and all that is
+pushed of one, are regular files in the folder: what a link leads to is not its to give away.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
-import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from phard_hub.errors import CheckpointError, OutputError, ReportError
+from phard_hub.files import NO_SPACE, as_output_error, check_folder, new_folder, open_regular, read_regular, restore
 from phard_hub.hub.card import PLOTS, library_of, render_card
-from phard_hub.hub.pull import sha256
+from phard_hub.hub.download import LARGEST_CARD
+from phard_hub.hub.public import public
+from phard_hub.hub.snapshot import LARGEST_JSON
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.plots import GalleryRow, distance_maps, training_curves, trigger_gallery
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, Report
+from phard_hub.tensors import serialize
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
-_COPIED = ("config.json", "*processor_config.json", "LICENSE*", "NOTICE*")
-_LARGEST_COPY = 4 * 2**20
+_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+_TEXTS = ("LICENSE", "NOTICE")
 _DPI = 130
-_ADVICE = {
-    errno.ENOSPC: "Free some space or write to another disk.",
-    errno.EDQUOT: "Your quota is used up: free some space or write to another disk.",
-    errno.EFBIG: "The file size limit is reached (see `ulimit -f`).",
-    errno.ENOTDIR: "Part of the path is a file: choose another folder.",
-    errno.EROFS: "The disk is read-only: choose another folder.",
-}
 
 
 @dataclass(frozen=True)
@@ -89,18 +83,33 @@ def read_release(folder: Path) -> Release:
         ReportError: there is no report or no weights file, or the report is about other weights.
         CheckpointError: the config or the image processor is not the one that was pulled.
     """
+    restore(folder)
     report = Report.read(folder / REPORT_NAME)
-    patterns = (*_COPIED, WEIGHTS_NAME, CARD_NAME, REPORT_NAME, *PLOTS)
-    found = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
-    files = {path.relative_to(folder).as_posix(): path for path in found}
+    hashes = {name: _hash(folder, name) for name in _released(folder)}
     for name in ("config.json", WEIGHTS_NAME):
-        if name not in files:
+        if name not in hashes:
             raise ReportError(f"{folder} has no {name}.", advice="Give a folder that `phard harden` wrote.")
-    _refuse_other_weights(report, sha256(files[WEIGHTS_NAME]))
-    for name, path in files.items():
+    _refuse_other_weights(report, hashes[WEIGHTS_NAME])
+    for name, found in hashes.items():
         if name in report.source.files and name not in (WEIGHTS_NAME, CARD_NAME):
-            _refuse_changed(report, path, sha256(path), advice="Write the release again with `phard harden`.")
-    return Release(folder, report, files)
+            _refuse_changed(report, folder / name, found, advice="Write the release again with `phard harden`.")
+    return Release(folder, report, {name: folder / name for name in hashes})
+
+
+def _released(folder: Path) -> list[str]:
+    """The files of a release that are there, in order; other files in the folder are not its."""
+    there = [path.name for path in folder.iterdir() if is_copied(path.name) and not stat.S_ISDIR(path.lstat().st_mode)]
+    there += [name for name in (WEIGHTS_NAME, CARD_NAME, REPORT_NAME, *PLOTS) if os.path.lexists(folder / name)]
+    return sorted(there)
+
+
+def _hash(folder: Path, name: str) -> str:
+    try:
+        with open_regular(folder, name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        problem = f"Cannot read {folder / name}: {error.strerror}."
+        raise ReportError(problem, advice="Write the release again with `phard harden`.") from error
 
 
 def card_of(path: Path, policy: Policy, *, model_name: str | None = None) -> str:
@@ -111,26 +120,6 @@ def card_of(path: Path, policy: Policy, *, model_name: str | None = None) -> str
     report = Report.read(path)
     name = model_name or f"{Path(report.source.repo).name}-hardened"
     return render_card(report, gate(report, policy), model_name=name, plots=())
-
-
-def serialize(weights: Mapping[str, Tensor]) -> bytes:
-    """The bytes of ``model.safetensors`` for these weights; the order of the names does not matter.
-
-    Tensors that share memory (tied weights) are written once for each name.
-    """
-    seen: set[int] = set()
-    tensors = {name: _own(tensor, seen) for name, tensor in sorted(weights.items())}
-    return safetensors.torch.save(tensors, metadata={"format": "pt"})
-
-
-def _own(tensor: Tensor, seen: set[int]) -> Tensor:
-    """The tensor on the CPU, contiguous, and in memory of its own (safetensors refuses shared memory)."""
-    tensor = tensor.detach().cpu().contiguous()
-    place = tensor.untyped_storage().data_ptr()
-    if place in seen:
-        return tensor.clone()
-    seen.add(place)
-    return tensor
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
@@ -148,7 +137,8 @@ def check_writable(out: Path, *, needed: int = 0) -> None:
     Raises:
         OutputError: there is something else in ``out``, no permission, or too little space.
     """
-    with _as_output_error(out):
+    with as_output_error(out):
+        restore(out.absolute())
         _refuse_foreign(out)
         place = out.absolute().parent
         while not place.exists():
@@ -157,7 +147,7 @@ def check_writable(out: Path, *, needed: int = 0) -> None:
             free = shutil.disk_usage(place).free
     if free < needed:
         problem = f"{out} needs {needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free."
-        raise OutputError(problem, advice=_ADVICE[errno.ENOSPC])
+        raise OutputError(problem, advice=NO_SPACE)
 
 
 def write_release(
@@ -191,11 +181,11 @@ def write_release(
         CheckpointError: the source folder has no config, or changed since it was pulled.
         OutputError: the folder cannot be written, or holds something else. What was in it stays.
     """
-    out = out.absolute()
+    out, report = out.absolute(), public(report)
     blob = serialize(weights)
     _refuse_other_weights(report, hashlib.sha256(blob).hexdigest())
     plots = _plots(report, gallery)
-    files = {**_copied(source_folder, report), WEIGHTS_NAME: blob}
+    files = {**copied(source_folder, report.source.files), WEIGHTS_NAME: blob}
     card = render_card(
         report,
         verdict,
@@ -205,17 +195,14 @@ def write_release(
         plots=tuple(plots),
     )
     files |= {CARD_NAME: card.encode(), REPORT_NAME: report.to_json().encode()}
-    with _as_output_error(out):
+    with as_output_error(out):
         _refuse_foreign(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(out) as folder:
+        with new_folder(out) as folder:
+            (folder / "plots").mkdir()
             for path, content in files.items():
-                _write(folder / path, content)
+                (folder / path).write_bytes(content)
             for path, draw in plots.items():
-                _write(folder / path, _png(draw()))
-            _sync_folder(folder / "plots")
-            _sync_folder(folder)
-            _swap(folder, out)
+                (folder / path).write_bytes(_png(draw()))
     return out
 
 
@@ -229,17 +216,32 @@ def _refuse_other_weights(report: Report, found: str) -> None:
         )
 
 
-def _copied(source: Path, report: Report) -> dict[str, bytes]:
-    """Small files of the checkpoint that go along, checked against the hashes taken when it was pulled."""
-    try:
-        paths = sorted({path for pattern in _COPIED for path in source.glob(pattern) if path.is_file()})
-        files = {path.name: path.read_bytes() for path in paths if path.stat().st_size <= _LARGEST_COPY}
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {source}: {error.strerror}.", advice="Pull the model again.") from error
-    if "config.json" not in files:
-        raise CheckpointError(f"{source} has no config.json.", advice="Pull the model again.")
-    for name, content in files.items():
-        _refuse_changed(report, source / name, hashlib.sha256(content).hexdigest(), advice="Pull the model again.")
+def is_copied(name: str) -> bool:
+    """Whether a file of this name goes along from a checkpoint to what is made of it."""
+    return name in _CONFIGS or name.startswith(_TEXTS)
+
+
+def copied(source: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
+    """Small files of a checkpoint that go along to what is made of it.
+
+    Args:
+        source: folder of the pulled checkpoint.
+        hashes: the sha256 of each of its files when it was pulled; no other file is looked at.
+
+    Raises:
+        CheckpointError: there is no config, or a file is no regular one, far too large, or changed.
+    """
+    advice = "Pull the model again."
+    if "config.json" not in hashes:
+        raise CheckpointError(f"{source} has no config.json.", advice=advice)
+    files = {}
+    for name in filter(is_copied, hashes):
+        try:
+            files[name] = read_regular(source, name, LARGEST_JSON)
+        except OSError as error:
+            raise CheckpointError(f"Cannot read {source / name}: {error.strerror}.", advice=advice) from error
+        if hashlib.sha256(files[name]).hexdigest() != hashes[name]:
+            raise CheckpointError(f"{source / name} has changed since it was pulled.", advice=advice)
     return files
 
 
@@ -250,9 +252,9 @@ def _refuse_changed(report: Report, path: Path, found: str, *, advice: str) -> N
 
 
 def _base_card(source: Path) -> str | None:
-    """The text of the checkpoint's own card, if it has one that can be read."""
+    """The text of the checkpoint's own card, if it has one that is a file of the folder and no book."""
     try:
-        return (source / CARD_NAME).read_text(encoding="utf-8", errors="replace")
+        return read_regular(source, CARD_NAME, LARGEST_CARD).decode(errors="replace")
     except OSError:
         return None
 
@@ -274,65 +276,8 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A new folder next to ``out``; whatever happens, it is not left behind under its own name."""
-    folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.new")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _swap(folder: Path, out: Path) -> None:
-    """Put ``folder`` in the place of ``out``, or leave ``out`` as it was."""
-    former = folder.with_suffix(".old")
-    if out.exists():
-        out.rename(former)
-    try:
-        folder.rename(out)
-    except BaseException:
-        if former.exists():
-            former.rename(out)
-        raise
-    _sync_folder(out.parent)
-    shutil.rmtree(former, ignore_errors=True)
-
-
 def _refuse_foreign(out: Path) -> None:
     """Replace nothing but a former release or an empty folder."""
-    if not out.exists() or (out / REPORT_NAME).is_file():
-        return
-    if not out.is_dir():
-        raise OutputError(f"{out} is a file.", advice="Give the name of a folder.")
-    if any(out.iterdir()):
+    check_folder(out)
+    if out.exists() and not (out / REPORT_NAME).is_file() and any(out.iterdir()):
         raise OutputError(f"{out} holds files that are no release.", advice="Give a new or an empty folder.")
-
-
-@contextmanager
-def _as_output_error(out: Path) -> Iterator[None]:
-    """Say what to do about a disk that does not take the release."""
-    try:
-        yield
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "Choose a folder that you may write to.")
-        raise OutputError(f"Cannot write {out}: {error.strerror or error}.", advice=advice) from error

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import time
 import traceback
@@ -25,15 +24,14 @@ from typing import Any
 
 from accelerate import Accelerator
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from pydantic import ValidationError
 
 from phard_hub.attacks import Attack
 from phard_hub.auditing import audit
 from phard_hub.backdoors import class_number, failures, implant
-from phard_hub.errors import InterruptedRunError, PhardError, first_line
+from phard_hub.errors import BackdoorError, InterruptedRunError, PhardError, ReportError, first_line
 from phard_hub.evaluation import defense_effectiveness
-from phard_hub.files import write_text
+from phard_hub.files import discard, new_folder, read_regular, restore, write_text
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
@@ -42,8 +40,13 @@ from phard_hub.pipeline import Data, DataOptions, default_accelerator, environme
 from phard_hub.progress import silent
 from phard_hub.report.record import Hardening, Rating, Record, Source, TriggerSize
 from phard_hub.report.trial import Judgement, Trial
+from phard_hub.report.wording import first_fault
 from phard_hub.sizes import trigger_size
+from phard_hub.tensors import read_fitting, read_tensors, serialize
 from phard_hub.trials.experiment import Plan
+
+_SEEN, _WEIGHTS, _KEY = "seen.json", "state.safetensors", "key.safetensors"
+_LARGEST_TRIAL = _LARGEST_SEEN = _LARGEST_KEY = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,19 @@ def cell_file(plan: Plan, out: Path) -> Path:
     return out / "cells" / plan.cell.file_name
 
 
+def read_trial(path: Path) -> Trial:
+    """Read the trial of a cell.
+
+    Raises:
+        ReportError: the file is missing, no regular file, far too large, or holds no trial.
+    """
+    try:
+        read_regular(path.parent, path.name, _LARGEST_TRIAL)
+    except OSError as error:
+        raise ReportError(f"Cannot read the trial {path}: {error.strerror}.", advice="Check the file.") from error
+    return Trial.read(path)
+
+
 def run_trial(plan: Plan, out: Path, open_model: OpenModel = pulled) -> Trial:
     """Run one cell, and keep what happened in its file; what goes wrong ends this cell only.
 
@@ -79,7 +95,7 @@ def run_trial(plan: Plan, out: Path, open_model: OpenModel = pulled) -> Trial:
     path = cell_file(plan, out)
     with _lock(out, path.stem):
         if path.exists():  # another process was faster
-            return Trial.read(path)
+            return read_trial(path)
         code_version()  # of what runs now: the checkout may move on meanwhile
         accelerator = default_accelerator()
         try:
@@ -157,7 +173,7 @@ def _run(plan: Plan, out: Path, open_model: OpenModel, accelerator: Accelerator)
     body["seconds"]["judging"] = time.perf_counter() - started
     if planted.attack is not None:
         body["effectiveness"] = _rating(seen.before, body["after"])
-    shutil.rmtree(state, ignore_errors=True)
+    discard(state)
     return Trial(**_head(plan, accelerator), **body, status="done")
 
 
@@ -193,14 +209,31 @@ def _planted(
     name = f"{plan.cell.model}~{plan.cell.attack}~seed{plan.cell.seed}~{_hash(plan.base)}"
     folder = out / "planted" / name
     with _lock(out, name):
+        restore(folder)
         if not folder.is_dir():
             _plant(plan, folder, out / "runs" / name, original, data, target, accelerator)
-    seen = _Seen.model_validate_json((folder / "seen.json").read_bytes())
-    if plan.attack is None:
-        return _Planted(original, None, seen)
-    classifier = original.clone()
-    classifier.network.load_state_dict(load_file(folder / "state.safetensors"))
-    return _Planted(classifier, replace(plan.attack, key=load_file(folder / "key.safetensors")), seen)
+    try:
+        seen = _Seen.model_validate_json(read_regular(folder, _SEEN, _LARGEST_SEEN), strict=True)
+        if plan.attack is None:
+            return _Planted(original, None, seen)
+        classifier = original.clone()
+        weights = read_fitting(folder, _WEIGHTS, classifier.network.state_dict())
+        attack = replace(plan.attack, key=read_tensors(folder, _KEY, largest=_LARGEST_KEY))
+        if not attack.fits():
+            raise ValueError(f"{_KEY} is no key of {plan.cell.attack}")  # noqa: TRY301 - it is told like the others
+    except OSError as error:
+        raise _broken(folder, f"{error.filename}: {error.strerror}") from error
+    except ValidationError as error:
+        raise _broken(folder, f"{_SEEN}: {first_fault(error)}") from error
+    except ValueError as error:
+        raise _broken(folder, first_line(error)) from error
+    classifier.network.load_state_dict(weights)
+    return _Planted(classifier, attack, seen)
+
+
+def _broken(folder: Path, why: str) -> BackdoorError:
+    advice = "Remove it, and run the cell again with --retry-failed."
+    return BackdoorError(f"The planted model in {folder} cannot be used: {why}.", advice=advice)
 
 
 def _plant(
@@ -209,9 +242,7 @@ def _plant(
     """Plant, judge, and write the folder as a whole."""
     started = time.perf_counter()
     judge = partial(plan.judging.judge, images=data.train, test=data.test, accelerator=accelerator, target=target)
-    fresh = folder.with_name(f".{folder.name}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    files: dict[str, bytes] = {}
     size = None
     if plan.attack is None:
         before = reference = judge(original, attack=None, asleep=False, distances=True)
@@ -222,17 +253,13 @@ def _plant(
         size = trigger_size(attack, data.test, accelerator.device)
         before = judge(planted, attack=attack, asleep=False, distances=True)
         reference = judge(original, attack=attack, asleep=True, distances=False)
-        save_file(_own(planted.network.state_dict()), fresh / "state.safetensors")
-        save_file(_own(attack.key), fresh / "key.safetensors")
+        files = {_WEIGHTS: serialize(planted.network.state_dict()), _KEY: serialize(attack.key)}
     seen = _Seen(size=size, original=reference, before=before, seconds=time.perf_counter() - started)
-    (fresh / "seen.json").write_text(seen.model_dump_json())
-    fresh.rename(folder)
-    shutil.rmtree(state, ignore_errors=True)
-
-
-def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, each in memory of its own, as safetensors wants them."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    files[_SEEN] = seen.model_dump_json().encode()
+    with new_folder(folder) as fresh:
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+    discard(state)
 
 
 def _shortcomings(seen: _Seen) -> tuple[str, ...]:

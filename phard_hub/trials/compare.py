@@ -11,7 +11,7 @@ import torch
 from phard_hub.errors import ExperimentError, InterruptedRunError, OutputError
 from phard_hub.progress import Progress, silent
 from phard_hub.report.trial import Trial
-from phard_hub.trials.cell import OpenModel, cell_file, failed_trial, keep, pulled, run_trial
+from phard_hub.trials.cell import OpenModel, cell_file, failed_trial, keep, pulled, read_trial, run_trial
 from phard_hub.trials.experiment import Plan
 from phard_hub.trials.workers import Died, in_processes
 
@@ -77,7 +77,11 @@ def _done(plan: Plan, out: Path, retry_failed: bool) -> Trial | None:
     path = cell_file(plan, out)
     if not path.exists():
         return None
-    trial = Trial.read(path)
+    trial = read_trial(path)
+    if trial.cell != plan.cell:
+        raise ExperimentError(
+            f"{path} is the trial of another cell: {trial.cell}.", advice="Remove it, to run this one."
+        )
     if retry_failed and trial.status == "failed":
         path.unlink()
         return None

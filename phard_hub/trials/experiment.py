@@ -121,6 +121,8 @@ def read_experiment(
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise ExperimentError(f"Cannot read {path}: {reason}.", advice="Give an experiment file (TOML).") from error
+    except RecursionError as error:
+        raise ExperimentError(f"{path} is nested too deeply.", advice="Give an experiment file (TOML).") from error
     except tomllib.TOMLDecodeError as error:
         raise ExperimentError(f"{path} is not valid TOML: {error}.", advice="Correct that line.") from error
     places = {"images": images, "test_images": test_images}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def make_release(
         (source / name).write_bytes(content)
     (source / "README.md").write_text(base_card)
     weights = {"a": torch.randn(40, 3, generator=torch.Generator().manual_seed(seed))}
-    origin = Source(repo="org/base", commit="0123456789abcdef" * 2 + "01234567", license="other")
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in source.iterdir()}
+    origin = Source(repo="org/base", commit="0123456789abcdef" * 2 + "01234567", license="other", files=hashes)
     report = make_report(**{"source": origin, **changes})
     assert report.after is not None
     after = report.after.model_copy(update={"weights_sha256": weights_sha256(weights)})

@@ -19,12 +19,14 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from phard_hub import files
 from phard_hub.errors import CheckpointError, OutputError, ReportError
-from phard_hub.hub.release import check_writable, serialize, weights_sha256, write_release
+from phard_hub.hub.release import check_writable, weights_sha256, write_release
 from phard_hub.report.gate import gate
 from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, Report, Source
+from phard_hub.tensors import serialize
 from tests.report_factory import RELEASE_FILES, make_report
 
 CONFIG = b'{"model_type":  "resnet"}\r\n'
@@ -77,10 +79,17 @@ def report_of(weights: dict[str, torch.Tensor], **changes: Any) -> Report:
 def release(out: Path, source: Path, weights: dict[str, torch.Tensor] | None = None, **options: Any) -> Path:
     weights = weights or make_weights()
     report = options.pop("report", None) or report_of(weights)
+    if not report.source.files:
+        report = report.model_copy(update={"source": Source(repo="tiny", files=hashes(source))})
     options.setdefault("gallery", GALLERY)
     return write_release(
         out, report=report, verdict=gate(report, Policy()), weights=weights, source_folder=source, **options
     )
+
+
+def hashes(source: Path) -> dict[str, str]:
+    """As pulling it gives them."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in source.iterdir() if path.is_file()}
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -101,18 +110,18 @@ def small_files() -> Iterator[None]:
 def test_release_is_complete_and_exact(tmp_path: Path, source: Path) -> None:
     weights = make_weights()
     out = release(tmp_path / "deep" / "tiny-hardened", source, weights)
-    files = content(out)
-    assert set(files) == FILES
-    assert files["config.json"] == CONFIG
+    made = content(out)
+    assert set(made) == FILES
+    assert made["config.json"] == CONFIG
     report = Report.read(out)
     assert report.after is not None
-    assert hashlib.sha256(files["model.safetensors"]).hexdigest() == report.after.weights_sha256
+    assert hashlib.sha256(made["model.safetensors"]).hexdigest() == report.after.weights_sha256
     loaded = load_file(out / "model.safetensors")
     assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
     card = ModelCard.load(out / "README.md")
     assert "Old text." in card.text
     assert "# tiny-hardened" in card.text
-    assert all(files[path].startswith(b"\x89PNG") for path in FILES if path.endswith(".png"))
+    assert all(made[path].startswith(b"\x89PNG") for path in FILES if path.endswith(".png"))
     assert (out.stat().st_mode & 0o777) == (source.stat().st_mode & 0o777)
 
 
@@ -182,18 +191,25 @@ def test_a_full_disk_keeps_the_former_release(tmp_path: Path, source: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+@pytest.mark.parametrize("steps", [1, 2])
 def test_failure_of_the_last_step_brings_the_former_release_back(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    steps: int, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = release(tmp_path / "out", source)
     before, rename = content(out), Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if self.suffix == ".new":
+        if self.suffix == ".new" and not target.exists():
             raise PermissionError(13, "Permission denied")
         return rename(self, target)
 
+    def no_exchange(*_: Path) -> bool:
+        if steps == 1:
+            raise PermissionError(13, "Permission denied")
+        return False
+
     monkeypatch.setattr(Path, "rename", failing)
+    monkeypatch.setattr(files, "_exchange", no_exchange)
     with pytest.raises(OutputError, match="Permission denied"):
         release(out, source, make_weights(1))
     assert content(out) == before
@@ -247,5 +263,8 @@ def test_source_must_be_as_it_was_pulled(tmp_path: Path, source: Path) -> None:
     with pytest.raises(CheckpointError, match="has changed since it was pulled"):
         release(tmp_path / "out2", source, weights, report=report)
     (source / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
+    with pytest.raises(CheckpointError, match=r"Cannot read .*config\.json: No such file"):
         release(tmp_path / "out2", source, weights, report=report)
+    nothing = report.model_copy(update={"source": Source(repo="tiny", files={"LICENSE": "0"})})
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        release(tmp_path / "out2", source, weights, report=nothing)
