@@ -6,6 +6,7 @@ import fcntl
 import os
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,15 +78,17 @@ def test_what_is_in_the_place(
     path = tmp_path / "it"
     make(path)
     before = names(tmp_path)
-    for calls, words in (
-        ((lambda: check_place(path), lambda: write_text(path, "new")), as_file),
-        ((lambda: check_folder(path), lambda: write_folder(path)), as_folder),
-    ):
-        for call in calls:
-            if words is not None:
-                with pytest.raises(OutputError, match=words):
-                    call()
-                assert names(tmp_path) == before
+    calls: list[tuple[Callable[[], object], str | None]] = [
+        (partial(check_place, path), as_file),
+        (partial(write_text, path, "new"), as_file),
+        (partial(check_folder, path), as_folder),
+        (partial(write_folder, path), as_folder),
+    ]
+    for call, words in calls:
+        if words is not None:
+            with pytest.raises(OutputError, match=words):
+                call()
+            assert names(tmp_path) == before
     if (tmp_path / "elsewhere").is_file():
         assert (tmp_path / "elsewhere").read_text() == "mine"
     if as_file is None and not path.is_dir():
