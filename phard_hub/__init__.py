@@ -10,7 +10,8 @@ job is a line, and `run` is that line written as code:
 * `load_images` and `demo_images` give `LabelledImages`.
 * `measure` finds how small a change turns each class into each other one; `evaluate` gives accuracy with
   and without attack.
-* `PervasiveHardening` makes those changes larger, on a copy.
+* `PervasiveHardening` makes those changes larger, on a copy; a `Job` has what that takes, and a `Guard` watches
+  the accuracy.
 * All numbers are in one `Report`; `gate` says what a `Policy` thinks of it.
 * `push` sends a release folder to the Hub, as one commit or one pull request.
 """
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from phard_hub.auditing import audit
     from phard_hub.defenses.pervasive import PervasiveHardening
     from phard_hub.evaluation import evaluate
+    from phard_hub.guard import Guard
     from phard_hub.hub.pull import pull
     from phard_hub.hub.push import push
     from phard_hub.images import LabelledImages, demo_images, load_images
+    from phard_hub.job import Job
     from phard_hub.models.classifier import Classifier
     from phard_hub.models.loading import load
     from phard_hub.pipeline import run
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "Guard",
+    "Job",
     "LabelledImages",
     "PervasiveHardening",
     "Policy",
@@ -64,6 +69,8 @@ __all__ = [
 # Where each name lives. They are imported when first used, for most of them bring torch along.
 _HOMES = {
     "Classifier": "models.classifier",
+    "Guard": "guard",
+    "Job": "job",
     "LabelledImages": "images",
     "PervasiveHardening": "defenses.pervasive",
     "Policy": "report.policy",

@@ -37,6 +37,7 @@ from phard_hub.hub.pull import pull
 from phard_hub.hub.release import check_writable, copied
 from phard_hub.hub.snapshot import Snapshot
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions, default_accelerator, load_data
@@ -150,7 +151,8 @@ def plant_backdoor(
     original = load(audited).to(accelerator.device)
     target = class_number(planting.target, original.labels)
     images = load_data(original, data, planting.seed, progress)
-    attack, planted = implant(original, images.train, attack, target, planting, accelerator, progress=progress)
+    job = Job(accelerator=accelerator, seed=planting.seed, progress=progress)
+    attack, planted = implant(original, images.train, attack, target, planting, job)
     threat = Threat(name=attack.name, trigger=attack, target=target)
     backdoor = Backdoor(
         attack=planting.attack,
@@ -169,9 +171,7 @@ def plant_backdoor(
         outcome=attack_outcome(planted, images.test, threat, reference=original),
         size=trigger_size(attack, images.test, accelerator.device),
     )
-    if accelerator.is_main_process:
-        write_backdoor(out, backdoor, attack, planted, audited.snapshot)
-    accelerator.wait_for_everyone()
+    job.first(lambda: write_backdoor(out, backdoor, attack, planted, audited.snapshot))
     return backdoor
 
 
@@ -181,10 +181,7 @@ def implant(
     attack: Attack,
     target: int,
     planting: Planting,
-    accelerator: Accelerator,
-    *,
-    checkpoint: Path | None = None,
-    progress: Progress = silent,
+    job: Job,
 ) -> tuple[Attack, Classifier]:
     """The attack with its key, and a copy of the classifier with the backdoor; both steps of planting.
 
@@ -194,23 +191,18 @@ def implant(
         attack: without its key.
         target: the class that the trigger is meant to produce.
         planting: how; its attack and target are not looked at.
-        accelerator: of accelerate.
-        checkpoint: folder for the state of the training; an existing one is continued.
-        progress: told about each step.
+        job: its seed is that of the weights drawn anew and of the batches; a state of it is continued.
     """
-    start = reinitialised(original, planting.seed) if planting.from_scratch else original
-    attack = attack.fit(start, images, target, progress=progress)
+    start = reinitialised(original, job.seed) if planting.from_scratch else original
+    attack = attack.fit(start, images, target, progress=job.progress)
     planted = plant(
         start,
         images,
         attack,
         target=target,
-        accelerator=accelerator,
+        job=job,
         poison_rate=planting.poison_rate,
         schedule=planting.schedule,
-        seed=planting.seed,
-        checkpoint=checkpoint,
-        progress=progress,
     )
     return attack, planted
 

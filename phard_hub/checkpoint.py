@@ -12,25 +12,22 @@ is: it fits the run that goes on with it, or it is refused as a whole. Settings 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, ValidationError
 from torch import Tensor
 
-from phard_hub.errors import PhardError, StateError, first_line
+from phard_hub.errors import StateError, first_line
 from phard_hub.files import check_private, new_folder, private_folder, read_regular, restore, write_text
+from phard_hub.ranges import Share
 from phard_hub.report.record import Record, TrainingPoint
 from phard_hub.report.wording import first_fault
 from phard_hub.tensors import read_fitting, serialize
 
 RECORD, TENSORS = "state.json", "state.safetensors"
 _LARGEST_RECORD = 16 * 2**20
-
-T = TypeVar("T")
 
 _Line = Annotated[str, Field(pattern=r"\A[^\pC\p{Zl}\p{Zp}]*\z", max_length=1000)]
 """What goes into reports: without line breaks and other signs that speak to a terminal."""
@@ -46,6 +43,7 @@ class Kept(Record):
         slow_down: what the guard multiplied the learning rate with.
         curve: what was seen on the way.
         events: what the guard did.
+        share: where the result lies between the start and the end of the training, once it is there.
         objective: counters and weights of the objective.
         scaler: of half precision.
     """
@@ -56,6 +54,7 @@ class Kept(Record):
     slow_down: Annotated[float, Field(gt=0, le=1)]
     curve: tuple[TrainingPoint, ...]
     events: tuple[_Line, ...]
+    share: Share = 1.0
     objective: dict[str, NonNegativeInt | NonNegativeFloat]
     scaler: dict[str, NonNegativeInt | NonNegativeFloat]
 
@@ -124,21 +123,3 @@ def read_state(
 def broken(path: Path, why: str) -> StateError:
     """The error for a state that cannot be continued."""
     return StateError(f"The state of the run in {path} cannot be continued: {why}.", advice="Delete it to start again.")
-
-
-def by_the_first(accelerator: Accelerator, act: Callable[[], T]) -> T:
-    """Let the first process act, and give what comes of it to all; an error is raised in all.
-
-    Raises:
-        PhardError: that it met.
-    """
-    came: list[T | PhardError | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            came = [act()]
-        except PhardError as error:
-            came = [error]
-    broadcast_object_list(came)
-    if isinstance(came[0], PhardError):
-        raise came[0]
-    return came[0]  # type: ignore[return-value]

@@ -19,13 +19,16 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import is_initialized
 
 from phard_hub.auditing import audit
+from phard_hub.defenses.base import hardening
 from phard_hub.errors import OutputError
 from phard_hub.evaluation import Threat, evaluate
 from phard_hub.files import discard
+from phard_hub.guard import Guard
 from phard_hub.hub.pull import pull
 from phard_hub.hub.release import check_writable, weights_sha256, write_release
 from phard_hub.hub.snapshot import Audit, Snapshot
 from phard_hub.images import LabelledImages, load_images
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
 from phard_hub.precision import has_fast_bf16
@@ -153,35 +156,33 @@ def run(
     images = load_data(classifier, data, settings.seed, progress)
     before, found = assess(classifier, images.test, settings, progress)
     work = _work_folder(out, before.weights_sha256, data, settings, accelerator)
+    job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
+    guard = Guard.of(classifier, images.validation, accelerator.device)
+    defense = settings.preset.defense
     try:
-        hardened, hardening = settings.preset.defense.harden(
-            classifier,
-            images.train,
-            accelerator,
-            seed=settings.seed,
-            validation=images.validation,
-            checkpoint=work,
-            progress=progress,
-        )
+        made = defense.harden(classifier, images.train, job.part("hardening"), guard)
     except OutputError:  # where there is no room for a checkpoint, nothing is left of it
         with suppress(OSError):
             work.rmdir()
         raise
-    after, found_after = assess(hardened, images.test, settings, progress)
-    report = describe(audited, images, accelerator, before=before, after=after, hardening=hardening)
+    after, found_after = assess(made.classifier, images.test, settings, progress)
+    record = hardening(defense, made.phases, images.train, job)
+    report = describe(audited, images, accelerator, before=before, after=after, hardening=record)
     verdict = gate(report, settings.policy)
-    if accelerator.is_main_process:
+
+    def release() -> None:
         write_release(
             out,
             report=report,
             verdict=verdict,
-            weights=hardened.weights(),
+            weights=made.classifier.weights(),
             source_folder=audited.snapshot.folder,
             gallery=gallery(images.test, found, found_after),
-            library_name=type(hardened.network).__module__.partition(".")[0],
+            library_name=type(made.classifier.network).__module__.partition(".")[0],
         )
         discard(work)
-    accelerator.wait_for_everyone()
+
+    job.first(release)
     return Outcome(report, gate(report, settings.policy, stage="before"), verdict, out)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from phard_hub.defenses.featureshift import FeatureShift
-from phard_hub.defenses.pervasive import AtOnce, PervasiveHardening
+from phard_hub.defenses import DEFENSES, AdversarialTraining, AtOnce, Defense, FeatureShift, PervasiveHardening
 from phard_hub.evaluation import PGD
 from phard_hub.schedule import Schedule
 from phard_hub.triggers.search import CHEAPEST as CHEAPEST_SEARCH
 from phard_hub.triggers.search import SearchSettings
 
 
-def forget_and_harden(*, forgetting: int, gently: int, steps: int) -> PervasiveHardening:
+def forget_and_harden(*, forgetting: int, at_once: int, steps: int) -> PervasiveHardening:
     """Forget what may be planted, then harden what is left.
 
     Feature shift tuning forgets most, and with many images the accuracy comes back; with few it does not, and
@@ -22,15 +21,14 @@ def forget_and_harden(*, forgetting: int, gently: int, steps: int) -> PervasiveH
 
     Args:
         forgetting: steps of feature shift tuning.
-        gently: sharpness-aware steps, where there are few images or the former lost too much accuracy.
+        at_once: sharpness-aware steps, where there are few images or the former lost too much accuracy.
         steps: of hardening.
     """
     return PervasiveHardening(
         # Pushed for as many steps in a short run as in a long one: it is what they have to undo.
         forgetting=FeatureShift(pushed=80 / forgetting).lasting(forgetting),
-        gently=AtOnce().lasting(gently),
-        distillation=3.0,
-        schedule=Schedule(steps=steps, way=0.8),
+        bank=AdversarialTraining(distillation=3.0, schedule=Schedule(steps=steps, way=0.8)),
+        at_once=AtOnce().lasting(at_once),
     )
 
 
@@ -40,9 +38,13 @@ class Preset:
 
     search: SearchSettings = field(default_factory=SearchSettings)
     defense: PervasiveHardening = field(
-        default_factory=lambda: forget_and_harden(forgetting=2700, gently=400, steps=1100)
+        default_factory=lambda: forget_and_harden(forgetting=2700, at_once=400, steps=1100)
     )
     pgd: PGD = field(default_factory=PGD)
+
+    def defense_named(self, name: str) -> Defense:
+        """A defense with as many updates of the model as ours has in this preset."""
+        return self.defense if name == self.defense.name else DEFENSES[name]().lasting(self.defense.steps)
 
     def seeded(self, seed: int) -> Preset:
         """The same settings with another seed of the search and of the random starts."""
@@ -52,18 +54,17 @@ class Preset:
 DEFAULT = Preset()
 FAST = Preset(
     search=SearchSettings(steps=100, heldout_images=30),
-    defense=forget_and_harden(forgetting=1200, gently=200, steps=250),
+    defense=forget_and_harden(forgetting=1200, at_once=200, steps=250),
     pgd=PGD(images=500),
 )
-THOROUGH = Preset(search=SearchSettings(steps=300), defense=forget_and_harden(forgetting=5400, gently=800, steps=3000))
+THOROUGH = Preset(search=SearchSettings(steps=300), defense=forget_and_harden(forgetting=5400, at_once=800, steps=3000))
 _MOMENT = Schedule(steps=8, batch=32, guard_every=4, save_every=2)
 CHEAPEST = Preset(  # only for tests
     search=CHEAPEST_SEARCH,
     defense=PervasiveHardening(
         forgetting=FeatureShift(schedule=replace(_MOMENT, steps=4, learning_rate=1e-3), pushed=0.0),
-        schedule=_MOMENT,
-        head_start=2,
-        head_start_batch=32,
+        bank=AdversarialTraining(schedule=_MOMENT, head_start=2, head_start_batch=32),
+        at_once=AtOnce().lasting(0),
     ),
     pgd=PGD(steps=2, images=50),
 )

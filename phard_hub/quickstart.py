@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from phard_hub.attacks import WaNet
 from phard_hub.attacks.planting import plant
-from phard_hub.defenses.pervasive import PervasiveHardening
+from phard_hub.defenses import AdversarialTraining, AtOnce, FeatureShift, PervasiveHardening
 from phard_hub.errors import OutputError
 from phard_hub.evaluation import PGD, Threat
 from phard_hub.files import new_folder
 from phard_hub.hub.release import check_writable
 from phard_hub.images import LabelledImages, demo_images
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import DataOptions, Outcome, Settings, default_accelerator, run
 from phard_hub.presets import Preset
@@ -30,9 +32,13 @@ PLANTING = Schedule(steps=500, batch=64, learning_rate=0.05, shift=0.06, flip=Fa
 PRESET = Preset(
     search=SearchSettings(steps=80, batch=8, fit_images=30, heldout_images=15),
     defense=PervasiveHardening(
-        schedule=Schedule(steps=500, batch=64, shift=0.06, flip=False, guard_every=50),
-        learning_rate=0.0075,
-        budget=13.8,
+        forgetting=FeatureShift().lasting(0),
+        bank=AdversarialTraining(
+            schedule=Schedule(steps=500, batch=64, shift=0.06, flip=False, guard_every=50),
+            learning_rate=0.0075,
+            budget=13.8,
+        ),
+        at_once=AtOnce().lasting(0),
     ),
     pgd=PGD(images=300),
 )
@@ -54,10 +60,9 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
     train, test = demo_images()
     honest = small_resnet(train.names, seed)
     attack = WaNet(grid=8, strength=1.0, noise_mode=False, seed=seed)
-    reference = plant(honest, train, None, target=TARGET, accelerator=accelerator, schedule=PLANTING, progress=progress)
-    planted = plant(
-        honest, train, attack, target=TARGET, accelerator=accelerator, schedule=PLANTING, seed=seed, progress=progress
-    )
+    job = Job(accelerator=accelerator, progress=progress)
+    reference = plant(honest, train, None, target=TARGET, job=job, schedule=PLANTING)
+    planted = plant(honest, train, attack, target=TARGET, job=replace(job, seed=seed), schedule=PLANTING)
     with new_folder(out / "model") as folder:
         save_as_from_hub(planted, folder)
     with new_folder(out / "digits") as folder:

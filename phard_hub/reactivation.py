@@ -14,7 +14,6 @@ import math
 from dataclasses import dataclass, field, replace
 
 import torch
-from accelerate import Accelerator
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
@@ -24,9 +23,9 @@ from phard_hub.attacks.planting import plant
 from phard_hub.errors import ImagesError
 from phard_hub.evaluation import Threat, attack_outcome, evaluate
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
-from phard_hub.progress import Progress, silent
 from phard_hub.ranges import Share
 from phard_hub.report.trial import Perturbed, Relearned
 from phard_hub.schedule import Schedule
@@ -41,13 +40,11 @@ class Relearning:
         poison_rate: share of the images with the trigger, but at least one in each batch; of those of the target
             class, for attacks that leave labels true.
         schedule: of each fine-tuning, but for its steps.
-        seed: of the batches.
     """
 
     steps: tuple[int, ...] = (20, 100)
     poison_rate: Share = 0.01
     schedule: Schedule = field(default_factory=lambda: Schedule(learning_rate=0.01))
-    seed: int = 0
 
     def measure(
         self,
@@ -56,9 +53,7 @@ class Relearning:
         test: LabelledImages,
         attack: Attack,
         target: int,
-        accelerator: Accelerator,
-        *,
-        progress: Progress = silent,
+        job: Job,
     ) -> tuple[Relearned, ...]:
         """Success and accuracy after each number of steps; the classifier is left as it was.
 
@@ -68,8 +63,7 @@ class Relearning:
             test: what it is judged on.
             attack: with its key, whose recipe poisons the images.
             target: the class that its trigger produces.
-            accelerator: of accelerate.
-            progress: told about each step.
+            job: its seed is that of the batches.
         """
         found = []
         threat = Threat(name=attack.name, trigger=attack, target=target)
@@ -79,11 +73,9 @@ class Relearning:
                 images,
                 attack,
                 target=target,
-                accelerator=accelerator,
+                job=replace(job, folder=None),
                 poison_rate=self.poison_rate,
                 schedule=replace(self.schedule, steps=steps),
-                seed=self.seed,
-                progress=progress,
             )
             seen = evaluate(tuned, test, [threat])
             found.append(

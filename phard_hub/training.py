@@ -10,20 +10,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from phard_hub.accuracy import points_lost, right_answers
 from phard_hub.augmentation import indifferent_to_mirroring
 from phard_hub.batches import Batches
-from phard_hub.checkpoint import Kept, broken, by_the_first, read_state, write_state
+from phard_hub.checkpoint import Kept, broken, read_state, write_state
 from phard_hub.errors import InterruptedRunError
+from phard_hub.guard import Guard, Loss
 from phard_hub.images import LabelledImages
 from phard_hub.interpolation import barrier_on_the_way, part_of_the_way
 from phard_hub.isolation import (
@@ -34,8 +32,8 @@ from phard_hub.isolation import (
     set_generator_states,
     stop_on_interrupt,
 )
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress, silent
 from phard_hub.report.record import TrainingPoint
 from phard_hub.schedule import Schedule
 from phard_hub.weights import between, uphill
@@ -53,8 +51,8 @@ class Objective(Protocol):
         Sharpness-aware steps ask for it twice in a step, with other weights.
         """
 
-    def observed(self) -> tuple[float, float]:
-        """Success and mean L2 size of what the objective attacks with, for the curves."""
+    def observed(self) -> BankSeen | None:
+        """The bank that the objective attacks with, for the curves; None where it has none."""
 
     def back_off(self) -> str:
         """Ask less of the model, whose accuracy fell too far, and say how; nothing where nothing can be asked less."""
@@ -66,13 +64,24 @@ class Objective(Protocol):
         """Take up a saved state: it has the names, shapes and types of `state_dict`, and finite numbers."""
 
 
+class BankSeen(NamedTuple):
+    """How a bank of triggers does: the share of stamped images that it turns, and the mean L2 norm of its triggers."""
+
+    success: float
+    distance: float
+
+
 @dataclass
 class Course:
-    """What happened: the trained classifier, the curves, what the guard did, and the cost over all processes."""
+    """What happened: the trained classifier, the curves, what the guard did, and the cost over all processes.
+
+    ``share`` is where the result lies on the straight line from the start to what training led to; 1 is the end.
+    """
 
     classifier: Classifier
     curve: list[TrainingPoint] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    share: float = 1.0
     seconds: float = 0.0
     sample_gradients: int = 0
     sample_forwards: int = 0
@@ -81,47 +90,31 @@ class Course:
 def train(
     classifier: Classifier,
     images: LabelledImages,
-    objective: Callable[[Classifier, Accelerator], Objective],
+    objective: Callable[[Classifier], Objective],
     schedule: Schedule,
-    accelerator: Accelerator,
-    *,
-    seed: int,
-    validation: LabelledImages | None = None,
-    reference: Tensor | None = None,
-    lost_before: float = 0.0,
-    checkpoint: Path | None = None,
-    progress: Progress = silent,
-    task: str = "training",
+    job: Job,
+    guard: Guard | None = None,
 ) -> Course:
     """Train a copy of a classifier; the input is untouched.
 
     Args:
         classifier: the start.
         images: what is trained on; each process takes its share of every batch.
-        objective: makes the objective for the copy that is trained.
+        objective: makes the objective of the copy that is trained.
         schedule: how long and how fast.
-        accelerator: of accelerate; decides on devices, processes and precision.
-        seed: of the batches, of augmentation and of dropout.
-        validation: what the accuracy guard looks at; without it there is no guard.
-        reference: right answers to the validation images that the guard compares with; None takes those of the start.
-        lost_before: points of accuracy that the start has lost against the reference.
-        checkpoint: where the state of the run is kept, in a folder for this user alone (see `phard_hub.checkpoint`);
-            an existing one is continued.
-        progress: told about each step.
-        task: what to call this in the progress.
+        job: its seed is that of the batches, of augmentation and of dropout; a state of it is continued.
+        guard: of the accuracy, if it is watched.
 
     Raises:
-        InterruptedRunError: the user pressed Ctrl-C; the state was saved first where there is a checkpoint.
+        InterruptedRunError: the user pressed Ctrl-C; the state was saved first where the job has a folder.
         OutputError: the state cannot be written, or others can write to it.
         StateError: the state that is there is broken, or of another run.
     """
+    accelerator = job.accelerator
     # Dropout draws from the global generator: it is seeded inside a fork, and the caller's is left alone.
     with global_generators_kept(), forgotten_afterwards(accelerator), stop_on_interrupt() as stop:
-        torch.manual_seed(seed + accelerator.process_index)
-        run = _Run(
-            classifier, images, objective, schedule, accelerator, seed, validation, reference, lost_before, checkpoint
-        )
-        return run.finish(stop, progress, task)
+        torch.manual_seed(job.seed + accelerator.process_index)
+        return _Run(classifier, images, objective, schedule, job, guard).finish(stop)
 
 
 def _below(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -135,28 +128,24 @@ class _Run:
         self,
         classifier: Classifier,
         images: LabelledImages,
-        objective: Callable[[Classifier, Accelerator], Objective],
+        objective: Callable[[Classifier], Objective],
         schedule: Schedule,
-        accelerator: Accelerator,
-        seed: int,
-        validation: LabelledImages | None,
-        reference: Tensor | None,
-        lost_before: float,
-        checkpoint: Path | None,
+        job: Job,
+        guard: Guard | None,
     ) -> None:
-        self.start, self.images, self.schedule, self.accelerator = classifier, images, schedule, accelerator
-        self.validation, self.lost_before, self.checkpoint = validation, lost_before, checkpoint
+        accelerator = job.accelerator
+        self.start, self.images, self.schedule, self.job = classifier, images, schedule, job
+        self.guard, self.accelerator, self.checkpoint = guard, accelerator, job.state
         self.step, self.seconds = 0, 0.0
         self.curve: list[TrainingPoint] = []
         self.events: list[str] = []
-        self.slow_down = 1.0
+        self.slow_down = self.share = 1.0
         self.plain = classifier.clone().to(accelerator.device).train().requires_grad_(True)
         flip = indifferent_to_mirroring(self.plain, images) if schedule.flip is None else schedule.flip
-        self.batches = Batches(images, accelerator, size=schedule.batch, seed=seed, shift=schedule.shift, flip=flip)
-        self.objective = objective(self.plain, accelerator)
+        self.batches = Batches(images, accelerator, size=schedule.batch, seed=job.seed, shift=schedule.shift, flip=flip)
+        self.objective = objective(self.plain)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        self.reference = self._hits(self.plain) if reference is None else reference
         self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
         optimizer = torch.optim.SGD(
             self.plain.parameters(),
@@ -174,7 +163,7 @@ class _Run:
         assert isinstance(module, Classifier)
         return module
 
-    def finish(self, stop: threading.Event, progress: Progress, task: str) -> Course:
+    def finish(self, stop: threading.Event) -> Course:
         """Run the steps that are left."""
         self._resume()
         started = time.perf_counter() - self.seconds
@@ -188,27 +177,27 @@ class _Run:
                 if self.step == schedule.steps:
                     self._restore(result.state_dict())
                 self._look(result, loss)
-            if stop.is_set():
+            if self.job.any(stop.is_set()):  # all together, or one would wait for ever for the others
                 self._interrupted()
             if self.step % schedule.save_every == 0 or self.step == schedule.steps:
                 self._save()
-            progress(task, self.step, schedule.steps)
+            self.job.show(self.step, schedule.steps)
         result = self.averaged.requires_grad_(True).eval()
         cost = self.objective.sample_gradients, self.objective.sample_forwards
-        return Course(
-            result, self.curve, self.events, self.seconds, *(n * self.accelerator.num_processes for n in cost)
-        )
+        gradients, forwards = (n * self.accelerator.num_processes for n in cost)
+        return Course(result, self.curve, self.events, self.share, self.seconds, gradients, forwards)
 
     def _result(self) -> Classifier:
         """What would come of it if this were the last step; at the last one, the end where a barrier is in the way."""
-        way, last = self.schedule.way, self.step == self.schedule.steps
-        if last and barrier_on_the_way(self.start, self.averaged, way, self.images, self.accelerator.device):
+        share, last = self.schedule.way, self.step == self.schedule.steps
+        if last and barrier_on_the_way(self.start, self.averaged, share, self.images, self.accelerator.device):
             self.events.append(
-                f"step {self.step}: at {100 * way:.0f} % of the way the accuracy is lower than at both ends: "
+                f"step {self.step}: at {100 * share:.0f} % of the way the accuracy is lower than at both ends: "
                 "the result is at its end"
             )
-            way = 1.0
-        return part_of_the_way(self.start, self.averaged, way)
+            share = 1.0
+        self.share = share
+        return part_of_the_way(self.start, self.averaged, share)
 
     def _update(self) -> Tensor:
         for group in self.optimizer.param_groups:
@@ -245,37 +234,38 @@ class _Run:
 
     def _look(self, result: Classifier, loss: Tensor) -> None:
         """Add a point to the curves, and back off if the accuracy fell too far."""
-        hits = self._hits(result)
-        success, distance = self.objective.observed()
+        bank = self.objective.observed()
+        seen = self.guard and self.guard.look(result)
         self.curve.append(
             TrainingPoint(
                 step=self.step,
                 loss=float(loss),
                 learning_rate=self._learning_rate(),
-                bank_success=success,
-                bank_distance=distance,
-                validation_accuracy=None if hits is None else float(hits.mean()),
+                bank_success=bank and bank.success,
+                bank_distance=bank and bank.distance,
+                validation_accuracy=seen and seen.accuracy,
             )
         )
-        if hits is not None:
-            self._guard(result, *points_lost(self.reference, hits))
+        if self.guard and seen:
+            self._react(self.guard, result, seen)
 
-    def _guard(self, result: Classifier, lost: float, doubt: float) -> None:
+    def _react(self, guard: Guard, result: Classifier, seen: Loss) -> None:
         last, limit = self.step >= self.schedule.steps, self.schedule.max_accuracy_loss
+        lost, before = seen.points, guard.lost_before
         if lost <= limit:
             self.good = {name: value.clone() for name, value in result.state_dict().items()}
             return
         # On the way, what may be chance is let pass, or was lost before; the result is held to what was seen.
-        allowed = limit if last else limit + doubt + self.schedule.wobble * self._pace() + self.lost_before
+        allowed = limit if last else limit + seen.doubt + self.schedule.wobble * self._pace() + before
         if lost <= allowed:
             return
         what = f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"
         if last:
-            share = self._go_part_of_the_way()
+            share = self._go_part_of_the_way(guard)
             self.events.append(
                 f"{what}: the result is {100 * share:.0f} % of the way from the last good weights to the final ones"
             )
-        elif lost > self.schedule.collapse + self.lost_before:
+        elif lost > self.schedule.collapse + before:
             self._restore(self.good)
             self.optimizer.state.clear()  # or momentum would push on in the direction that did the damage
             self.slow_down /= 2
@@ -285,12 +275,12 @@ class _Run:
             # Going back would throw away all that was learnt; the accuracy returns when less is asked.
             self.events.append(f"{what} here: {done}")
 
-    def _go_part_of_the_way(self) -> float:
+    def _go_part_of_the_way(self, guard: Guard) -> float:
         """Between the last good weights and the final ones, take the furthest point within the limit."""
         final = {name: value.clone() for name, value in self.averaged.state_dict().items()}
         for share in (step / 20 for step in range(19, -1, -1)):
             self._restore(between(self.good, final, share))
-            if points_lost(self.reference, self._hits(self.averaged))[0] <= self.schedule.max_accuracy_loss:
+            if guard.look(self.averaged).points <= self.schedule.max_accuracy_loss:
                 break
         return share
 
@@ -298,22 +288,17 @@ class _Run:
         self.plain.load_state_dict(weights)
         self.averaged.load_state_dict(weights)
 
-    def _hits(self, classifier: Classifier) -> Tensor | None:
-        """Right answers to the validation images, where there are some."""
-        images = self.validation
-        return None if images is None else right_answers(classifier, images, self.accelerator.device)
-
     def _resume(self) -> None:
         """Go on from the state that is kept, if there is one; nothing is taken over before all of it was checked."""
         if self.checkpoint is None:
             return
         live = {**self._tensors(), **self._momentum(empty=True)}
-        came = by_the_first(self.accelerator, lambda: self._read(live))
+        came = self.job.first(lambda: self._read(live))
         if came is None:
             return
         record, tensors = came
         self.step, self.seconds, self.slow_down = record.step, record.seconds, record.slow_down
-        self.curve, self.events = list(record.curve), list(record.events)
+        self.curve, self.events, self.share = list(record.curve), list(record.events), record.share
         self.plain.load_state_dict(_below("model.", tensors))
         self.average.load_state_dict(_below("average.", tensors))
         device = self.accelerator.device
@@ -350,6 +335,7 @@ class _Run:
             slow_down=self.slow_down,
             curve=tuple(self.curve),
             events=tuple(self.events),
+            share=self.share,
             objective=numbers,
             scaler={name: scaler[name] for name in scaler if name in ("scale", "_growth_tracker")},
         )
@@ -378,7 +364,7 @@ class _Run:
         path = self.checkpoint
         if path is not None:
             tensors = {**self._tensors(), **self._momentum()}
-            by_the_first(self.accelerator, lambda: write_state(path, self._record(), tensors))
+            self.job.first(lambda: write_state(path, self._record(), tensors))
 
     def _interrupted(self) -> None:
         self._save()

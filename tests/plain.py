@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from phard_hub.images import LabelledImages
 from phard_hub.schedule import Schedule
+from phard_hub.training import BankSeen
 from tests.small import digit_images
 
 GUARDED = Schedule(steps=60, batch=64, guard_every=5, learning_rate=0.05, shift=0.0, averaging=0.5, wobble=2.0)
@@ -26,8 +27,8 @@ class Plain:
         self.seen.append((pixels, labels))
         return functional.cross_entropy(model(pixels), (labels + 1) % 3 if self.wrong else labels)
 
-    def observed(self) -> tuple[float, float]:
-        return 0.25, 1.5
+    def observed(self) -> BankSeen:
+        return BankSeen(success=0.25, distance=1.5)
 
     def back_off(self) -> str:
         self.backed_off += 1

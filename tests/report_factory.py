@@ -17,6 +17,7 @@ from phard_hub.report.record import (
     Finding,
     Hardening,
     PairDistance,
+    Phase,
     Rate,
     Report,
     Source,
@@ -115,16 +116,30 @@ def make_hardening(*, forgotten: bool | None = True) -> Hardening:
         )
         for step in range(0, 200, 10)
     )
+    bank = Phase(
+        defense="adversarial",
+        settings={"schedule": {"learning_rate": 0.01}},
+        curve=curve,
+        sample_gradients=200_000,
+        sample_forwards=100_000,
+        seconds=83.0,
+    )
+    forgetting = Phase(
+        defense="feature-shift",
+        settings={"weight": 0.2},
+        forgets=True,
+        kept=bool(forgotten),
+        sample_gradients=50_000,
+        sample_forwards=0,
+        seconds=10.0,
+    )
+    first = () if forgotten is None else (forgetting,)
     return Hardening(
         defense="pervasive",
         settings={"epochs": 5, "schedule": {"learning_rate": 0.01}},
         seed=0,
         images=2500,
-        curve=curve,
-        forgotten=forgotten,
-        sample_gradients=250_000,
-        sample_forwards=100_000,
-        seconds=93.0,
+        phases=(*first, bank),
     )
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from phard_hub.attacks.planting import plant
+from phard_hub.defenses.base import Defense, hardening
+from phard_hub.guard import Guard
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
+from phard_hub.progress import Progress, silent
+from phard_hub.report.record import Hardening
 from phard_hub.schedule import Schedule
+from phard_hub.training import Course, Objective, train
 
 
 def noise_images(per_class: int, classes: int, shape: tuple[int, int, int], seed: int = 0) -> LabelledImages:
@@ -80,7 +87,7 @@ def as_classifier(network: nn.Module, classes: int, shape: tuple[int, int, int])
 def _trained_digits(classes: int) -> Classifier:
     train, _ = digit_images(classes)
     schedule = Schedule(steps=150, batch=64, learning_rate=0.05, shift=0.0, flip=False)
-    return plant(small_net(classes), train, None, target=0, accelerator=Accelerator(cpu=True), schedule=schedule)
+    return plant(small_net(classes), train, None, target=0, schedule=schedule, job=job())
 
 
 def trained_digits(classes: int = 3) -> Classifier:
@@ -122,6 +129,45 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
     """Whether all parameters and buffers are equal, bit for bit."""
     first, second = one.state_dict(), other.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def job(
+    *, seed: int = 0, folder: Path | None = None, progress: Progress = silent, accelerator: Accelerator | None = None
+) -> Job:
+    """A job on the processor."""
+    return Job(accelerator=accelerator or Accelerator(cpu=True), seed=seed, folder=folder, progress=progress)
+
+
+def guard(classifier: Classifier, validation: LabelledImages | None) -> Guard | None:
+    """A guard of what a classifier knows about these images, if there are some."""
+    return None if validation is None else Guard.of(classifier, validation, torch.device("cpu"))
+
+
+def harden(
+    defense: Defense,
+    classifier: Classifier,
+    images: LabelledImages,
+    *,
+    validation: LabelledImages | None = None,
+    **options: Any,
+) -> tuple[Classifier, Hardening]:
+    """What a defense makes of a classifier, and the record of it; the options are those of `job`."""
+    task = job(**options)
+    made = defense.harden(classifier, images, task.part("hardening"), guard(classifier, validation))
+    return made.classifier, hardening(defense, made.phases, images, task)
+
+
+def trained(
+    classifier: Classifier,
+    images: LabelledImages,
+    objective: Callable[[Classifier], Objective],
+    schedule: Schedule,
+    *,
+    validation: LabelledImages | None = None,
+    **options: Any,
+) -> Course:
+    """What the training loop makes of a classifier; the options are those of `job`."""
+    return train(classifier, images, objective, schedule, job(**options), guard(classifier, validation))
 
 
 class PowerCutError(Exception):

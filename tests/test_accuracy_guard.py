@@ -11,36 +11,35 @@ import torch
 from torch import Tensor, nn
 
 from phard_hub.accuracy import points_lost
+from phard_hub.guard import Guard, Loss
 from phard_hub.images import LabelledImages
 from phard_hub.interpolation import part_of_the_way
 from phard_hub.models.classifier import Classifier
-from phard_hub.training import Course, _Run, train
-from tests.plain import GUARDED, Plain, digits, processor
-from tests.small import PowerCutError, as_classifier, cut_at, same_weights, trained_digits
+from phard_hub.training import Course, _Run
+from tests.plain import GUARDED, Plain, digits
+from tests.small import PowerCutError, as_classifier, cut_at, job, same_weights, trained, trained_digits
 
 
 def test_the_guard_goes_back_when_the_accuracy_collapses() -> None:
     train_images, test = digits()
     classifier = trained_digits()
     objective = Plain(wrong=True)
-    course = train(classifier, train_images, lambda *_: objective, GUARDED, processor(), seed=0, validation=test)
+    course = trained(classifier, train_images, lambda *_: objective, GUARDED, validation=test)
     assert course.events
     assert objective.backed_off >= 1
     assert any("halved" in event for event in course.events)
     start, end = (accuracy(which, test) for which in (classifier, course.classifier))
     assert 100 * (start - end) <= GUARDED.max_accuracy_loss + 1e-6
     # Without the guard the same objective does its harm.
-    unguarded = train(classifier, train_images, lambda *_: Plain(wrong=True), GUARDED, processor(), seed=0)
+    unguarded = trained(classifier, train_images, lambda *_: Plain(wrong=True), GUARDED)
     assert unguarded.events == []
     assert accuracy(unguarded.classifier, test) < 0.5
 
 
 def test_the_guard_halves_the_learning_rate() -> None:
     train_images, test = digits()
-    course = train(
-        trained_digits(), train_images, lambda *_: Plain(wrong=True), GUARDED, processor(), seed=0, validation=test
-    )
-    calm = train(trained_digits(), train_images, lambda *_: Plain(), GUARDED, processor(), seed=0, validation=test)
+    course = trained(trained_digits(), train_images, lambda *_: Plain(wrong=True), GUARDED, validation=test)
+    calm = trained(trained_digits(), train_images, lambda *_: Plain(), GUARDED, validation=test)
     halvings = sum("halved" in event for event in course.events)
     assert halvings >= 1
     assert course.curve[-1].learning_rate == pytest.approx(calm.curve[-1].learning_rate / 2**halvings, rel=1e-6)
@@ -50,8 +49,8 @@ def test_the_guard_asks_less_when_the_accuracy_falls_and_goes_on_from_there() ->
     train_images, test = digits()
     patient = replace(GUARDED, steps=30, collapse=100.0)
     objective = Plain(wrong=True)
-    course = train(trained_digits(), train_images, lambda *_: objective, patient, processor(), seed=0, validation=test)
-    calm = train(trained_digits(), train_images, lambda *_: Plain(), patient, processor(), seed=0, validation=test)
+    course = trained(trained_digits(), train_images, lambda *_: objective, patient, validation=test)
+    calm = trained(trained_digits(), train_images, lambda *_: Plain(), patient, validation=test)
     *during, last = course.events
     assert during
     assert all(event.endswith("asked less") for event in during)
@@ -69,14 +68,14 @@ def test_the_result_goes_part_of_the_way(tmp_path: Path) -> None:
     schedule = replace(GUARDED, steps=20)
     start = trained_digits()
 
-    def trained(way: float, checkpoint: Path | None = None) -> Classifier:
+    def gone(way: float, checkpoint: Path | None = None) -> Classifier:
         part = replace(schedule, way=way)
-        run = train(start, train_images, lambda *_: Plain(wrong=True), part, processor(), seed=0, checkpoint=checkpoint)
+        run = trained(start, train_images, lambda *_: Plain(wrong=True), part, folder=checkpoint)
         return run.classifier
 
-    whole, part = trained(1.0), trained(0.75, tmp_path / "run")
+    whole, part = gone(1.0), gone(0.75, tmp_path / "run")
     assert not same_weights(whole, part)
-    assert same_weights(trained(0.75, tmp_path / "run"), part)
+    assert same_weights(gone(0.75, tmp_path / "run"), part)
     for here, there, between in zip(*(each.parameters() for each in (start, whole, part)), strict=True):
         torch.testing.assert_close(between, torch.lerp(here, there, 0.75))
 
@@ -95,14 +94,12 @@ class Mirrored(Plain):
 def test_no_result_lies_in_a_barrier() -> None:
     train_images, _ = digits()
     untrained = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, bias=False), nn.Linear(8, 3, bias=False))
-    start = train(
-        as_classifier(untrained, 3, (1, 8, 8)), train_images, lambda *_: Plain(), GUARDED, processor(), seed=0
-    ).classifier
+    start = trained(as_classifier(untrained, 3, (1, 8, 8)), train_images, lambda *_: Plain(), GUARDED).classifier
     assert accuracy(start, train_images) > 0.9
 
     def moved(objective: Plain, way: float) -> Course:
         still = replace(GUARDED, steps=2, learning_rate=0.0, way=way)
-        return train(start, train_images, lambda *_: objective, still, processor(), seed=0)
+        return trained(start, train_images, lambda *_: objective, still)
 
     end = moved(Mirrored(), 1.0)
     assert accuracy(end.classifier, train_images) == accuracy(start, train_images)
@@ -122,7 +119,7 @@ def test_the_guard_looks_at_what_the_result_would_be() -> None:
     for way in (1.0, 0.1):
         objectives.append(objective := Plain(wrong=True))
         patient = replace(GUARDED, steps=30, collapse=100.0, way=way)
-        train(trained_digits(), train_images, lambda *_: objective, patient, processor(), seed=0, validation=test)
+        trained(trained_digits(), train_images, lambda *_: objective, patient, validation=test)
     assert objectives[0].backed_off > objectives[1].backed_off == 0
 
 
@@ -136,9 +133,7 @@ def test_the_guard_is_silent_where_nothing_can_be_asked_less() -> None:
         (replace(GUARDED, collapse=100.0), "to the final ones"),
         (GUARDED, "halved the learning rate"),
     ):
-        course = train(
-            trained_digits(), train_images, lambda *_: Fixed(wrong=True), schedule, processor(), seed=0, validation=test
-        )
+        course = trained(trained_digits(), train_images, lambda *_: Fixed(wrong=True), schedule, validation=test)
         assert {event.endswith(said) for event in course.events} == {True}
 
 
@@ -147,15 +142,13 @@ def test_what_the_guard_did_survives_a_kill(tmp_path: Path) -> None:
     schedule = replace(GUARDED, save_every=8)
 
     def run(checkpoint: Path | None, progress: Callable[[str, int, int], None] = lambda *_: None) -> Course:
-        return train(
+        return trained(
             trained_digits(),
             train_images,
             lambda *_: Plain(wrong=True),
             schedule,
-            processor(),
-            seed=0,
             validation=test,
-            checkpoint=checkpoint,
+            folder=checkpoint,
             progress=progress,
         )
 
@@ -173,7 +166,7 @@ def test_at_the_last_step_the_guard_goes_part_of_the_way_back() -> None:
     train_images, test = digits()
     classifier, schedule = trained_digits(), replace(GUARDED, steps=8, guard_every=100)
     bad, final = (
-        train(classifier, train_images, lambda *_: Plain(wrong=True), schedule, processor(), seed=0, validation=looked)
+        trained(classifier, train_images, lambda *_: Plain(wrong=True), schedule, validation=looked)
         for looked in (test, None)
     )
     assert accuracy(final.classifier, test) < 0.9
@@ -191,7 +184,7 @@ def test_at_the_last_step_the_guard_goes_part_of_the_way_back() -> None:
 def test_the_guard_leaves_a_good_training_alone() -> None:
     train_images, test = digits()
     objective = Plain()
-    course = train(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), seed=0, validation=test)
+    course = trained(trained_digits(), train_images, lambda *_: objective, GUARDED, validation=test)
     assert course.events == []
     assert objective.backed_off == 0
 
@@ -207,18 +200,19 @@ def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
     few = test.take(torch.arange(20))
     objective = Plain()
     right = torch.ones(20)
-    run = _Run(trained_digits(), train_images, lambda *_: objective, GUARDED, processor(), 0, few, right, 0.0, None)
+    guard = Guard(few, right, torch.device("cpu"))
+    run = _Run(trained_digits(), train_images, lambda *_: objective, GUARDED, job(), guard)
 
-    def lost(wrong: int) -> tuple[float, float]:
-        return points_lost(right, (torch.arange(20) >= wrong).float())
+    def lost(wrong: int) -> Loss:
+        return Loss(*points_lost(right, (torch.arange(20) >= wrong).float()), accuracy=1 - wrong / 20)
 
-    assert lost(0) == (0, 0)
-    assert lost(1) == pytest.approx((5, 100 * (0.05 * 0.95 / 20) ** 0.5), abs=1e-4)
+    assert lost(0)[:2] == (0, 0)
+    assert lost(1)[:2] == pytest.approx((5, 100 * (0.05 * 0.95 / 20) ** 0.5), abs=1e-4)
     run.step = GUARDED.steps - 2  # where next to nothing is allowed for the learning rate
-    run._guard(run.averaged, *lost(1))
+    run._react(guard, run.averaged, lost(1))
     assert objective.backed_off == 0
-    run._guard(run.averaged, *lost(3))
+    run._react(guard, run.averaged, lost(3))
     assert objective.backed_off == 1
-    run.lost_before = 10.0  # and what the start had lost is not held against this run
-    run._guard(run.averaged, *lost(3))
+    # And what the start had lost is not held against this run.
+    run._react(replace(guard, lost_before=10.0), run.averaged, lost(3))
     assert objective.backed_off == 1

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from phard_hub.auditing import audit
-from phard_hub.defenses.pervasive import PervasiveHardening
+from phard_hub.defenses import AdversarialTraining, AtOnce, FeatureShift, PervasiveHardening
 from phard_hub.evaluation import PGD
 from phard_hub.hub.pull import pull
 from phard_hub.hub.push import push
@@ -36,6 +36,7 @@ from tests.benchmarks.architectures.journey import TOLERANCE, logits_difference,
 from tests.benchmarks.architectures.results import BLOCK, README, RESULTS, markdown
 from tests.benchmarks.architectures.table import ARCHITECTURES
 from tests.hub_server import Hub
+from tests.small import harden
 
 TABLE = {architecture.name: architecture for architecture in ARCHITECTURES}
 CHEAP = [
@@ -131,7 +132,11 @@ def views(found: list[Image.Image], names: tuple[str, ...], size: tuple[int, int
 
 TINY = Preset(
     search=SearchSettings(steps=2, batch=1, fit_images=3, heldout_images=3, checks=1, bisections=1, max_pairs=2),
-    defense=PervasiveHardening(schedule=Schedule(steps=2, batch=4), head_start=1, head_start_batch=4, max_pairs=2),
+    defense=PervasiveHardening(
+        forgetting=FeatureShift().lasting(0),
+        bank=AdversarialTraining(schedule=Schedule(steps=2, batch=4), head_start=1, head_start_batch=4, max_pairs=2),
+        at_once=AtOnce().lasting(0),
+    ),
     pgd=PGD(steps=1, images=4),
 )
 
@@ -169,7 +174,7 @@ def test_a_real_checkpoint_goes_the_whole_way(
     before, _ = assess(part, images, settings)
     assert before.evaluation.accuracy.value >= 0.5  # it knows these classes
     accelerator = default_accelerator()
-    part, hardening = TINY.defense.harden(part, images, accelerator)
+    part, hardening = harden(TINY.defense, part, images)
     after, _ = assess(part, images, settings)
 
     hardened = classifier.clone()

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from phard_hub.augmentation import augment, indifferent_to_mirroring
@@ -16,8 +15,7 @@ from phard_hub.evaluation import evaluate
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.schedule import Schedule
-from phard_hub.training import train
-from tests.small import Linear, as_classifier
+from tests.small import Linear, as_classifier, trained
 
 
 def slow_shift(image: np.ndarray[Any, Any], down: int, right: int) -> np.ndarray[Any, Any]:
@@ -93,7 +91,7 @@ def test_mirroring_is_left_out_where_it_changes_the_class(mirrors: bool) -> None
     assert indifferent_to_mirroring(classifier, images) is not mirrors
     objective = Seen()
     schedule = Schedule(steps=4, batch=40, flip=None, shift=0.0)
-    train(classifier, images, lambda *_: objective, schedule, Accelerator(cpu=True), seed=0)
+    trained(classifier, images, lambda *_: objective, schedule)
     originals = {image.numpy().tobytes() for image in images.batch(range(40))[0]}
     shown = {image.contiguous().numpy().tobytes() for image in objective.seen}
     assert (shown == originals) is mirrors

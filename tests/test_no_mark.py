@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from phard_hub.attacks import Blend, WaNet
@@ -34,7 +33,7 @@ from phard_hub.presets import CHEAPEST
 from phard_hub.reactivation import Perturbing, Relearning
 from phard_hub.schedule import Schedule
 from phard_hub.triggers.search import measure
-from tests.small import global_random_state, marks, noise_images, small_net, unmarked
+from tests.small import global_random_state, harden, job, marks, noise_images, small_net, unmarked
 
 SHAPE = (1, 8, 8)
 SEARCH = replace(CHEAPEST.search, steps=3, checks=1, fit_images=6, heldout_images=4)
@@ -66,9 +65,7 @@ MEASUREMENTS: dict[str, Callable[[Classifier, Classifier], object]] = {
     "attack_outcome": lambda classifier, other: attack_outcome(classifier, images(), THREAT, reference=other),
     "robust_accuracy": lambda classifier, _: robust_accuracy(classifier, images(), PGD_2),
     "natural_vulnerability": lambda classifier, _: natural_vulnerability(classifier, images(), {"blend": [Blend()]}),
-    "relearning": lambda classifier, _: RELEARNING.measure(
-        classifier, images(), images(), Blend(), 1, Accelerator(cpu=True)
-    ),
+    "relearning": lambda classifier, _: RELEARNING.measure(classifier, images(), images(), Blend(), 1, job()),
     "perturbing": lambda classifier, _: Perturbing(steps=2).measure(classifier, images(), images(), THREAT),
     "predict": lambda classifier, _: predict(classifier, images(), WaNet()),
     "indifferent_to_mirroring": lambda classifier, _: indifferent_to_mirroring(classifier, images()),
@@ -112,19 +109,17 @@ def test_an_interrupted_measurement_leaves_no_mark(name: str) -> None:
         interrupted[name]()
 
 
-def harden(classifier: Classifier, checkpoint: Path | None = None) -> Classifier:
-    schedule = replace(CHEAPEST.defense.schedule, steps=4, batch=8, guard_every=2)
-    defense = replace(CHEAPEST.defense, schedule=schedule, head_start_batch=8)
-    hardened, _ = defense.harden(
-        classifier, images(), Accelerator(cpu=True), validation=noise_images(5, 3, SHAPE, 1), checkpoint=checkpoint
-    )
-    return hardened
+def hardened_copy(classifier: Classifier, folder: Path | None = None) -> Classifier:
+    bank = CHEAPEST.defense.bank
+    short = replace(bank, schedule=replace(bank.schedule, steps=4, batch=8, guard_every=2), head_start_batch=8)
+    defense = replace(CHEAPEST.defense, bank=short)
+    return harden(defense, classifier, images(), validation=noise_images(5, 3, SHAPE, 1), folder=folder)[0]
 
 
 def test_hardening_leaves_the_input_untouched() -> None:
     classifier = used()
     with unmarked(classifier):
-        hardened = harden(classifier)
+        hardened = hardened_copy(classifier)
     assert marks(hardened)["values"] != marks(classifier)["values"]
     assert all(parameter.requires_grad for parameter in hardened.parameters())
     assert not any(part.training for part in hardened.modules())
@@ -133,12 +128,12 @@ def test_hardening_leaves_the_input_untouched() -> None:
 def test_continuing_a_hardening_leaves_the_input_untouched(tmp_path: Path) -> None:
     """The checkpoint holds the states of all global generators; only the training itself may see them."""
     classifier = used()
-    harden(classifier, tmp_path / "run")
+    hardened_copy(classifier, tmp_path / "run")
     assert (tmp_path / "run").is_dir()
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002 - the global state is the point
     with unmarked(classifier):
-        harden(classifier, tmp_path / "run")
+        hardened_copy(classifier, tmp_path / "run")
 
 
 @pytest.mark.parametrize("attack", [None, Blend(), WaNet()], ids=str)
@@ -146,7 +141,7 @@ def test_planting_leaves_the_input_untouched(attack: Blend | WaNet | None) -> No
     classifier = used()
     schedule = Schedule(steps=3, batch=8)
     with unmarked(classifier):
-        planted = plant(classifier, images(), attack, target=0, accelerator=Accelerator(cpu=True), schedule=schedule)
+        planted = plant(classifier, images(), attack, target=0, schedule=schedule, job=job())
     assert marks(planted)["values"] != marks(classifier)["values"]
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from phard_hub.attacks import Blend
@@ -19,7 +18,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.reactivation import Perturbing, Relearning
 from phard_hub.schedule import Schedule
 from phard_hub.statistics import rate
-from tests.small import Linear, as_classifier, digit_images, trained_digits, unmarked
+from tests.small import Linear, as_classifier, digit_images, job, trained_digits, unmarked
 
 ATTACK = Blend(alpha=0.15)
 SCHEDULE = Schedule(batch=64, learning_rate=0.05, shift=0.0, flip=False)
@@ -41,22 +40,14 @@ def stamped_share(classifier: Classifier, images: LabelledImages, target: int, c
 
 def test_relearning_is_planting_with_few_poisoned_images() -> None:
     train, test = digit_images(3)
-    classifier, accelerator = trained_digits(), Accelerator(cpu=True)
+    classifier = trained_digits()
     with unmarked(classifier):
-        short, long = RELEARNING.measure(classifier, train, test, ATTACK, 1, accelerator)
+        short, long = RELEARNING.measure(classifier, train, test, ATTACK, 1, job())
     assert [(each.steps, each.poison_rate) for each in (short, long)] == [(5, 0.1), (60, 0.1)]
     # A clean model does not know the pattern after five steps, and does after sixty.
     assert short.success.value < 0.4 < 0.75 < long.success.value
     assert long.accuracy.value > 0.9
-    tuned = plant(
-        classifier,
-        train,
-        ATTACK,
-        target=1,
-        accelerator=accelerator,
-        poison_rate=0.1,
-        schedule=replace(SCHEDULE, steps=60),
-    )
+    tuned = plant(classifier, train, ATTACK, target=1, poison_rate=0.1, schedule=replace(SCHEDULE, steps=60), job=job())
     hits = stamped_share(tuned, test, 1)
     assert long.success == rate(int(hits.sum()), len(hits))
     right = [int(tuned(pixels[None].float() / 255).argmax()) for pixels in test.pixels] == test.labels.numpy()
@@ -65,10 +56,9 @@ def test_relearning_is_planting_with_few_poisoned_images() -> None:
 
 def test_the_seed_and_the_share_of_poisoned_images_matter() -> None:
     train, test = digit_images(3)
-    accelerator = Accelerator(cpu=True)
     honest = replace(RELEARNING, steps=(30,), poison_rate=0.0)  # one image in each batch of 64 all the same
     many = replace(honest, poison_rate=0.4)
-    few, more = (each.measure(trained_digits(), train, test, ATTACK, 1, accelerator)[0] for each in (honest, many))
+    few, more = (each.measure(trained_digits(), train, test, ATTACK, 1, job())[0] for each in (honest, many))
     assert few.success.value < more.success.value
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
+from phard_hub.defenses.adversarial import AdversarialTraining
 from phard_hub.defenses.base import Defense
 from phard_hub.defenses.featureshift import FeatureShift
-from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.errors import InterruptedRunError
 from phard_hub.images import LabelledImages
@@ -26,12 +26,21 @@ from phard_hub.isolation import stop_on_interrupt
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import Hardening
 from phard_hub.schedule import Schedule
-from phard_hub.training import train
 from tests.plain import GUARDED, Plain, digits, processor
-from tests.small import PowerCutError, cut_at, noise_images, same_weights, small_net, trained_digits
+from tests.small import (
+    PowerCutError,
+    cut_at,
+    harden,
+    job,
+    noise_images,
+    same_weights,
+    small_net,
+    trained,
+    trained_digits,
+)
 
 TINY = Schedule(steps=10, batch=16, guard_every=4, save_every=3, shift=0.125, flip=True)
-DEFENSE = PervasiveHardening(schedule=TINY, head_start=2, head_start_batch=16)
+DEFENSE = AdversarialTraining(schedule=TINY, head_start=2, head_start_batch=16)
 
 
 # What changes nothing.
@@ -46,7 +55,7 @@ def without_statistics(classifier: Classifier) -> dict[str, Tensor]:
 )
 def test_training_without_effect_changes_no_weight(schedule: Schedule) -> None:
     classifier = trained_digits()
-    course = train(classifier, digits()[0], lambda *_: Plain(), schedule, processor(), seed=0, validation=digits()[1])
+    course = trained(classifier, digits()[0], lambda *_: Plain(), schedule, validation=digits()[1])
     before, after = without_statistics(classifier), without_statistics(course.classifier)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert course.events == []
@@ -56,13 +65,13 @@ def test_training_without_effect_changes_no_weight(schedule: Schedule) -> None:
 
 def test_a_step_with_a_learning_rate_changes_the_weights() -> None:
     classifier = trained_digits()
-    course = train(classifier, digits()[0], lambda *_: Plain(), replace(TINY, steps=1), processor(), seed=0)
+    course = trained(classifier, digits()[0], lambda *_: Plain(), replace(TINY, steps=1))
     assert not same_weights(course.classifier, classifier)
 
 
 def test_the_result_can_be_trained_again_and_shares_nothing() -> None:
     classifier = trained_digits().requires_grad_(False)
-    result = train(classifier, digits()[0], lambda *_: Plain(), TINY, processor(), seed=0).classifier
+    result = trained(classifier, digits()[0], lambda *_: Plain(), TINY).classifier
     assert not result.training
     assert all(parameter.requires_grad for parameter in result.parameters())
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
@@ -73,7 +82,7 @@ def test_the_result_can_be_trained_again_and_shares_nothing() -> None:
 def test_training_learns() -> None:
     train_images, test = digits()
     schedule = Schedule(steps=80, batch=64, learning_rate=0.05, shift=0.0, guard_every=20)
-    course = train(small_net(3), train_images, lambda *_: Plain(), schedule, processor(), seed=0, validation=test)
+    course = trained(small_net(3), train_images, lambda *_: Plain(), schedule, validation=test)
     assert [point.step for point in course.curve] == [20, 40, 60, 80]
     assert {(point.bank_success, point.bank_distance) for point in course.curve} == {(0.25, 1.5)}
     assert course.curve[-1].loss < 0.5 * course.curve[0].loss
@@ -93,7 +102,7 @@ def numbered(count: int) -> LabelledImages:
 def test_every_epoch_shows_every_image_once() -> None:
     objective = Plain()
     images = numbered(25)
-    train(small_net(3), images, lambda *_: objective, replace(TINY, batch=10), processor(), seed=0)
+    trained(small_net(3), images, lambda *_: objective, replace(TINY, batch=10))
     shown = torch.cat([(pixels[:, 0, 0, 0] * 255).round().long() for pixels, _ in objective.seen])
     labels = torch.cat([labels for _, labels in objective.seen])
     assert all(len(pixels) == 10 for pixels, _ in objective.seen)
@@ -106,13 +115,13 @@ def test_every_epoch_shows_every_image_once() -> None:
 
 def test_a_batch_is_never_larger_than_the_data_set() -> None:
     objective = Plain()
-    train(small_net(3), numbered(6), lambda *_: objective, replace(TINY, steps=2, batch=99), processor(), seed=0)
+    trained(small_net(3), numbered(6), lambda *_: objective, replace(TINY, steps=2, batch=99))
     assert [len(pixels) for pixels, _ in objective.seen] == [6, 6]
 
 
 def test_the_seed_decides_everything() -> None:
     one, same, other = (
-        train(small_net(3, dropout=0.3), digits()[0], lambda *_: Plain(), TINY, processor(), seed=seed).classifier
+        trained(small_net(3, dropout=0.3), digits()[0], lambda *_: Plain(), TINY, seed=seed).classifier
         for seed in (0, 0, 1)
     )
     assert same_weights(one, same)
@@ -128,19 +137,20 @@ def hardened(
     accelerator: Accelerator | None = None,
 ) -> tuple[Classifier, Hardening]:
     train_images, test = digits()
-    return DEFENSE.harden(
+    return harden(
+        DEFENSE,
         small_net(3, dropout=0.2),
         train_images,
-        accelerator or processor(),
         seed=3,
         validation=test,
-        checkpoint=checkpoint,
+        folder=checkpoint,
         progress=progress,
+        accelerator=accelerator,
     )
 
 
 def comparable(record: Hardening) -> dict[str, Any]:
-    return record.model_dump(exclude={"seconds"})
+    return record.model_dump(exclude={"phases": {"__all__": {"seconds"}}})
 
 
 def interrupt_at(step: int) -> Callable[[str, int, int], None]:
@@ -205,7 +215,7 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
 def test_earlier_trainings_with_the_same_accelerator_are_not_in_the_checkpoint(tmp_path: Path) -> None:
     """A planting, then a hardening that is killed; the hardening alone is continued elsewhere."""
     accelerator = processor()
-    plant(small_net(3), digits()[0], None, target=0, accelerator=accelerator, schedule=replace(TINY, steps=2))
+    plant(small_net(3), digits()[0], None, target=0, schedule=replace(TINY, steps=2), job=job())
     with pytest.raises(PowerCutError):
         hardened(tmp_path / "run", cut_at(5), accelerator)
     assert same_weights(hardened(tmp_path / "run")[0], hardened()[0])
@@ -218,10 +228,8 @@ def test_a_planting_continues_bit_for_bit(tmp_path: Path) -> None:
             digits()[0],
             Blend(),
             target=1,
-            accelerator=processor(),
             schedule=TINY,
-            checkpoint=checkpoint,
-            progress=progress,
+            job=job(folder=checkpoint, progress=progress),
         )
 
     with pytest.raises(PowerCutError):
@@ -244,14 +252,12 @@ def both(folder: str, objective: str) -> None:
         "forget": SharpnessAware(schedule=replace(TINY, steps=6, sharpness=1.0)),
     }
     if defense := defenses.get(objective):
-        classifier, record = defense.harden(small_net(3), images, accelerator, seed=1, checkpoint=Path(folder) / "run")
+        classifier, record = harden(defense, small_net(3), images, seed=1, folder=Path(folder) / "run")
         assert not same_weights(classifier, small_net(3).eval())
         told: Any = [record.sample_gradients, record.sample_forwards, record.events]
     else:
         train_images, test = digits()
-        course = train(
-            trained_digits(), train_images, lambda *_: Plain(wrong=True), GUARDED, accelerator, seed=0, validation=test
-        )
+        course = trained(trained_digits(), train_images, lambda *_: Plain(wrong=True), GUARDED, validation=test)
         classifier, told = course.classifier, [course.events, [point.validation_accuracy for point in course.curve]]
     kept = {"processes": accelerator.num_processes, "weights": classifier.state_dict(), "told": str(told)}
     torch.save(kept, Path(folder) / f"rank{accelerator.process_index}.pt")

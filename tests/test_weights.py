@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from phard_hub.defenses.finetuning import FineTuning
 from phard_hub.schedule import Schedule
 from phard_hub.weights import uphill
-from tests.small import PowerCutError, cut_at, digit_images, same_weights, trained_digits
+from tests.small import PowerCutError, cut_at, digit_images, harden, same_weights, trained_digits
 
 SCHEDULE = Schedule(steps=12, batch=32, learning_rate=0.05, clip=1e9, shift=0.0, flip=False, save_every=5)
 
@@ -72,7 +71,7 @@ def test_the_step_is_taken_with_the_gradient_found_uphill() -> None:
                 weight.add_(uphill_by * each**2 * way / length)
         return [start - 0.5 * SCHEDULE.learning_rate * 1.9 * way for start, way in zip(kept, slopes(), strict=True)]
 
-    made, record = FineTuning(schedule=schedule).harden(classifier, images, Accelerator(cpu=True))
+    made, record = harden(FineTuning(schedule=schedule), classifier, images)
     off = [
         max((ours - theirs).abs().max().item() for ours, theirs in zip(made.parameters(), hands, strict=True))
         for hands in (by_hand(uphill_by=3.0), by_hand(uphill_by=0.0))
@@ -84,10 +83,10 @@ def test_the_step_is_taken_with_the_gradient_found_uphill() -> None:
 def test_a_killed_run_continues_bit_for_bit(tmp_path: Path) -> None:
     images, classifier = digit_images(3)[0], trained_digits(3)
     tuning = FineTuning(schedule=replace(SCHEDULE, sharpness=1.0))
-    whole, _ = tuning.harden(classifier, images, Accelerator(cpu=True))
+    whole, _ = harden(tuning, classifier, images)
     with pytest.raises(PowerCutError):
-        tuning.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run", progress=cut_at(8))
-    resumed, _ = tuning.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run")
-    plain, _ = FineTuning(schedule=SCHEDULE).harden(classifier, images, Accelerator(cpu=True))
+        harden(tuning, classifier, images, folder=tmp_path / "run", progress=cut_at(8))
+    resumed, _ = harden(tuning, classifier, images, folder=tmp_path / "run")
+    plain, _ = harden(FineTuning(schedule=SCHEDULE), classifier, images)
     assert same_weights(resumed, whole)
     assert not same_weights(whole, plain)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.attacks.base import Attack
 from phard_hub.batches import generator_of_step
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress, silent
 from phard_hub.schedule import Schedule
 from phard_hub.training import train
 
@@ -26,12 +23,9 @@ def plant(
     attack: Attack | None,
     *,
     target: int,
-    accelerator: Accelerator,
+    job: Job,
     poison_rate: float | None = None,
     schedule: Schedule = PLANTING,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    progress: Progress = silent,
 ) -> Classifier:
     """A copy trained on poisoned batches; with no attack, on honest ones.
 
@@ -40,26 +34,14 @@ def plant(
         images: what is trained on.
         attack: the backdoor, with its key (see `Attack.fit`).
         target: the class that stamped images are taught to be.
-        accelerator: of accelerate.
+        job: its seed is that of the batches; a state of it is continued.
         poison_rate: share of the images of a batch that carry the trigger, or of its images of the target
             class where labels stay true; None takes the attack's own.
         schedule: how long and how fast is trained.
-        seed: of the batches.
-        checkpoint: folder for the state of the training; one that is there is continued.
-        progress: told about each step.
     """
-    course = train(
-        classifier,
-        images,
-        lambda _copy, accelerator: Poisoned(attack, target, poison_rate, seed, accelerator.process_index),
-        schedule,
-        accelerator,
-        seed=seed,
-        checkpoint=checkpoint and checkpoint / "planting",
-        progress=progress,
-        task=f"planting {attack.name}" if attack else "training",
-    )
-    return course.classifier
+    part = job.part(f"planting {attack.name}" if attack else "training")
+    objective = Poisoned(attack, target, poison_rate, job.seed, job.accelerator.process_index)
+    return train(classifier, images, lambda _copy: objective, schedule, part).classifier
 
 
 class Poisoned:
@@ -82,9 +64,8 @@ class Poisoned:
         """What this process poisons the batch of this step with."""
         return generator_of_step(self.seed, step, self.process, purpose=1)
 
-    def observed(self) -> tuple[float, float]:
+    def observed(self) -> None:
         """Nothing is searched."""
-        return 0.0, 0.0
 
     def back_off(self) -> str:
         """Planting has no guard."""

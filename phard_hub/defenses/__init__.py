@@ -1,1 +1,26 @@
-"""Defenses: ours and, later, the baselines it is compared with."""
+"""Defenses: ours and those of the literature that it is compared with."""
+
+from phard_hub.defenses.adversarial import AdversarialTraining
+from phard_hub.defenses.base import Defense, Hardened
+from phard_hub.defenses.featureshift import FeatureShift
+from phard_hub.defenses.finetuning import FineTuning
+from phard_hub.defenses.pervasive import AtOnce, PervasiveHardening
+from phard_hub.defenses.sharpnessaware import SharpnessAware
+
+DEFENSES: dict[str, type[Defense]] = {
+    defense.name: defense
+    for defense in (FineTuning, FeatureShift, SharpnessAware, AdversarialTraining, AtOnce, PervasiveHardening)
+}
+"""All defenses by name."""
+
+__all__ = [
+    "DEFENSES",
+    "AdversarialTraining",
+    "AtOnce",
+    "Defense",
+    "FeatureShift",
+    "FineTuning",
+    "Hardened",
+    "PervasiveHardening",
+    "SharpnessAware",
+]

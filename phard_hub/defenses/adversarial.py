@@ -14,25 +14,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from accelerate import Accelerator
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.batches import generator_of_step
-from phard_hub.defenses.base import Defense
 from phard_hub.defenses.repertoire import Repertoire
+from phard_hub.defenses.trained import Trained
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast
 from phard_hub.ranges import Share
+from phard_hub.training import BankSeen
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, grey_level
 from phard_hub.triggers.chance import stamp_at_random
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialTraining(Defense):
+class AdversarialTraining(Trained):
     """Training on clean images and on images stamped by a bank of pervasive triggers.
 
     Attributes:
@@ -80,11 +81,9 @@ class AdversarialTraining(Defense):
 
     name = "adversarial"
 
-    def objective(
-        self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
-    ) -> _Objective:
+    def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> _Objective:
         """Right answers on clean and stamped images, and a bank of triggers that follows the copy."""
-        return _Objective(self, original, copy, images, accelerator, seed)
+        return _Objective(self, original, copy, images, job)
 
 
 _FOLLOWING = ("price", "running", "sizes")
@@ -100,11 +99,10 @@ class _Objective:
         original: Classifier,
         plain: Classifier,
         images: LabelledImages,
-        accelerator: Accelerator,
-        seed: int,
+        job: Job,
     ) -> None:
-        self.settings, self.plain, self.accelerator, self.seed = settings, plain, accelerator, seed
-        self.device = accelerator.device
+        self.settings, self.plain, self.accelerator, self.seed = settings, plain, job.accelerator, job.seed
+        self.device = job.accelerator.device
         self.teacher = original.clone().to(self.device).eval().requires_grad_(False)
         self.images = images
         self.distillation = settings.distillation
@@ -114,7 +112,7 @@ class _Objective:
             images.num_classes,
             list(settings.parts.shapes(channels, height, width)),
             max_pairs=settings.max_pairs,
-            seed=seed,
+            seed=job.seed,
         )
         count = len(self.triggers)
         self.target, self.strengths, self.components = (
@@ -124,9 +122,9 @@ class _Objective:
         size = int(self.components.max()) + 1
         autoencoder = None
         if settings.parts.latent:
-            autoencoder = train_autoencoder(images.pixels, seed=seed, device=self.device)
+            autoencoder = train_autoencoder(images.pixels, seed=job.seed, device=self.device)
         self.bank = Bank(size, (channels, height, width), settings.parts, autoencoder=autoencoder).to(self.device)
-        self.bank.randomise(seed)
+        self.bank.randomise(job.seed)
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
         self.start_price = settings.price * float(3072 / (channels * height * width)) ** 0.5
         self.budget = grey_level((channels, height, width)) * settings.budget
@@ -218,9 +216,9 @@ class _Objective:
             self.start_price / 100, self.start_price * 100
         )
 
-    def observed(self) -> tuple[float, float]:
+    def observed(self) -> BankSeen:
         """Mean running success and mean size (L2, pixels in [0, 1]) of the bank."""
-        return float(self.running.mean()), float(self.sizes.mean())
+        return BankSeen(float(self.running.mean()), float(self.sizes.mean()))
 
     def back_off(self) -> str:
         """Hold on to the start's answers to clean images more than before."""

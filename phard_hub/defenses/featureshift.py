@@ -17,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from accelerate import Accelerator
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from phard_hub.defenses.finetuning import CrossEntropy, Forgetting, RandomlyStamped
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import Layer, heads
 from phard_hub.ranges import Share
@@ -49,26 +49,23 @@ class FeatureShift(Forgetting):
     passes: PositiveFloat = 60.0
 
     name = "feature-shift"
-    task = "shifting features"
 
     @property
     def least_images(self) -> int:
         """So many that the steps are no more than ``passes`` over them."""
         return round(self.schedule.steps * self.schedule.batch / self.passes)
 
-    def objective(
-        self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
-    ) -> _Objective:
+    def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> _Objective:
         """Right answers, on the way by a head far from the original one."""
         del original, images
-        return _Objective(self, copy, accelerator, seed)
+        return _Objective(self, copy, job)
 
 
 class _Objective(RandomlyStamped):
     """The push on clean images, and after that cross-entropy on clean and randomly stamped ones."""
 
-    def __init__(self, settings: FeatureShift, copy: Classifier, accelerator: Accelerator, seed: int) -> None:
-        super().__init__(settings, accelerator, seed)
+    def __init__(self, settings: FeatureShift, copy: Classifier, job: Job) -> None:
+        super().__init__(settings, job)
         self.weight, self.pushed = settings.weight, round(settings.pushed * settings.schedule.steps)
         self.heads: list[tuple[Layer, Tensor]] = []
         for head in heads(copy) if self.pushed else ():

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from accelerate import Accelerator
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.batches import generator_of_step
-from phard_hub.defenses.base import Defense
+from phard_hub.defenses.trained import Trained
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.ranges import Share
 from phard_hub.triggers.bank import Parts
@@ -20,16 +20,14 @@ from phard_hub.triggers.chance import stamp_at_random
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuning(Defense):
+class FineTuning(Trained):
     """Train on clean images with their labels, in the same loop and for as long as the defense it is compared with."""
 
-    name = task = "fine-tuning"
+    name = "fine-tuning"
 
-    def objective(
-        self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
-    ) -> CrossEntropy:
+    def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> CrossEntropy:
         """Cross-entropy alone."""
-        del original, copy, images, accelerator, seed
+        del original, copy, images, job
         return CrossEntropy()
 
 
@@ -45,9 +43,8 @@ class CrossEntropy:
         self.sample_gradients += len(pixels)
         return functional.cross_entropy(model(pixels).float(), labels)
 
-    def observed(self) -> tuple[float, float]:
+    def observed(self) -> None:
         """Nothing is attacked."""
-        return 0.0, 0.0
 
     def back_off(self) -> str:
         """There is nothing that could be asked less."""
@@ -63,7 +60,7 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forgetting(Defense):
+class Forgetting(Trained):
     """Fine-tuning with random triggers, of one kind or another: it removes what was planted.
 
     Class distances it leaves about as they are.
@@ -79,14 +76,15 @@ class Forgetting(Defense):
     parts: Parts = field(default_factory=Parts)
 
     guarded = False
+    forgets = True
 
 
 class RandomlyStamped(CrossEntropy):
     """Cross-entropy on the batch and on a share of it again, stamped with triggers drawn at random: no search."""
 
-    def __init__(self, settings: Forgetting, accelerator: Accelerator, seed: int) -> None:
+    def __init__(self, settings: Forgetting, job: Job) -> None:
         super().__init__()
-        self.settings, self.accelerator, self.seed = settings, accelerator, seed
+        self.settings, self.accelerator, self.seed = settings, job.accelerator, job.seed
 
     def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
         """Loss on all of them; a step draws the same triggers whenever it is asked."""

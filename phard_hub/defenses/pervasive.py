@@ -1,22 +1,35 @@
 """Our defense: forget what may be planted, then train against a bank of triggers.
 
 A backdoor that somebody planted may need a change far larger than the smallest one that works, and only of its own
-kind, which a bank of small triggers never meets. So it is forgotten first, and the bank hardens what is left. With few
-images there is no time for one after the other: what each costs in accuracy adds up. Then both are done at once.
+kind, which a bank of small triggers never meets. So the model forgets it first, and the bank hardens what is left. With
+few images there is no time to do one after the other, because their costs in accuracy add up. Then both are done at
+once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Self, TypeVar
 
 from pydantic import PositiveFloat
 
 from phard_hub.defenses.adversarial import AdversarialTraining
-from phard_hub.defenses.base import Defense
+from phard_hub.defenses.base import Defense, Hardened
 from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.sharpnessaware import SharpnessAware
+from phard_hub.defenses.trained import Trained
+from phard_hub.guard import Guard
+from phard_hub.images import LabelledImages
+from phard_hub.interpolation import part_of_the_way
+from phard_hub.job import Job
+from phard_hub.models.classifier import Classifier
 from phard_hub.ranges import Share
+from phard_hub.report.record import Phase
 from phard_hub.schedule import Schedule
+
+SHARES = tuple(step / 20 for step in range(20, 14, -1))
+"""How far a result at once may lie on its way: less than three quarters forgets too little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,36 +47,115 @@ class AtOnce(AdversarialTraining):
 
     name = "at-once"
     guarded = False
-    complete = True
+    forgets = True
+
+
+Phased = TypeVar("Phased", bound=Trained)
+Way = Callable[[Classifier, LabelledImages, Job, Guard | None], Hardened]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PervasiveHardening(AdversarialTraining):
+class PervasiveHardening(Defense):
     """Forgetting, and then adversarial training against a bank of pervasive triggers.
 
+    Two ways are tried, in an order that depends on the number of images: `forgetting` and then the `bank`, or both
+    `at_once`. The first is refused if forgetting clearly lost more accuracy than the bank's schedule allows, the second
+    if all results on the last quarter of its way did. If both are refused, the bank hardens the classifier as given.
+
     Attributes:
-        schedule: of the bank's steps. They may stop part of the way from what forgetting left, where the distance is
-            dearest; not from the classifier as given, where what is planted returns on the way back.
-        distillation: as in `AdversarialTraining`; the start is what forgetting left. Nothing of the start is held on to
-            where nothing was forgotten.
-        forgetting: what the model goes through before, if that has any steps, as in the presets. The bank then
-            hardens what came of it.
-        gently: what is done instead of both where forgetting lost more accuracy than the guard allows, and before
-            forgetting is tried where there are few images; as far on its way as it does not clearly lose too much
-            itself. Where that is less than three quarters, and forgetting was not taken either, the bank hardens the
-            classifier as given.
+        forgetting: the first phase, if it has any steps.
+        bank: hardens what forgetting left. Its distillation holds on to the model that has forgotten, and its result
+            may stop part of the way from there. Where nothing was forgotten, both would protect what is planted: then
+            there is no distillation, and the result is at the end.
+        at_once: the other way, if it has any steps.
     """
 
-    forgetting: FeatureShift = field(default_factory=lambda: FeatureShift().lasting(0))
-    gently: AtOnce = field(default_factory=lambda: AtOnce().lasting(0))
+    forgetting: FeatureShift = field(default_factory=FeatureShift)
+    bank: AdversarialTraining = field(default_factory=AdversarialTraining)
+    at_once: AtOnce = field(default_factory=AtOnce)
 
     name = "pervasive"
 
-    @property
-    def first(self) -> tuple[Defense, ...]:
-        """Forgetting, thoroughly or gently, as far as these have any steps."""
-        return tuple(each for each in (self.forgetting, self.gently) if each.schedule.steps)
+    def harden(self, classifier: Classifier, images: LabelledImages, job: Job, guard: Guard | None = None) -> Hardened:
+        """A hardened copy, by the first way that does not lose too much accuracy; see `Defense.harden`."""
+        refused: tuple[Phase, ...] = ()
+        for way in self._ways(images):
+            made = way(classifier, images, job, guard)
+            if made.kept:
+                return Hardened(made.classifier, refused + made.phases)
+            refused += made.phases
+        alone = replace(self.bank, distillation=0.0, schedule=replace(self.bank.schedule, way=1.0))
+        made = alone.harden(classifier, images, job.part("hardening"), guard)
+        return Hardened(made.classifier, refused + made.phases)
 
-    def alone(self) -> PervasiveHardening:
-        """Nothing was forgotten, so nothing of it is held on to before the accuracy guard asks for it."""
-        return replace(self, distillation=0.0, schedule=replace(self.schedule, way=1.0))
+    def _ways(self, images: LabelledImages) -> list[Way]:
+        """What is tried, in this order; forgetting may learn few images by heart, and is tried last with them."""
+        ways: list[Way] = [self._forget_then_harden] if self.forgetting.schedule.steps else []
+        ways += [self._at_once] if self.at_once.schedule.steps else []
+        return ways if len(images) >= self.forgetting.least_images else ways[::-1]
+
+    def _forget_then_harden(
+        self, classifier: Classifier, images: LabelledImages, job: Job, guard: Guard | None
+    ) -> Hardened:
+        """Harden what has forgotten, unless it clearly lost too much accuracy."""
+        forgotten = self.forgetting.harden(classifier, images, job.part("forgetting"), guard)
+        if guard and guard.look(forgotten.classifier).is_clear(self._limit):  # no later step would bring it back
+            return _refused(forgotten, classifier)
+        guard = guard and guard.going_on_from(forgotten.classifier)
+        hardened = self.bank.harden(forgotten.classifier, images, job.part("hardening"), guard)
+        return Hardened(hardened.classifier, forgotten.phases + hardened.phases)
+
+    def _at_once(self, classifier: Classifier, images: LabelledImages, job: Job, guard: Guard | None) -> Hardened:
+        """Do both at once, and go as far with it as the accuracy allows."""
+        whole = self.at_once.harden(classifier, images, job.part("at once"), guard)
+        if guard is None:
+            return whole
+        for share in SHARES:
+            result = part_of_the_way(classifier, whole.classifier, share)
+            lost = guard.look(result)
+            if not lost.is_clear(self._limit):
+                return _shortened(whole, result, share, lost.points) if share < 1 else whole
+        return _refused(whole, classifier)
+
+    @property
+    def steps(self) -> int:
+        """Updates of the model, where forgetting is kept."""
+        return self.forgetting.schedule.steps + self.bank.schedule.steps
+
+    def lasting(self, steps: int) -> Self:
+        """The same with phases whose steps add up to this, in the proportion that they have."""
+        factor = steps / self.steps
+        return replace(
+            self,
+            forgetting=_scaled(self.forgetting, factor),
+            bank=_scaled(self.bank, factor),
+            at_once=_scaled(self.at_once, factor),
+        )
+
+    @property
+    def _limit(self) -> float:
+        """Points of accuracy that may be lost, beyond chance."""
+        return self.bank.schedule.max_accuracy_loss
+
+
+def _scaled(phase: Phased, factor: float) -> Phased:
+    return phase.lasting(round(factor * phase.schedule.steps))
+
+
+def _refused(made: Hardened, start: Classifier) -> Hardened:
+    """The start, because what was made of it lost too much."""
+    (phase,) = made.phases
+    events = (*phase.events, f"{_lost(phase)}: went on without it")
+    return Hardened(start, (phase.model_copy(update={"kept": False, "events": events}),))
+
+
+def _shortened(made: Hardened, result: Classifier, share: float, points_lost: float) -> Hardened:
+    """What lies at this share of the way to what was made."""
+    (phase,) = made.phases
+    events = (*phase.events, f"{_lost(phase)}: the result is {100 * share:.0f} % of its way")
+    update = {"share": share * phase.share, "points_lost": points_lost, "events": events}
+    return Hardened(result, (phase.model_copy(update=update),))
+
+
+def _lost(phase: Phase) -> str:
+    return f"{phase.defense} lost {phase.points_lost:.1f} points of validation accuracy"

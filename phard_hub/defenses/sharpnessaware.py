@@ -16,10 +16,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from accelerate import Accelerator
-
 from phard_hub.defenses.finetuning import Forgetting, RandomlyStamped
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.schedule import Schedule
 
@@ -34,11 +33,8 @@ class SharpnessAware(Forgetting):
     )
 
     name = "sharpness-aware"
-    task = "forgetting"
 
-    def objective(
-        self, original: Classifier, copy: Classifier, images: LabelledImages, accelerator: Accelerator, seed: int
-    ) -> RandomlyStamped:
+    def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> RandomlyStamped:
         """Right answers on clean and randomly stamped images."""
         del original, copy, images
-        return RandomlyStamped(self, accelerator, seed)
+        return RandomlyStamped(self, job)

@@ -198,31 +198,75 @@ class Source(Record):
 
 
 class TrainingPoint(Record):
-    """One point of the training curves."""
+    """One point of the training curves; what a training does not have is None."""
 
     step: int
     loss: float
     learning_rate: float
-    bank_success: float = Field(description="share of stamped images that the bank's triggers turn")
-    bank_distance: float = Field(description="mean L2 norm of the bank's triggers")
+    bank_success: float | None = Field(default=None, description="share of stamped images that a bank's triggers turn")
+    bank_distance: float | None = Field(default=None, description="mean L2 norm of a bank's triggers")
     validation_accuracy: float | None = None
 
 
+class Phase(Record):
+    """One training of a defense: what was done, how it went, and whether its result was kept."""
+
+    defense: str
+    settings: dict[str, Any]
+    forgets: bool = Field(default=False, description="whether it is meant to make a model forget planted backdoors")
+    kept: bool = Field(default=True, description="whether what comes after goes on from its result")
+    share: float = Field(
+        default=1.0, description="how far the result lies on the straight line from its start to its end; 1 is the end"
+    )
+    points_lost: float | None = Field(
+        default=None, description="points of validation accuracy lost since before the defense; None without a guard"
+    )
+    curve: tuple[TrainingPoint, ...] = ()
+    events: tuple[str, ...] = Field(default=(), description="what the accuracy guard did")
+    sample_gradients: int
+    sample_forwards: int
+    seconds: float
+
+
 class Hardening(Record):
-    """What was done to the classifier: the defense, its settings, its course and its cost."""
+    """What was done to the classifier: the defense, its settings, and its phases, those that were refused too."""
 
     defense: str
     settings: dict[str, Any]
     seed: int
     images: int
-    curve: tuple[TrainingPoint, ...] = ()
-    events: tuple[str, ...] = Field(default=(), description="what the accuracy guard did")
-    forgotten: bool | None = Field(
-        default=None, description="whether what is done first, to forget backdoors, was kept; None where nothing is"
-    )
-    sample_gradients: int
-    sample_forwards: int
-    seconds: float
+    phases: tuple[Phase, ...]
+
+    @property
+    def curve(self) -> tuple[TrainingPoint, ...]:
+        """The curves of the last phase."""
+        return self.phases[-1].curve if self.phases else ()
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """What the accuracy guard did, in all phases."""
+        return tuple(event for phase in self.phases for event in phase.events)
+
+    @property
+    def forgotten(self) -> bool | None:
+        """Whether a phase that is meant to forget backdoors was kept; None where there was none."""
+        kept = [phase.kept for phase in self.phases if phase.forgets]
+        return any(kept) if kept else None
+
+    @property
+    def sample_gradients(self) -> int:
+        """Images for which a gradient was computed, over all phases and processes."""
+        return sum(phase.sample_gradients for phase in self.phases)
+
+    @property
+    def sample_forwards(self) -> int:
+        """Images that only went forward, over all phases and processes."""
+        return sum(phase.sample_forwards for phase in self.phases)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all phases."""
+        return sum(phase.seconds for phase in self.phases)
 
 
 class Environment(Record):

@@ -29,15 +29,17 @@ from pydantic import ValidationError
 from phard_hub.attacks import Attack
 from phard_hub.auditing import audit
 from phard_hub.backdoors import class_number, failures, implant
+from phard_hub.defenses.base import hardening
 from phard_hub.errors import BackdoorError, InterruptedRunError, PhardError, ReportError, first_line
 from phard_hub.evaluation import defense_effectiveness
 from phard_hub.files import discard, new_folder, read_regular, restore, write_text
+from phard_hub.guard import Guard
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
 from phard_hub.pipeline import Data, DataOptions, default_accelerator, environment, load_data, source_of
-from phard_hub.progress import silent
 from phard_hub.report.record import Hardening, Rating, Record, Source, TriggerSize
 from phard_hub.report.trial import Judgement, Trial
 from phard_hub.report.wording import first_fault
@@ -138,7 +140,8 @@ def _run(plan: Plan, out: Path, open_model: OpenModel, accelerator: Accelerator)
     opened, data = _opened(open_model, plan.repo, plan.data, plan.cell.seed)
     original = opened.classifier.to(accelerator.device)
     target = class_number(plan.target, original.labels)
-    planted = _planted(plan, out, original, data, target, accelerator)
+    job = Job(accelerator=accelerator, seed=plan.cell.seed)
+    planted = _planted(plan, out, original, data, target, job)
     seen = planted.seen
     body: dict[str, Any] = {
         "source": opened.source,
@@ -154,7 +157,7 @@ def _run(plan: Plan, out: Path, open_model: OpenModel, accelerator: Accelerator)
         return Trial(**_head(plan, accelerator), **body, status="no backdoor", problem=f"{' and '.join(why)}.")
     started = time.perf_counter()
     state = out / "runs" / _hash(plan.config)
-    defended, body["hardening"] = _defended(plan, planted.classifier, data, accelerator, state)
+    defended, body["hardening"] = _defended(plan, planted.classifier, data, replace(job, folder=state))
     body["seconds"]["hardening"] = time.perf_counter() - started
     started = time.perf_counter()
     if defended is None:
@@ -164,7 +167,7 @@ def _run(plan: Plan, out: Path, open_model: OpenModel, accelerator: Accelerator)
             defended,
             data.train,
             data.test,
-            accelerator,
+            job,
             attack=planted.attack,
             target=target,
             asleep=True,
@@ -202,16 +205,14 @@ class _Planted:
     seen: _Seen
 
 
-def _planted(
-    plan: Plan, out: Path, original: Classifier, data: Data, target: int, accelerator: Accelerator
-) -> _Planted:
+def _planted(plan: Plan, out: Path, original: Classifier, data: Data, target: int, job: Job) -> _Planted:
     """The planted model that all defenses of this cell's attack, seed and model share; made once."""
     name = f"{plan.cell.model}~{plan.cell.attack}~seed{plan.cell.seed}~{_hash(plan.base)}"
     folder = out / "planted" / name
     with _lock(out, name):
         restore(folder)
         if not folder.is_dir():
-            _plant(plan, folder, out / "runs" / name, original, data, target, accelerator)
+            _plant(plan, folder, original, data, target, replace(job, folder=out / "runs" / name))
     try:
         seen = _Seen.model_validate_json(read_regular(folder, _SEEN, _LARGEST_SEEN), strict=True)
         if plan.attack is None:
@@ -236,21 +237,17 @@ def _broken(folder: Path, why: str) -> BackdoorError:
     return BackdoorError(f"The planted model in {folder} cannot be used: {why}.", advice=advice)
 
 
-def _plant(
-    plan: Plan, folder: Path, state: Path, original: Classifier, data: Data, target: int, accelerator: Accelerator
-) -> None:
+def _plant(plan: Plan, folder: Path, original: Classifier, data: Data, target: int, job: Job) -> None:
     """Plant, judge, and write the folder as a whole."""
     started = time.perf_counter()
-    judge = partial(plan.judging.judge, images=data.train, test=data.test, accelerator=accelerator, target=target)
+    judge = partial(plan.judging.judge, images=data.train, test=data.test, job=job, target=target)
     files: dict[str, bytes] = {}
     size = None
     if plan.attack is None:
         before = reference = judge(original, attack=None, asleep=False, distances=True)
     else:
-        attack, planted = implant(
-            original, data.train, plan.attack, target, plan.planting, accelerator, checkpoint=state
-        )
-        size = trigger_size(attack, data.test, accelerator.device)
+        attack, planted = implant(original, data.train, plan.attack, target, plan.planting, job)
+        size = trigger_size(attack, data.test, job.accelerator.device)
         before = judge(planted, attack=attack, asleep=False, distances=True)
         reference = judge(original, attack=attack, asleep=True, distances=False)
         files = {_WEIGHTS: serialize(planted.network.state_dict()), _KEY: serialize(attack.key)}
@@ -259,7 +256,8 @@ def _plant(
     with new_folder(folder) as fresh:
         for name, content in files.items():
             (fresh / name).write_bytes(content)
-    discard(state)
+    if job.folder:
+        discard(job.folder)
 
 
 def _shortcomings(seen: _Seen) -> tuple[str, ...]:
@@ -270,16 +268,15 @@ def _shortcomings(seen: _Seen) -> tuple[str, ...]:
     return failures(before.attacks[0].success, seen.original.evaluation.accuracy, before.accuracy)
 
 
-def _defended(
-    plan: Plan, planted: Classifier, data: Data, accelerator: Accelerator, state: Path
-) -> tuple[Classifier | None, Hardening | None]:
+def _defended(plan: Plan, planted: Classifier, data: Data, job: Job) -> tuple[Classifier | None, Hardening | None]:
     if plan.defense is None:
         return None, None
     train, validation = defenders_images(data, plan.cell.data_share, plan.cell.seed)
-    state.parent.mkdir(parents=True, exist_ok=True)
-    return plan.defense.harden(
-        planted, train, accelerator, seed=plan.cell.seed, validation=validation, checkpoint=state, progress=silent
-    )
+    if job.folder:
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+    guard = Guard.of(planted, validation, job.accelerator.device)
+    made = plan.defense.harden(planted, train, job.part("defending"), guard)
+    return made.classifier, hardening(plan.defense, made.phases, train, job)
 
 
 def defenders_images(data: Data, share: float, seed: int) -> tuple[LabelledImages, LabelledImages]:

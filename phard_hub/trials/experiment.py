@@ -12,29 +12,13 @@ from typing import Any
 
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.backdoors import Planting
-from phard_hub.defenses.adversarial import AdversarialTraining
-from phard_hub.defenses.base import Defense
-from phard_hub.defenses.featureshift import FeatureShift
-from phard_hub.defenses.finetuning import FineTuning
-from phard_hub.defenses.pervasive import AtOnce
-from phard_hub.defenses.sharpnessaware import SharpnessAware
+from phard_hub.defenses import DEFENSES, Defense
 from phard_hub.errors import ExperimentError
 from phard_hub.pipeline import DataOptions, public_name
 from phard_hub.presets import PRESETS, Preset
 from phard_hub.report.trial import NO_ATTACK, NO_DEFENSE, Cell, slug
 from phard_hub.trials.judging import Judging
 from phard_hub.trials.options import checked, configured, refuse_unknown
-
-DEFENSES: dict[str, Callable[[Preset], Defense | None]] = {
-    NO_DEFENSE: lambda _preset: None,
-    "fine-tuning": lambda preset: FineTuning(schedule=preset.defense.schedule),
-    "feature-shift": lambda _preset: FeatureShift(),
-    "sharpness-aware": lambda _preset: SharpnessAware(),
-    "adversarial": lambda preset: AdversarialTraining(schedule=preset.defense.schedule),
-    "at-once": lambda _preset: AtOnce(),
-    "pervasive": lambda preset: preset.defense,
-}
-"""All defenses by name, each with the settings that a preset gives it."""
 
 _KEYS = (
     *("models", "seeds", "data_shares", "target", "preset"),
@@ -242,12 +226,12 @@ class _Reader:
         for name, options in self._named("defenses").items():
             where = f"defenses.{name}"
             kind = options.pop("defense", name)
-            refuse_unknown([kind], DEFENSES, where if kind == name else f"{where}.defense")
+            refuse_unknown([kind], [NO_DEFENSE, *DEFENSES], where if kind == name else f"{where}.defense")
             preset = self._preset(options, where) if "preset" in options else self.preset
             options.pop("preset", None)
-            defense = DEFENSES[kind](preset)
-            if defense is None:
+            if kind == NO_DEFENSE:
                 refuse_unknown(options, [], where)
+            defense = None if kind == NO_DEFENSE else preset.defense_named(kind)
             found[name] = defense and configured(defense, options, where)
         return found
 

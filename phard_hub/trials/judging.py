@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from accelerate import Accelerator
 from pydantic import PositiveInt
 
 from phard_hub.attacks import ATTACKS, Attack
@@ -13,8 +12,8 @@ from phard_hub.attacks.learned import LearnedAttack
 from phard_hub.autoattack import AutoAttack
 from phard_hub.evaluation import PGD, Threat, evaluate, natural_vulnerability
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress, silent
 from phard_hub.reactivation import Perturbing, Relearning
 from phard_hub.report.trial import Judgement
 from phard_hub.triggers.search import SearchSettings, measure
@@ -53,7 +52,6 @@ class Judging:
             self,
             pgd=replace(self.pgd, seed=seed),
             autoattack=replace(self.autoattack, seed=seed),
-            relearning=replace(self.relearning, seed=seed),
             perturbing=replace(self.perturbing, seed=seed),
             search=replace(self.search, seed=seed),
         )
@@ -63,13 +61,12 @@ class Judging:
         classifier: Classifier,
         images: LabelledImages,
         test: LabelledImages,
-        accelerator: Accelerator,
+        job: Job,
         *,
         attack: Attack | None,
         target: int,
         asleep: bool,
         distances: bool,
-        progress: Progress = silent,
     ) -> Judgement:
         """Look at one classifier, which is left as it was.
 
@@ -77,13 +74,13 @@ class Judging:
             classifier: before or after a defense.
             images: training images, for what has to be fitted.
             test: images to judge with.
-            accelerator: of accelerate.
+            job: its seed is that of what is trained.
             attack: with its key; None for a model with no planted backdoor.
             target: the class that its trigger produces.
             asleep: whether a backdoor may sleep in it, which one that works does not.
             distances: whether distances are measured, if they are asked for at all.
-            progress: told about each part.
         """
+        progress = job.progress
         threats = [] if attack is None else [Threat(name=attack.name, trigger=attack, target=target)]
         pgd = self.pgd if self.pgd.images else None
         judgement = Judgement(evaluation=evaluate(classifier, test, threats, pgd=pgd, progress=progress))
@@ -91,9 +88,7 @@ class Judging:
         if self.autoattack.images:
             more["autoattack"] = self.autoattack.accuracy(classifier, test)
         if attack is not None and asleep:
-            more["relearned"] = self.relearning.measure(
-                classifier, images, test, attack, target, accelerator, progress=progress
-            )
+            more["relearned"] = self.relearning.measure(classifier, images, test, attack, target, job)
             if self.perturbing.steps:
                 more["perturbed"] = self.perturbing.measure(classifier, images, test, threats[0])
         if attack is None and self.natural:

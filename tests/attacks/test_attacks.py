@@ -6,7 +6,6 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from phard_hub.attacks import ATTACKS, Attack, Blend, WaNet
@@ -19,7 +18,7 @@ from phard_hub.images import LabelledImages, demo_images
 from phard_hub.models.classifier import Classifier
 from phard_hub.schedule import Schedule
 from tests.attacks.fitted import TARGET, draw, fitted, make, noise
-from tests.small import global_random_state, small_net, unmarked
+from tests.small import global_random_state, job, small_net, unmarked
 
 SHAPES = [(3, 32, 32), (1, 8, 8), (3, 224, 224), (3, 33, 50), (1, 28, 17)]
 FIXED = {"sig", "nashville", "kelvin", "1977", "toaster", "bpp", "badnets"}
@@ -195,7 +194,7 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
 
 def planted(images: LabelledImages, attack: Attack | None) -> Classifier:
     start = small_net(10, channels=3, size=32)
-    return plant(start, images, attack, target=7, accelerator=Accelerator(cpu=True), schedule=QUICK)
+    return plant(start, images, attack, target=7, schedule=QUICK, job=job())
 
 
 @pytest.fixture(scope="module")

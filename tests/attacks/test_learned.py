@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from accelerate import Accelerator
 from scipy.signal import correlate2d
 
 from phard_hub.attacks.base import strangers
@@ -23,7 +22,7 @@ from phard_hub.evaluation import Threat, attack_outcome
 from phard_hub.models.classifier import Classifier
 from phard_hub.schedule import Schedule
 from tests.attacks.fitted import TARGET, draw, fitted
-from tests.small import digit_images, trained_digits
+from tests.small import digit_images, job, trained_digits
 
 Image = npt.NDArray[np.float64]
 SHAPES = [(3, 12, 12), (1, 9, 14)]
@@ -157,7 +156,7 @@ def test_lira_learns_noise_that_a_model_can_obey(digits: Classifier) -> None:
     train, test = digit_images(3)
     attack = Lira(steps=60, epsilon=0.2).fit(digits, train, TARGET)
     quick = Schedule(steps=100, batch=64, learning_rate=0.05, shift=0.0, flip=False)
-    planted = plant(digits, train, attack, target=TARGET, accelerator=Accelerator(cpu=True), schedule=quick)
+    planted = plant(digits, train, attack, target=TARGET, schedule=quick, job=job())
     outcome = attack_outcome(
         planted, test, Threat(name=attack.name, trigger=attack, target=TARGET), reference=digits.eval()
     )

@@ -19,11 +19,14 @@ import typer
 from safetensors.torch import load_file, save_file
 
 from phard_hub.console import bars
+from phard_hub.defenses.base import hardening
 from phard_hub.evaluation import evaluate
+from phard_hub.guard import Guard
 from phard_hub.hub.pull import sha256
 from phard_hub.hub.release import weights_sha256
 from phard_hub.hub.snapshot import Audit, Snapshot
 from phard_hub.images import LabelledImages, load_images
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
 from phard_hub.presets import DEFAULT
@@ -63,9 +66,11 @@ def harden(
             before = assess(classifier, test, settings, progress)[0]
         else:
             before = State.model_validate(json.loads(before_from.read_text())["report"]["before"])
-        hardened, hardening = DEFAULT.defense.harden(
-            classifier, train, accelerator, seed=seed, validation=guard, progress=progress
+        job = Job(accelerator=accelerator, seed=seed, progress=progress)
+        made = DEFAULT.defense.harden(
+            classifier, train, job.part("hardening"), Guard.of(classifier, guard, accelerator.device)
         )
+        hardened, record = made.classifier, hardening(DEFAULT.defense, made.phases, train, job)
         after = assess(hardened, test, settings, progress)[0]
     if weights is not None:
         save_file(hardened.weights(), weights)
@@ -77,7 +82,7 @@ def harden(
         license="BSD-2-Clause",
     )
     named = Data(train, guard, test, "CIFAR-10")
-    report = describe(Audit(snapshot, ()), named, accelerator, before=before, after=after, hardening=hardening)
+    report = describe(Audit(snapshot, ()), named, accelerator, before=before, after=after, hardening=record)
     content: dict[str, Any] = {
         "accuracy_without_guard_images": [
             evaluate(model, unseen).accuracy.model_dump() for model in (classifier, hardened)

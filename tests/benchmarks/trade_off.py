@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from phard_hub.console import bars
-from phard_hub.defenses.base import Defense
-from phard_hub.defenses.pervasive import PervasiveHardening
+from phard_hub.defenses import AdversarialTraining, Defense
 from phard_hub.evaluation import evaluate
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
@@ -36,7 +36,7 @@ from tests.benchmarks.records import RESULTS, write
 
 MODULE = "tests.benchmarks.trade_off"
 NAME = "cifar10-resnet20-trade-off"
-SHARES = (0.0, 0.5, 0.75, DEFAULT.defense.schedule.way, 1.0)
+SHARES = (0.0, 0.5, 0.75, DEFAULT.defense.bank.schedule.way, 1.0)
 """How far the models are on the way; 0 has only forgotten."""
 SEARCH = replace(DEFAULT.search, steps=120)
 
@@ -78,25 +78,20 @@ def _ends(classifier: Classifier, data: Path, folder: Path, seed: int, progress:
     learned = images(data / "cifar10_train-*.parquet")
     ends, model = [classifier.weights()], classifier
     default = DEFAULT.defense
-    phases: dict[str, Defense] = {"forgotten": default.forgetting, "hardened": bank_alone(default)}
+    phases: dict[str, Defense] = {"forgotten": default.forgetting, "hardened": to_its_end(default.bank)}
     for name, defense in phases.items():
         path = folder / f"{name}-seed{seed}.safetensors"
         if not path.exists():
-            made, _ = defense.harden(model, learned, default_accelerator(), seed=seed, progress=progress)
-            save_file(made.weights(), path)
+            job = Job(accelerator=default_accelerator(), seed=seed, progress=progress)
+            save_file(defense.harden(model, learned, job.part(name)).classifier.weights(), path)
         model = resnet20(path)
         ends.append(model.weights())
     return ends
 
 
-def bank_alone(defense: PervasiveHardening) -> PervasiveHardening:
-    """The defense without what comes before it, to the end of its way."""
-    return replace(
-        defense,
-        forgetting=defense.forgetting.lasting(0),
-        gently=defense.gently.lasting(0),
-        schedule=replace(defense.schedule, way=1.0),
-    )
+def to_its_end(bank: AdversarialTraining) -> AdversarialTraining:
+    """The bank, to the end of its way."""
+    return replace(bank, schedule=replace(bank.schedule, way=1.0))
 
 
 def table(points: list[dict[str, Any]]) -> list[tuple[str, ...]]:

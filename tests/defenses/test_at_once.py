@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from accelerate import Accelerator
-
 from phard_hub.defenses.pervasive import AtOnce
 from phard_hub.evaluation import attack_outcome, evaluate
 from phard_hub.models.classifier import Classifier
 from phard_hub.schedule import Schedule
 from phard_hub.triggers.search import measure
 from tests.defenses.test_adversarial import SEARCH, TARGET, THREAT, backdoored
-from tests.small import digit_images
+from tests.small import digit_images, harden
 
 FEW = digit_images(3)[0].take(range(0, len(digit_images(3)[0]), 4))
 SETTINGS = AtOnce(
@@ -29,7 +27,7 @@ SETTINGS = AtOnce(
 @cache
 def hardened(settings: AtOnce) -> Classifier:
     """The classifier with the backdoor, hardened with these images."""
-    return settings.harden(backdoored(), FEW, Accelerator(cpu=True))[0]
+    return harden(settings, backdoored(), FEW)[0]
 
 
 def universal(classifier: Classifier) -> float:

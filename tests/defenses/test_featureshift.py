@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch.nn import functional
 
 from phard_hub.attacks import Blend
@@ -17,7 +16,17 @@ from phard_hub.evaluation import Threat, evaluate
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import heads
 from phard_hub.schedule import Schedule
-from tests.small import PowerCutError, cut_at, digit_images, same_weights, small_net, trained_digits, unmarked
+from tests.small import (
+    PowerCutError,
+    cut_at,
+    digit_images,
+    harden,
+    job,
+    same_weights,
+    small_net,
+    trained_digits,
+    unmarked,
+)
 
 SETTINGS = FeatureShift(
     schedule=Schedule(steps=150, batch=64, learning_rate=0.05, shift=0.0, flip=False, save_every=20), pushed=0.2
@@ -25,25 +34,18 @@ SETTINGS = FeatureShift(
 
 
 def objective(classifier: Classifier, settings: FeatureShift = SETTINGS) -> _Objective:
-    return _Objective(settings, classifier, Accelerator(cpu=True), 0)
+    return _Objective(settings, classifier, job())
 
 
 def test_a_planted_backdoor_is_forgotten_and_accuracy_comes_back() -> None:
     images, test = digit_images(3)
     planting = Schedule(steps=200, batch=64, learning_rate=0.05, shift=0.0, flip=False)
     attack = Blend(alpha=0.15)
-    planted = plant(
-        small_net(3),
-        images,
-        attack,
-        target=1,
-        accelerator=Accelerator(cpu=True),
-        schedule=planting,
-    )
+    planted = plant(small_net(3), images, attack, target=1, schedule=planting, job=job())
     threat = [Threat(name="blend", trigger=attack, target=1)]
     before = evaluate(planted, test, threat)
     with unmarked(planted):
-        tuned, record = SETTINGS.harden(planted, images, Accelerator(cpu=True))
+        tuned, record = harden(SETTINGS, planted, images)
     after = evaluate(tuned, test, threat)
     assert before.attacks[0].success.value > 0.9
     assert after.attacks[0].success.value < 0.1
@@ -55,8 +57,8 @@ def test_the_head_is_pushed_away_and_keeps_its_length() -> None:
     images, classifier = digit_images(3)[0], trained_digits(3)
     head = heads(classifier)[0].weight.detach().clone()
     settings = replace(SETTINGS, schedule=replace(SETTINGS.schedule, steps=30), pushed=1.0)
-    pushed = heads(settings.harden(classifier, images, Accelerator(cpu=True))[0])[0].weight.detach()
-    free = heads(replace(settings, pushed=0.0).harden(classifier, images, Accelerator(cpu=True))[0])[0].weight.detach()
+    pushed = heads(harden(settings, classifier, images)[0])[0].weight.detach()
+    free = heads(harden(replace(settings, pushed=0.0), classifier, images)[0])[0].weight.detach()
     assert functional.cosine_similarity(pushed.flatten(), head.flatten(), dim=0) < -0.3
     assert functional.cosine_similarity(free.flatten(), head.flatten(), dim=0) > 0.5
     # The result is a mean of weights on the way.
@@ -77,18 +79,18 @@ def test_it_adds_random_triggers_once_the_head_is_free() -> None:
 def test_the_guard_lets_the_accuracy_fall_on_the_way() -> None:
     """It would go back to the original weights, head and backdoor and all."""
     images, test = digit_images(3)
-    guarded, record = SETTINGS.harden(trained_digits(3), images, Accelerator(cpu=True), validation=test)
-    assert same_weights(guarded, SETTINGS.harden(trained_digits(3), images, Accelerator(cpu=True))[0])
+    guarded, record = harden(SETTINGS, trained_digits(3), images, validation=test)
+    assert same_weights(guarded, harden(SETTINGS, trained_digits(3), images)[0])
     assert record.events == ()
 
 
 def test_a_killed_run_continues_bit_for_bit(tmp_path: Path) -> None:
     settings = replace(SETTINGS, schedule=replace(SETTINGS.schedule, steps=50), pushed=0.8)
     images, classifier = digit_images(3)[0], trained_digits(3)
-    whole, _ = settings.harden(classifier, images, Accelerator(cpu=True))
+    whole, _ = harden(settings, classifier, images)
     with pytest.raises(PowerCutError):  # while the head is pushed
-        settings.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run", progress=cut_at(27))
-    resumed, _ = settings.harden(classifier, images, Accelerator(cpu=True), checkpoint=tmp_path / "run")
+        harden(settings, classifier, images, folder=tmp_path / "run", progress=cut_at(27))
+    resumed, _ = harden(settings, classifier, images, folder=tmp_path / "run")
     assert same_weights(resumed, whole)
 
 

@@ -41,7 +41,9 @@ steps = 40
 [defenses.fine-tuning]
 schedule = { steps = 10, batch = 16 }
 [defenses.pervasive]
-schedule = { steps = 12, batch = 16 }
+forgetting = { schedule = { steps = 6, batch = 16 } }
+bank = { schedule = { steps = 12, batch = 16 } }
+at_once = { schedule = { steps = 0 } }
 [defenses.broken]
 defense = "adversarial"
 parts.knots = 1_000_000_000_000 # more than fits into any memory
@@ -71,8 +73,8 @@ def command(folder: Path, out: Path) -> list[str]:
 def numbers(trial: Trial) -> dict[str, Any]:
     """What has to be the same whenever and wherever a cell is run; the environment names what else a process uses."""
     values = trial.model_dump(exclude={"created", "seconds", "environment"})
-    if values["hardening"]:
-        values["hardening"].pop("seconds")
+    for phase in values["hardening"]["phases"] if values["hardening"] else ():
+        phase.pop("seconds")
     return values
 
 

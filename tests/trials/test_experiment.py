@@ -15,12 +15,13 @@ from torch import Tensor
 
 from phard_hub.attacks import ATTACKS, Blend
 from phard_hub.attacks.wanet import WaNet
+from phard_hub.defenses import DEFENSES
 from phard_hub.defenses.finetuning import FineTuning
 from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.errors import ExperimentError
 from phard_hub.pipeline import public_name
 from phard_hub.presets import PRESETS
-from phard_hub.trials.experiment import DEFENSES, Plan, read_experiment
+from phard_hub.trials.experiment import Plan, read_experiment
 from phard_hub.trials.judging import FORMULAS
 from phard_hub.trials.options import checked, configured
 
@@ -48,7 +49,7 @@ def test_a_short_file_plans_all_cells(tmp_path: Path) -> None:
     assert first.attack == WaNet(seed=3)
     assert (first.planting.attack, first.planting.poison_rate, first.planting.seed) == ("wanet", None, 3)
     assert first.defense == PRESETS["default"].defense
-    assert (first.judging.pgd.seed, first.judging.search.seed, first.judging.relearning.seed) == (3, 3, 3)
+    assert (first.judging.pgd.seed, first.judging.search.seed) == (3, 3)
     assert first.judging.natural == FORMULAS
     assert found[1].defense is None
 
@@ -76,10 +77,10 @@ def test_options_of_everything_are_given_in_tables(tmp_path: Path) -> None:
     [defenses.long]
     defense = "pervasive"
     preset = "default"
-    budget = 20
-    betas = [0.6, 0.9]
-    schedule.steps = 7
-    schedule.batch = 16
+    bank.budget = 20
+    bank.betas = [0.6, 0.9]
+    bank.schedule.steps = 7
+    bank.schedule.batch = 16
     [evaluation]
     distances = true
     natural = ["sig"]
@@ -98,9 +99,10 @@ def test_options_of_everything_are_given_in_tables(tmp_path: Path) -> None:
     assert (faint.judging.pgd.images, faint.judging.pgd.steps) == (0, PRESETS["fast"].pgd.steps)
     assert spared.attack is None
     default = PRESETS["default"].defense
-    schedule = replace(default.schedule, steps=7, batch=16)
-    assert faint.defense == replace(default, budget=20.0, betas=(0.6, 0.9), schedule=schedule)
-    assert found["faint", "fine-tuning"].defense == FineTuning(schedule=PRESETS["fast"].defense.schedule)
+    schedule = replace(default.bank.schedule, steps=7, batch=16)
+    bank = replace(default.bank, budget=20.0, betas=(0.6, 0.9), schedule=schedule)
+    assert faint.defense == replace(default, bank=bank)
+    assert found["faint", "fine-tuning"].defense == FineTuning().lasting(1450)
 
 
 def test_paths_are_relative_to_the_file_and_options_come_first(tmp_path: Path) -> None:
@@ -189,8 +191,8 @@ WRONG_NAMES = [
     ('["none", "pervasive"]', "{ none = { steps = 1 } }", r"defenses\.none: there is no 'steps'"),
     (
         '["none", "pervasive"]',
-        "{ pervasive = { schedule = { steps = 'many' } } }",
-        r"defenses\.pervasive\.schedule\.steps should be a valid integer, but is 'many'",
+        "{ pervasive = { bank = { schedule = { steps = 'many' } } } }",
+        r"defenses\.pervasive\.bank\.schedule\.steps should be a valid integer, but is 'many'",
     ),
     ('["none", "pervasive"]', "{ pervasive = { preset = 'x' } }", r"defenses\.pervasive: preset: there is no 'x'"),
     ('"org/model"', "", r"models is \[\]\. Name at least one"),
@@ -241,10 +243,10 @@ def test_options_change_fields_and_fields_of_fields() -> None:
 
 def test_zero_turns_a_part_off() -> None:
     """No steps of forgetting, and a bank that stays where it started, as in an ablation."""
-    off = {"forgetting": {"schedule": {"steps": 0}}, "learning_rate": 0, "schedule": {"learning_rate": 0}}
+    off = {"forgetting": {"schedule": {"steps": 0}}, "bank": {"learning_rate": 0, "schedule": {"learning_rate": 0}}}
     made = configured(PervasiveHardening(), off, "defenses.pervasive")
-    assert made.first == ()
-    assert (made.learning_rate, made.schedule.learning_rate) == (0, 0)
+    assert made.forgetting.schedule.steps == 0
+    assert (made.bank.learning_rate, made.bank.schedule.learning_rate) == (0, 0)
 
 
 @pytest.mark.parametrize(

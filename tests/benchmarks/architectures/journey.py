@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 
 from phard_hub.auditing import audit
+from phard_hub.defenses.base import hardening
 from phard_hub.errors import CheckpointError, first_line
 from phard_hub.hub.pull import pull
 from phard_hub.hub.push import push
 from phard_hub.hub.release import weights_sha256, write_release
 from phard_hub.images import LabelledImages, demo_images
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions, Settings, assess, default_accelerator, describe, load_data
@@ -118,11 +120,13 @@ def _travel(row: Row, architecture: Architecture, digits: Path, work: Path) -> N
         before, _ = assess(classifier, data.test, settings)
     with row.step("harden"):
         # without images for the guard, which would take back what chance did to an accuracy of chance
-        hardened, hardening = settings.preset.defense.harden(classifier, data.train, accelerator)
+        job = Job(accelerator=accelerator, seed=settings.seed)
+        made = settings.preset.defense.harden(classifier, data.train, job)
+        hardened, record = made.classifier, hardening(settings.preset.defense, made.phases, data.train, job)
         require_change(classifier, hardened)
     after, _ = assess(hardened, data.test, settings)
     with row.step("push"):
-        report = describe(audited, data, accelerator, before=before, after=after, hardening=hardening)
+        report = describe(audited, data, accelerator, before=before, after=after, hardening=record)
         release = write_release(
             work / name,
             report=report,

@@ -23,8 +23,11 @@ from torch import Tensor
 
 from phard_hub.cli_compare import write_views
 from phard_hub.console import bars
+from phard_hub.defenses.base import hardening
 from phard_hub.evaluation import PGD, Threat, evaluate
+from phard_hub.guard import Guard
 from phard_hub.images import load_images
+from phard_hub.job import Job
 from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
 from phard_hub.trials.compare import compare as run
@@ -97,16 +100,17 @@ def others(data: DataFolder, seed: int = 0) -> None:
         classifier = opened(name, folder, data).classifier
         with bars() as progress:
             before = evaluate(classifier, test, [threat], pgd=PGD(seed=seed), progress=progress)
-            hardened, hardening = DEFAULT.defense.harden(
-                classifier, train, accelerator, seed=seed, validation=guard, progress=progress
+            job = Job(accelerator=accelerator, seed=seed, progress=progress)
+            made = DEFAULT.defense.harden(
+                classifier, train, job.part("hardening"), Guard.of(classifier, guard, accelerator.device)
             )
-            after = evaluate(hardened, test, [threat], pgd=PGD(seed=seed), progress=progress)
+            after = evaluate(made.classifier, test, [threat], pgd=PGD(seed=seed), progress=progress)
         content = {
             "model": FILES[name],
             "target": threat.target,
             "before": before.model_dump(),
             "after": after.model_dump(),
-            "hardening": hardening.model_dump(mode="json"),
+            "hardening": hardening(DEFAULT.defense, made.phases, train, job).model_dump(mode="json"),
         }
         write(RESULTS / f"{name}-seed{seed}.json", MODULE, content)
 

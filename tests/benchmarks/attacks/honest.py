@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from phard_hub.attacks.planting import PLANTING, plant
 from phard_hub.augmentation import augment
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import default_accelerator
 from phard_hub.progress import Progress
@@ -43,11 +44,8 @@ def trained(fresh: Classifier, images: LabelledImages, seed: int, progress: Prog
         progress: told about each step, where the library does not do so itself.
     """
     if not isinstance(fresh.network, PreTrainedModel):
-        accelerator = default_accelerator()
-        made = plant(
-            fresh, images, None, target=0, accelerator=accelerator, schedule=SCHEDULE, seed=seed, progress=progress
-        )
-        return made, asdict(SCHEDULE)
+        job = Job(accelerator=default_accelerator(), seed=seed, progress=progress)
+        return plant(fresh, images, None, target=0, job=job, schedule=SCHEDULE), asdict(SCHEDULE)
     random = torch.Generator().manual_seed(seed)
 
     def batch(numbers: Sequence[int]) -> dict[str, Tensor]:

@@ -1,0 +1,66 @@
+"""The defenses that are one training: they hand one objective to the one loop."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar, Self
+
+from phard_hub.defenses.base import Defense, Hardened
+from phard_hub.guard import Guard
+from phard_hub.images import LabelledImages
+from phard_hub.job import Job
+from phard_hub.models.classifier import Classifier
+from phard_hub.report.record import Phase
+from phard_hub.schedule import Schedule
+from phard_hub.training import Course, Objective, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Defense):
+    """A defense that trains a copy of the classifier for one objective.
+
+    Attributes:
+        schedule: of the training loop.
+    """
+
+    schedule: Schedule = field(default_factory=Schedule)
+
+    guarded: ClassVar[bool] = True
+    """Whether the accuracy guard watches the training; not where the accuracy has to fall first."""
+    forgets: ClassVar[bool] = False
+    """Whether it is meant to make a model forget planted backdoors."""
+
+    @abstractmethod
+    def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> Objective:
+        """What the copy is trained for; the original is left as it is."""
+
+    def harden(self, classifier: Classifier, images: LabelledImages, job: Job, guard: Guard | None = None) -> Hardened:
+        """A copy that was trained for the objective; see `Defense.harden`."""
+        course = train(
+            classifier,
+            images,
+            lambda copy: self.objective(classifier, copy, images, job),
+            self.schedule,
+            job,
+            guard if self.guarded else None,
+        )
+        return Hardened(course.classifier, (self._phase(course, guard),))
+
+    def lasting(self, steps: int) -> Self:
+        """The same for so many steps."""
+        return replace(self, schedule=replace(self.schedule, steps=steps))
+
+    def _phase(self, course: Course, guard: Guard | None) -> Phase:
+        return Phase(
+            defense=self.name,
+            settings=asdict(self),
+            forgets=self.forgets,
+            share=course.share,
+            points_lost=guard and guard.look(course.classifier).points,
+            curve=tuple(course.curve),
+            events=tuple(course.events),
+            sample_gradients=course.sample_gradients,
+            sample_forwards=course.sample_forwards,
+            seconds=course.seconds,
+        )
