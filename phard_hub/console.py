@@ -66,7 +66,7 @@ def show_outcome(outcome: Outcome) -> None:
     if not is_first_process():
         return
     show_table(outcome.report)
-    if NOT_FORGOTTEN in outcome.report.limits:
+    if outcome.report.hardening and outcome.report.hardening.forgotten is False:
         typer.echo(f"\n{NOT_FORGOTTEN}")
     for title, verdict in (("before hardening", outcome.verdict_before), ("after hardening", outcome.verdict)):
         show_verdict(title, verdict)

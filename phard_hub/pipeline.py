@@ -38,7 +38,7 @@ from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import TESTED_ON, Environment, Hardening, Report, Source, State
-from phard_hub.report.wording import NOT_FORGOTTEN, printable
+from phard_hub.report.wording import printable
 from phard_hub.triggers.search import Measurement, measure
 
 LIMITS = (
@@ -291,7 +291,7 @@ def describe(
         after=after,
         hardening=hardening,
         environment=environment(accelerator),
-        limits=(*LIMITS, NOT_FORGOTTEN) if hardening and hardening.forgotten is False else LIMITS,
+        limits=LIMITS,
     )
 
 

@@ -31,7 +31,7 @@ from phard_hub.hub.public import is_hub_data, last_part, public
 from phard_hub.report.formats import headline, summary_rows
 from phard_hub.report.gate import Verdict
 from phard_hub.report.record import REPORT_NAME, TESTED_ON, Rate, Report, State
-from phard_hub.report.wording import flat, pair_name, printable
+from phard_hub.report.wording import NOT_FORGOTTEN, flat, pair_name, phase_words, printable
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -222,6 +222,7 @@ def _body(
         origin=_origin(report),
         hardened=report.after is not None,
         hardening=report.hardening,
+        phases=[phase_words(phase) for phase in report.hardening.phases] if report.hardening else [],
         settings=list(flat(report.hardening.settings)) if report.hardening else [],
         measured=state.distances,
         environment=report.environment,
@@ -232,12 +233,16 @@ def _body(
         rows=summary_rows(report),
         plots=[{"path": path, "caption": PLOTS[path]} for path in plots],
         snippet=_snippet(model_name, library_name),
-        limits=report.limits,
+        limits=[*report.limits, NOT_FORGOTTEN] if _nothing_forgotten(report) else report.limits,
         rules=verdict.rules,
         report_name=REPORT_NAME,
         below=below,
         sha256=state.weights_sha256,
     )
+
+
+def _nothing_forgotten(report: Report) -> bool:
+    return report.hardening is not None and report.hardening.forgotten is False
 
 
 def escape(text: str, width: int = 120) -> str:

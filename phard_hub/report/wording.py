@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from phard_hub.report.record import ClassDistances, PairDistance
+from phard_hub.report.record import ClassDistances, PairDistance, Phase
 
-NOT_FORGOTTEN = (
+NOT_FORGOTTEN = (  # where `Hardening.forgotten` is False
     "What makes a model forget a planted backdoor cost more accuracy than is allowed, so nothing of it was kept: one "
     "that was planted may work as before. More training images make this less likely."
 )
@@ -29,6 +29,15 @@ def pair_name(distances: ClassDistances, pair: PairDistance) -> str:
     """The two classes of a pair, such as ``cat -> dog``; a universal trigger starts at ``any class``."""
     source = "any class" if pair.source is None else printable(distances.labels[pair.source], 30)
     return f"{source} -> {printable(distances.labels[pair.target], 30)}"
+
+
+def phase_words(phase: Phase) -> str:
+    """What came of a phase, such as ``adversarial: 80 % of the way, 0.4 points of accuracy lost``."""
+    parts = [f"{100 * phase.share:.0f} % of the way" if phase.kept else "not kept"]
+    if phase.points_lost is not None:
+        lost = "gained" if phase.points_lost < 0 else "lost"
+        parts.append(f"{abs(phase.points_lost):.1f} points of validation accuracy {lost}")
+    return f"{printable(phase.defense)}: {', '.join(parts)}"
 
 
 def flat(
