@@ -5,23 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from phard_hub.draws import Draws
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 
 
-def augment(pixels: Tensor, random: torch.Generator, *, shift: float, flip: bool) -> Tensor:
+def augment(pixels: Tensor, draws: Draws, *, shift: float, flip: bool) -> Tensor:
     """Shift images by whole pixels with reflected borders, and mirror half of them."""
     count, _, height, width = pixels.shape
     if flip:
-        mirrored = (torch.rand(count, generator=random) < 0.5).to(pixels.device)
+        mirrored = (draws.rand() < 0.5).to(pixels.device)
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
     pad = round(shift * min(height, width))
     if pad == 0:
         return pixels
     padded = nn.functional.pad(pixels, (pad, pad, pad, pad), mode="reflect")
-    corner = torch.randint(2 * pad + 1, (2, count), generator=random).to(pixels.device)
-    rows = corner[0][:, None] + torch.arange(height, device=pixels.device)
-    columns = corner[1][:, None] + torch.arange(width, device=pixels.device)
+    top, left = (draws.integers(2 * pad + 1).to(pixels.device) for _ in range(2))
+    rows = top[:, None] + torch.arange(height, device=pixels.device)
+    columns = left[:, None] + torch.arange(width, device=pixels.device)
     every = torch.arange(count, device=pixels.device)
     return padded[every[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 

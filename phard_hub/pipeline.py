@@ -155,7 +155,7 @@ def run(
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress)
     before, found = assess(classifier, images.test, settings, progress)
-    work = _work_folder(out, before.weights_sha256, data, settings, accelerator)
+    work = _work_folder(out, before.weights_sha256, data, settings)
     job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
     guard = Guard.of(classifier, images.validation, accelerator.device)
     defense = settings.preset.defense
@@ -346,7 +346,7 @@ def _gallery_row(images: LabelledImages, measurement: Measurement, row: int, sta
     )
 
 
-def _work_folder(out: Path, weights: str, data: DataOptions, settings: Settings, accelerator: Accelerator) -> Path:
+def _work_folder(out: Path, weights: str, data: DataOptions, settings: Settings) -> Path:
     """Where the state of this very job is kept: other weights, data or settings have another folder."""
-    job = f"{weights} {data} {settings.preset} {settings.seed} {accelerator.num_processes}"
+    job = f"{weights} {data} {settings.preset} {settings.seed}"
     return out.with_name(f".{out.name}.{hashlib.sha256(job.encode()).hexdigest()[:12]}.run")

@@ -18,18 +18,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phard_hub.augmentation import indifferent_to_mirroring
-from phard_hub.batches import Batches
+from phard_hub.batches import Batch, Batches
 from phard_hub.checkpoint import Kept, broken, read_state, write_state
 from phard_hub.errors import InterruptedRunError
 from phard_hub.guard import Guard, Loss
 from phard_hub.images import LabelledImages
 from phard_hub.interpolation import barrier_on_the_way, part_of_the_way
 from phard_hub.isolation import (
-    check_generator_states,
     forgotten_afterwards,
-    generator_states,
     global_generators_kept,
-    set_generator_states,
     stop_on_interrupt,
 )
 from phard_hub.job import Job
@@ -40,13 +37,13 @@ from phard_hub.weights import between, uphill
 
 
 class Objective(Protocol):
-    """What is trained for; its state is saved with the checkpoint."""
+    """What is trained for; its state is saved with the checkpoint. Its counters count the images of all processes."""
 
     sample_gradients: int
     sample_forwards: int
 
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Loss of the model (the prepared one, in training mode) on a batch of pixels in [0, 1].
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Loss of the model (the prepared one, in training mode) on a batch: what this process adds to its mean.
 
         Sharpness-aware steps ask for it twice in a step, with other weights.
         """
@@ -111,9 +108,7 @@ def train(
         StateError: the state that is there is broken, or of another run.
     """
     accelerator = job.accelerator
-    # Dropout draws from the global generator: it is seeded inside a fork, and the caller's is left alone.
     with global_generators_kept(), forgotten_afterwards(accelerator), stop_on_interrupt() as stop:
-        torch.manual_seed(job.seed + accelerator.process_index)
         return _Run(classifier, images, objective, schedule, job, guard).finish(stop)
 
 
@@ -142,7 +137,7 @@ class _Run:
         self.slow_down = self.share = 1.0
         self.plain = classifier.clone().to(accelerator.device).train().requires_grad_(True)
         flip = indifferent_to_mirroring(self.plain, images) if schedule.flip is None else schedule.flip
-        self.batches = Batches(images, accelerator, size=schedule.batch, seed=job.seed, shift=schedule.shift, flip=flip)
+        self.batches = Batches(images, job, size=schedule.batch, shift=schedule.shift, flip=flip)
         self.objective = objective(self.plain)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
@@ -184,8 +179,7 @@ class _Run:
             self.job.show(self.step, schedule.steps)
         result = self.averaged.requires_grad_(True).eval()
         cost = self.objective.sample_gradients, self.objective.sample_forwards
-        gradients, forwards = (n * self.accelerator.num_processes for n in cost)
-        return Course(result, self.curve, self.events, self.share, self.seconds, gradients, forwards)
+        return Course(result, self.curve, self.events, self.share, self.seconds, *cost)
 
     def _result(self) -> Classifier:
         """What would come of it if this were the last step; at the last one, the end where a barrier is in the way."""
@@ -200,22 +194,27 @@ class _Run:
         return part_of_the_way(self.start, self.averaged, share)
 
     def _update(self) -> Tensor:
+        self._seed_dropout()
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        pixels, labels = self.batches[self.step]
+        batch = self.batches[self.step]
         self.model.train()
-        loss = self._backward(pixels, labels)
+        loss = self._backward(batch)
         if self.schedule.sharpness:
             with uphill(self.plain, self.schedule.sharpness):
-                self._backward(pixels, labels)
+                self._backward(batch)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
         self.optimizer.step()
         self._share_buffers()
         self.average.update_parameters(self.plain)
         return loss
 
-    def _backward(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        loss = self.objective.loss(self.model, pixels, labels, self.step)
+    def _seed_dropout(self) -> None:
+        """Let dropout, which draws from the global generators, depend on the step and not on what was before it."""
+        torch.manual_seed(((self.job.seed * 1_000_003 + self.step) * 65_537 + self.accelerator.process_index) % 2**63)
+
+    def _backward(self, batch: Batch) -> Tensor:
+        loss = self.objective.loss(self.model, batch)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         return loss.detach()
@@ -310,7 +309,6 @@ class _Run:
         self.objective.load_state_dict({**_below("objective.", tensors), **record.objective})
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict({**self.accelerator.scaler.state_dict(), **record.scaler})
-        set_generator_states(self.accelerator, _below("generator.", tensors))
 
     def _read(self, live: dict[str, Tensor]) -> tuple[Kept, dict[str, Tensor]] | None:
         """The state that is kept, if it fits this run."""
@@ -320,10 +318,6 @@ class _Run:
             return None
         if why := came[0].misfit(self._record(), self.schedule.steps):
             raise broken(self.checkpoint, why)
-        try:
-            check_generator_states(self.accelerator, _below("generator.", came[1]))
-        except RuntimeError as error:
-            raise broken(self.checkpoint, "no generator takes the state that is kept for it") from error
         return came
 
     def _record(self) -> Kept:
@@ -347,7 +341,6 @@ class _Run:
             "average": self.average.state_dict(),
             "good": self.good,
             "objective": {k: value for k, value in self.objective.state_dict().items() if isinstance(value, Tensor)},
-            "generator": generator_states(self.accelerator),
         }
         return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 

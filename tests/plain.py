@@ -6,6 +6,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from phard_hub.batches import Batch
 from phard_hub.images import LabelledImages
 from phard_hub.schedule import Schedule
 from phard_hub.training import BankSeen
@@ -23,9 +24,10 @@ class Plain:
         self.backed_off = 0
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
-        self.seen.append((pixels, labels))
-        return functional.cross_entropy(model(pixels), (labels + 1) % 3 if self.wrong else labels)
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        self.seen.append((batch.pixels, batch.labels))
+        labels = (batch.labels + 1) % 3 if self.wrong else batch.labels
+        return batch.mean(functional.cross_entropy(model(batch.pixels), labels, reduction="none"))
 
     def observed(self) -> BankSeen:
         return BankSeen(success=0.25, distance=1.5)

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from phard_hub.attacks.planting import plant
+from phard_hub.batches import Batch, Batches
 from phard_hub.defenses.base import Defense, hardening
 from phard_hub.guard import Guard
 from phard_hub.images import LabelledImages
@@ -46,16 +47,24 @@ def digit_images(classes: int) -> tuple[LabelledImages, LabelledImages]:
     return LabelledImages(pixels[chosen], labels[chosen], names, "digits").split(0.3, seed=0)
 
 
-def small_net(classes: int, *, channels: int = 1, size: int = 8, dropout: float = 0.0, seed: int = 0) -> Classifier:
-    """Two convolutions with batch norm; untrained, in training mode."""
+def small_net(
+    classes: int,
+    *,
+    channels: int = 1,
+    size: int = 8,
+    dropout: float = 0.0,
+    seed: int = 0,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+) -> Classifier:
+    """Two convolutions with batch norm or another; untrained, in training mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = nn.Sequential(
             nn.Conv2d(channels, 16, 3, padding=1),
-            nn.BatchNorm2d(16),
+            norm(16),
             nn.ReLU(),
             nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.BatchNorm2d(32),
+            norm(32),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(4),
             nn.Flatten(),
@@ -136,6 +145,13 @@ def job(
 ) -> Job:
     """A job on the processor."""
     return Job(accelerator=accelerator or Accelerator(cpu=True), seed=seed, folder=folder, progress=progress)
+
+
+def batch(images: LabelledImages, count: int, step: int = 0) -> Batch:
+    """The first images as the batch of a step, unchanged."""
+    pixels, labels = images.batch(range(count))
+    batches = Batches(images, job(), size=count, shift=0.0, flip=False)
+    return Batch(pixels, labels, step, torch.arange(count), labels, batches)
 
 
 def guard(classifier: Classifier, validation: LabelledImages | None) -> Guard | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phard_hub.accuracy import points_lost
+from phard_hub.batches import Batch
 from phard_hub.guard import Guard, Loss
 from phard_hub.images import LabelledImages
 from phard_hub.interpolation import part_of_the_way
@@ -83,12 +84,12 @@ def test_the_result_goes_part_of_the_way(tmp_path: Path) -> None:
 class Mirrored(Plain):
     """Before the first step, every weight gets the other sign: after two linear layers, that is the same model."""
 
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
-        if step == 0:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        if batch.step == 0:
             with torch.no_grad():
                 for weight in model.parameters():
                     weight.neg_()
-        return super().loss(model, pixels, labels, step)
+        return super().loss(model, batch)
 
 
 def test_no_result_lies_in_a_barrier() -> None:

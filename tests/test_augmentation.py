@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from phard_hub.augmentation import augment, indifferent_to_mirroring
+from phard_hub.batches import Batch
 from phard_hub.defenses.finetuning import CrossEntropy
+from phard_hub.draws import Draws
 from phard_hub.evaluation import evaluate
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
@@ -37,10 +39,10 @@ def slow_shift(image: np.ndarray[Any, Any], down: int, right: int) -> np.ndarray
 def test_augment_shifts_and_mirrors(shape: tuple[int, int, int], shift: float, flip: bool) -> None:
     pixels = torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
     kept = pixels.clone()
-    moved = augment(pixels, torch.Generator().manual_seed(1), shift=shift, flip=flip)
+    moved = augment(pixels, Draws.seeded(1, 64), shift=shift, flip=flip)
     assert moved.shape == pixels.shape
     assert torch.equal(pixels, kept)
-    assert torch.equal(moved, augment(pixels, torch.Generator().manual_seed(1), shift=shift, flip=flip))
+    assert torch.equal(moved, augment(pixels, Draws.seeded(1, 64), shift=shift, flip=flip))
     pad = round(shift * min(shape[1:]))
     assert pad == {0.25: 2, 0.125: 1, 0.0: 0}[shift]
     used = set()
@@ -66,9 +68,9 @@ class Seen(CrossEntropy):
         super().__init__()
         self.seen: list[Tensor] = []
 
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
-        self.seen.extend(pixels)
-        return super().loss(model, pixels, labels, step)
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        self.seen.extend(batch.pixels)
+        return super().loss(model, batch)
 
 
 def left_or_right(mirrors: bool) -> tuple[Classifier, LabelledImages]:

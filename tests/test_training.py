@@ -12,18 +12,22 @@ import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
-from torch import Tensor
+from torch import Tensor, nn
 
-from phard_hub.attacks import Blend
+from phard_hub.attacks import Attack, Blend
+from phard_hub.attacks.bpp import Bpp
 from phard_hub.attacks.planting import plant
+from phard_hub.attacks.sig import Sig
+from phard_hub.attacks.wanet import WaNet
 from phard_hub.defenses.adversarial import AdversarialTraining
 from phard_hub.defenses.base import Defense
 from phard_hub.defenses.featureshift import FeatureShift
 from phard_hub.defenses.sharpnessaware import SharpnessAware
-from phard_hub.errors import InterruptedRunError
+from phard_hub.errors import InterruptedRunError, PhardError
 from phard_hub.images import LabelledImages
 from phard_hub.isolation import stop_on_interrupt
 from phard_hub.models.classifier import Classifier
+from phard_hub.progress import silent
 from phard_hub.report.record import Hardening
 from phard_hub.schedule import Schedule
 from tests.plain import GUARDED, Plain, digits, processor
@@ -239,38 +243,141 @@ def test_a_planting_continues_bit_for_bit(tmp_path: Path) -> None:
 
 # Two processes.
 
+UNEVEN = replace(TINY, steps=6, batch=15)
+SHARED: dict[str, Defense] = {
+    "adversarial": replace(DEFENSE, schedule=UNEVEN, random=0.2, distillation=1.0, head_start_batch=17),
+    "feature-shift": FeatureShift(schedule=UNEVEN, pushed=0.5),
+    "sharpness-aware": SharpnessAware(schedule=replace(UNEVEN, sharpness=1.0)),
+}
+PLANTED: dict[str, Attack] = {"wanet": WaNet(), "sig": Sig(), "bpp": Bpp()}
 
-def both(folder: str, objective: str) -> None:
+
+def outcome(what: str, norm: Callable[[int], nn.Module], accelerator: Accelerator) -> tuple[Classifier, str]:
+    """What a training ends with, and what is said of it."""
+    images, start = noise_images(20, 3, (1, 8, 8)), small_net(3, norm=norm)
+    if what in SHARED:
+        classifier, record = harden(SHARED[what], start, images, seed=1, accelerator=accelerator)
+        return classifier, str([record.sample_gradients, record.sample_forwards, record.events])
+    if what in PLANTED:
+        task = job(seed=1, accelerator=accelerator)
+        return plant(start, images, PLANTED[what], target=1, schedule=UNEVEN, poison_rate=0.3, job=task), ""
+    train_images, test = digits()
+    course = trained(
+        trained_digits(),
+        train_images,
+        lambda *_: Plain(wrong=True),
+        GUARDED,
+        validation=test,
+        accelerator=accelerator,
+    )
+    return course.classifier, str([course.events, [point.validation_accuracy for point in course.curve]])
+
+
+def both(folder: str, what: str, norm: Callable[[int], nn.Module]) -> None:
     """What each of the processes does; the parent compares what they leave in the folder."""
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
-    images = noise_images(20, 3, (1, 8, 8))
-    defenses: dict[str, Defense] = {
-        "harden": replace(DEFENSE, schedule=replace(TINY, steps=6)),
-        "shift": FeatureShift(schedule=replace(TINY, steps=6), pushed=0.5),
-        "forget": SharpnessAware(schedule=replace(TINY, steps=6, sharpness=1.0)),
-    }
-    if defense := defenses.get(objective):
-        classifier, record = harden(defense, small_net(3), images, seed=1, folder=Path(folder) / "run")
-        assert not same_weights(classifier, small_net(3).eval())
-        told: Any = [record.sample_gradients, record.sample_forwards, record.events]
-    else:
-        train_images, test = digits()
-        course = trained(trained_digits(), train_images, lambda *_: Plain(wrong=True), GUARDED, validation=test)
-        classifier, told = course.classifier, [course.events, [point.validation_accuracy for point in course.curve]]
-    kept = {"processes": accelerator.num_processes, "weights": classifier.state_dict(), "told": str(told)}
+    classifier, said = outcome(what, norm, accelerator)
+    kept = {"processes": accelerator.num_processes, "weights": classifier.state_dict(), "said": said}
     torch.save(kept, Path(folder) / f"rank{accelerator.process_index}.pt")
 
 
-@pytest.mark.parametrize("objective", ["harden", "shift", "forget", "guarded"])
-def test_two_processes_end_with_the_same_weights(objective: str, tmp_path: Path) -> None:
+def in_two_processes(folder: Path, what: str, norm: Callable[[int], nn.Module]) -> dict[str, Any]:
+    """The same in two processes, which have to agree to the last bit."""
     trained_digits()
-    debug_launcher(both, args=(str(tmp_path), objective), num_processes=2)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    debug_launcher(both, args=(str(folder), what, norm), num_processes=2)
+    first, second = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["processes"] == second["processes"] == 2
-    assert first["told"] == second["told"]
+    assert first["said"] == second["said"]
     different = [name for name, value in first["weights"].items() if not torch.equal(value, second["weights"][name])]
     assert different == []
-    if objective == "guarded":
-        assert "halved" in first["told"]
+    return dict(first)
+
+
+def test_two_processes_end_with_the_same_weights_and_guard_together(tmp_path: Path) -> None:
+    assert "halved" in in_two_processes(tmp_path, "guarded", nn.BatchNorm2d)["said"]
+
+
+def in_groups(channels: int) -> nn.Module:
+    return nn.GroupNorm(4, channels)
+
+
+@pytest.mark.parametrize("what", [*SHARED, *PLANTED])
+def test_one_process_and_two_train_alike(what: str, tmp_path: Path) -> None:
+    """Each draws for the whole batch and takes what is its own; batches cannot be divided evenly here."""
+    shared = in_two_processes(tmp_path, what, in_groups)
+    alone, said = outcome(what, in_groups, processor())
+    assert shared["said"] == said
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(shared["weights"][name], value, rtol=0, atol=1e-5)
+    assert not same_weights(alone, small_net(3, norm=in_groups).eval())
+
+
+def interrupted(folder: str, rank: int) -> None:
+    """Ctrl-C reaches one of the processes only; each says how it ended."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    stop = interrupt_at(4) if accelerator.process_index == rank else silent
+    ended = "not at all"
+    try:
+        trained(
+            small_net(3),
+            noise_images(20, 3, (1, 8, 8)),
+            lambda *_: Plain(),
+            TINY,
+            folder=Path(folder) / "run",
+            progress=stop,
+            accelerator=accelerator,
+        )
+    except InterruptedRunError as error:
+        ended = str(error)
+    (Path(folder) / f"rank{accelerator.process_index}.txt").write_text(ended)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ctrl_c_in_one_process_stops_all_at_the_same_step(rank: int, tmp_path: Path) -> None:
+    """They heard it one step apart, and waited for each other for ever."""
+    debug_launcher(interrupted, args=(str(tmp_path), rank), num_processes=2)
+    ended = {(tmp_path / f"rank{each}.txt").read_text().partition(". ")[0] for each in (0, 1)}
+    assert ended == {"Stopped at step 5 of 10"}
+    steps: list[int] = []
+    trained(
+        small_net(3),
+        noise_images(20, 3, (1, 8, 8)),
+        lambda *_: Plain(),
+        TINY,
+        folder=tmp_path / "run",
+        progress=lambda _what, done, _total: steps.append(done),
+    )
+    assert steps == [6, 7, 8, 9, 10]
+
+
+def without_room(folder: str) -> None:
+    """The first process cannot write the state; each says how it ended."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    try:
+        trained(
+            small_net(3),
+            noise_images(20, 3, (1, 8, 8)),
+            lambda *_: Plain(),
+            TINY,
+            folder=Path(folder) / "file" / "run",
+            accelerator=accelerator,
+        )
+        ended = "not at all"
+    except PhardError as error:
+        ended = f"{type(error).__name__}: {error}"
+    (Path(folder) / f"rank{accelerator.process_index}.txt").write_text(ended)
+
+
+def test_where_the_first_process_cannot_write_all_say_so(tmp_path: Path) -> None:
+    """The others ended in an error of communication, which looked like a bug."""
+    (tmp_path / "file").touch()
+    debug_launcher(without_room, args=(str(tmp_path),), num_processes=2)
+    first, second = ((tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1))
+    assert first == second
+    assert first.startswith("OutputError: Cannot write")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.attacks.base import Attack
-from phard_hub.batches import generator_of_step
+from phard_hub.batches import Batch
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
@@ -40,29 +40,27 @@ def plant(
         schedule: how long and how fast is trained.
     """
     part = job.part(f"planting {attack.name}" if attack else "training")
-    objective = Poisoned(attack, target, poison_rate, job.seed, job.accelerator.process_index)
+    objective = Poisoned(attack, target, poison_rate)
     return train(classifier, images, lambda _copy: objective, schedule, part).classifier
 
 
 class Poisoned:
     """Cross-entropy on partly poisoned batches."""
 
-    def __init__(self, attack: Attack | None, target: int, poison_rate: float | None, seed: int, process: int) -> None:
-        self.attack, self.target, self.seed, self.process = attack, target, seed, process
-        self.poison_rate = poison_rate
+    def __init__(self, attack: Attack | None, target: int, poison_rate: float | None) -> None:
+        self.attack, self.target, self.poison_rate = attack, target, poison_rate
         self.sample_gradients = self.sample_forwards = 0
 
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Loss on the batch after poisoning it."""
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Loss on the batch after poisoning it; a recipe looks at the batch as a whole."""
+        pixels, labels = batch.pixels, batch.labels
         if self.attack is not None:
+            whole, random = batch.whole(), batch.draws(purpose=1).random
             with torch.no_grad():
-                pixels, labels = poison(self.attack, pixels, labels, self.target, self.poison_rate, self.random(step))
-        self.sample_gradients += len(pixels)
-        return functional.cross_entropy(model(pixels).float(), labels)
-
-    def random(self, step: int) -> torch.Generator:
-        """What this process poisons the batch of this step with."""
-        return generator_of_step(self.seed, step, self.process, purpose=1)
+                pixels, labels = poison(self.attack, whole.pixels, whole.labels, self.target, self.poison_rate, random)
+            pixels, labels = pixels[batch.places], labels[batch.places]
+        self.sample_gradients += batch.size
+        return batch.mean(functional.cross_entropy(model(pixels).float(), labels, reduction="none"))
 
     def observed(self) -> None:
         """Nothing is searched."""

@@ -18,9 +18,10 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phard_hub.batches import generator_of_step
+from phard_hub.batches import Batch
 from phard_hub.defenses.repertoire import Repertoire
 from phard_hub.defenses.trained import Trained
+from phard_hub.draws import Draws
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, frozen
@@ -101,7 +102,7 @@ class _Objective:
         images: LabelledImages,
         job: Job,
     ) -> None:
-        self.settings, self.plain, self.accelerator, self.seed = settings, plain, job.accelerator, job.seed
+        self.settings, self.plain, self.job = settings, plain, job
         self.device = job.accelerator.device
         self.teacher = original.clone().to(self.device).eval().requires_grad_(False)
         self.images = images
@@ -131,58 +132,62 @@ class _Objective:
         self.price = torch.full((count,), self.start_price, device=self.device)
         self.running, self.sizes = torch.zeros(2, count, device=self.device)
 
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """One step of the bank, then the model's loss on clean and stamped images in one forward pass."""
-        random = generator_of_step(self.seed, step, self.accelerator.process_index, purpose=2)
+        count = max(1, round(self.settings.stamped * batch.size))
+        source, by_chance = batch.first(count), batch.last(round(self.settings.random * batch.size))
+        draws = source.draws(purpose=2)
         if not self.sample_gradients:
-            self._head_start(random)
-        count = max(1, round(self.settings.stamped * len(pixels)))
-        source, true = pixels[:count], labels[:count]
-        rows = self.choose(true, random)
-        self._attack(source, rows)
+            self._head_start(draws.random)
+        rows = self.choose(source.all_labels, draws)
+        self._attack(source.pixels, rows)
+        self.sample_gradients += source.size
         with torch.no_grad():
-            stamped = self._stamped(source, rows, random)
-            by_chance = self._stamped_at_random(pixels, step)
-        batch = torch.cat([pixels, stamped, by_chance])
-        logits = model(batch).float()
-        self.sample_gradients += len(batch)
-        loss = functional.cross_entropy(logits, torch.cat([labels, true, labels[len(labels) - len(by_chance) :]]))
+            stamped = self._stamped(source.pixels, rows, draws)
+            random = self._stamped_at_random(by_chance)
+        shown = batch.with_more(stamped, source).with_more(random, by_chance)
+        logits = model(shown.pixels).float()
+        self.sample_gradients += shown.size
+        loss = shown.mean(functional.cross_entropy(logits, shown.labels, reduction="none"))
         if self.distillation:
-            loss = loss + self.distillation * self._divergence(pixels, logits[: len(pixels)])
+            self.sample_forwards += batch.size
+            loss = loss + self.distillation * batch.mean(self._divergence(batch.pixels, logits[: len(batch)]))
         return loss
 
-    def _stamped(self, pixels: Tensor, rows: Tensor, random: torch.Generator) -> Tensor:
+    def _stamped(self, pixels: Tensor, rows: Tensor, draws: Draws) -> Tensor:
         """Images with their triggers from the bank, at half of the budget to all of it."""
-        size = self.budget * (0.5 + 0.5 * torch.rand(len(rows), generator=random)).to(self.device)
+        size = self.budget * (0.5 + 0.5 * draws.rand()).to(self.device)
         components, strengths = self.components[rows], self.strengths[rows]
         return at_size(lambda scale: self.bank(pixels, components, scale[:, None] * strengths), pixels, size)
 
-    def _stamped_at_random(self, pixels: Tensor, step: int) -> Tensor:
-        """The last images of a batch, with triggers that the bank does not know."""
-        settings, process = self.settings, self.accelerator.process_index
-        random = generator_of_step(self.seed, step, process, purpose=3)
-        count = round(settings.random * len(pixels))
-        return stamp_at_random(pixels[len(pixels) - count :], settings.parts, settings.random_budget, random)
+    def _stamped_at_random(self, batch: Batch) -> Tensor:
+        """Images with triggers that the bank does not know."""
+        return stamp_at_random(batch.pixels, self.settings.parts, self.settings.random_budget, batch.draws(purpose=3))
 
     def _divergence(self, pixels: Tensor, logits: Tensor) -> Tensor:
-        """KL(start || hardened) on clean images."""
+        """KL(start || hardened) on each clean image, ``(N,)``."""
         with torch.no_grad(), fast_autocast(self.device):
             teacher = self.teacher(pixels).float()
-        self.sample_forwards += len(pixels)
-        return functional.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="batchmean")
+        return functional.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="none").sum(
+            1
+        )
 
-    def choose(self, labels: Tensor, random: torch.Generator) -> Tensor:
-        """A trigger for each image."""
+    def choose(self, labels: Tensor, draws: Draws) -> Tensor:
+        """A trigger for each image that is drawn for, by the labels of the whole batch."""
         settings = self.settings
         shares = (1 - settings.universal - settings.single, settings.universal, settings.single)
         worth = settings.floor + self.running.cpu().square()
-        return self.triggers.choose(labels.cpu(), shares, worth, random).to(self.device)
+        return self.triggers.choose(labels.cpu(), shares, worth, draws).to(self.device)
 
     def _head_start(self, random: torch.Generator) -> None:
+        process, processes = self.job.accelerator.process_index, self.job.accelerator.num_processes
+        count = self.settings.head_start_batch
+        draws = Draws(random, count, torch.arange(count)[process::processes])
         for _ in range(self.settings.head_start):
-            numbers = torch.randint(len(self.images), (self.settings.head_start_batch,), generator=random)
-            pixels, labels = self.images.batch(numbers, self.device)
-            self._attack(pixels, self.choose(labels, random))
+            numbers = torch.randint(len(self.images), (count,), generator=random)
+            pixels, _ = self.images.batch(draws.mine(numbers), self.device)
+            self._attack(pixels, self.choose(self.images.labels[numbers], draws))
+            self.sample_gradients += count
 
     def _attack(self, pixels: Tensor, rows: Tensor) -> None:
         """One step of the bank against the model as it is, in evaluation mode and without a mark on it."""
@@ -196,16 +201,15 @@ class _Objective:
             loss = (functional.cross_entropy(logits.float(), targets, reduction="none") + self.price[rows] * size).sum()
             gradients = torch.autograd.grad(loss, list(self.bank.parameters()))
         for parameter, gradient in zip(self.bank.parameters(), gradients, strict=True):
-            parameter.grad = self.accelerator.reduce(gradient, "sum")
+            parameter.grad = self.job.accelerator.reduce(gradient, "sum")
         self.optimizer.step()
-        self.sample_gradients += len(pixels)
         self._follow(rows, (logits.argmax(1) == targets).float(), size.detach())
 
     def _follow(self, rows: Tensor, hits: Tensor, size: Tensor) -> None:
         """Update running success and size of the triggers that were used, and what size costs them."""
         totals = torch.zeros(3, len(self.price), device=self.device)
         totals.index_add_(1, rows, torch.stack([torch.ones_like(hits), hits, size]))
-        used, hit, sized = self.accelerator.reduce(totals, "sum")
+        used, hit, sized = self.job.accelerator.reduce(totals, "sum")
         seen = used > 0
         pace = 1 - 0.9**used
         self.running = torch.where(seen, self.running + pace * (hit / used.clamp(min=1) - self.running), self.running)

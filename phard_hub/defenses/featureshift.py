@@ -20,6 +20,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from phard_hub.batches import Batch
 from phard_hub.defenses.finetuning import CrossEntropy, Forgetting, RandomlyStamped
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
@@ -57,27 +58,27 @@ class FeatureShift(Forgetting):
 
     def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> _Objective:
         """Right answers, on the way by a head far from the original one."""
-        del original, images
-        return _Objective(self, copy, job)
+        del original, images, job
+        return _Objective(self, copy)
 
 
 class _Objective(RandomlyStamped):
     """The push on clean images, and after that cross-entropy on clean and randomly stamped ones."""
 
-    def __init__(self, settings: FeatureShift, copy: Classifier, job: Job) -> None:
-        super().__init__(settings, job)
+    def __init__(self, settings: FeatureShift, copy: Classifier) -> None:
+        super().__init__(settings)
         self.weight, self.pushed = settings.weight, round(settings.pushed * settings.schedule.steps)
         self.heads: list[tuple[Layer, Tensor]] = []
         for head in heads(copy) if self.pushed else ():
             self.heads.append((head, head.weight.detach().clone()))
             head.reset_parameters()
 
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss on the batch; while the head is pushed, on clean images alone."""
-        if step >= self.pushed:
-            return super().loss(model, pixels, labels, step)
+        if batch.step >= self.pushed:
+            return super().loss(model, batch)
         self._keep_norm()
-        loss = CrossEntropy.loss(self, model, pixels, labels, step)
+        loss = CrossEntropy.loss(self, model, batch)
         for head, original in self.heads:
             loss = loss + self.weight * (head.weight * original).sum()
         return loss

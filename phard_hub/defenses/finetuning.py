@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phard_hub.batches import generator_of_step
+from phard_hub.batches import Batch
 from phard_hub.defenses.trained import Trained
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
@@ -37,11 +37,11 @@ class CrossEntropy:
     def __init__(self) -> None:
         self.sample_gradients = self.sample_forwards = 0
 
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss on the batch."""
-        del step
-        self.sample_gradients += len(pixels)
-        return functional.cross_entropy(model(pixels).float(), labels)
+        self.sample_gradients += batch.size
+        logits = model(batch.pixels).float()
+        return batch.mean(functional.cross_entropy(logits, batch.labels, reduction="none"))
 
     def observed(self) -> None:
         """Nothing is attacked."""
@@ -82,15 +82,13 @@ class Forgetting(Trained):
 class RandomlyStamped(CrossEntropy):
     """Cross-entropy on the batch and on a share of it again, stamped with triggers drawn at random: no search."""
 
-    def __init__(self, settings: Forgetting, job: Job) -> None:
+    def __init__(self, settings: Forgetting) -> None:
         super().__init__()
-        self.settings, self.accelerator, self.seed = settings, job.accelerator, job.seed
+        self.settings = settings
 
-    def loss(self, model: nn.Module, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss on all of them; a step draws the same triggers whenever it is asked."""
-        settings = self.settings
-        random = generator_of_step(self.seed, step, self.accelerator.process_index, purpose=3)
-        count = round(settings.random * len(pixels))
+        settings, part = self.settings, batch.first(round(self.settings.random * batch.size))
         with torch.no_grad():
-            stamped = stamp_at_random(pixels[:count], settings.parts, settings.random_budget, random)
-        return super().loss(model, torch.cat([pixels, stamped]), torch.cat([labels, labels[:count]]), step)
+            stamped = stamp_at_random(part.pixels, settings.parts, settings.random_budget, part.draws(purpose=3))
+        return super().loss(model, batch.with_more(stamped, part))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phard_hub.draws import Draws
 from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs
 
 KINDS = {
@@ -82,16 +83,14 @@ class Repertoire:
             dim=1,
         )
 
-    def choose(
-        self, labels: Tensor, shares: tuple[float, float, float], worth: Tensor, random: torch.Generator
-    ) -> Tensor:
+    def choose(self, labels: Tensor, shares: tuple[float, float, float], worth: Tensor, draws: Draws) -> Tensor:
         """A trigger for each image, from its own class or from all, to another class.
 
         Args:
-            labels: true classes ``(N,)``.
+            labels: true classes ``(N,)`` of the whole batch.
             shares: of the images, for each group, where all triggers are worth the same.
             worth: ``(P,)``, how much more often a trigger is chosen than the others of its group.
-            random: source of the choice.
+            draws: source of the choice, for the images of this process.
         """
         # How many of each group an image can have, on average: pairs of its own class, and no way to itself.
         usable = torch.tensor([1.0, self.classes - 1, self.classes - 1]) / self.classes
@@ -99,4 +98,4 @@ class Repertoire:
         # Never quite nothing: a class whose pairs were left out still has its universal triggers.
         weights = (torch.tensor(shares).clamp(min=1e-9) / sizes)[self.group] * worth
         mine = (self.source == UNIVERSAL) | (self.source == labels[:, None])
-        return torch.multinomial(weights * (mine & (self.target != labels[:, None])), 1, generator=random).squeeze(1)
+        return draws.chosen(weights * (mine & (self.target != labels[:, None])))

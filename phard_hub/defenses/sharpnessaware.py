@@ -36,5 +36,5 @@ class SharpnessAware(Forgetting):
 
     def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> RandomlyStamped:
         """Right answers on clean and randomly stamped images."""
-        del original, copy, images
-        return RandomlyStamped(self, job)
+        del original, copy, images, job
+        return RandomlyStamped(self)

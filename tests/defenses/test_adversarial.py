@@ -15,6 +15,7 @@ from phard_hub.attacks import Blend
 from phard_hub.attacks.planting import plant
 from phard_hub.defenses.adversarial import AdversarialTraining, _Objective
 from phard_hub.defenses.pervasive import PervasiveHardening
+from phard_hub.draws import Draws
 from phard_hub.evaluation import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
@@ -23,7 +24,7 @@ from phard_hub.schedule import Schedule
 from phard_hub.triggers.bank import Trigger, change_size
 from phard_hub.triggers.pool import UNIVERSAL
 from phard_hub.triggers.search import SearchSettings, measure
-from tests.small import digit_images, harden, job, same_weights, small_net, trained_digits, unmarked
+from tests.small import batch, digit_images, harden, job, same_weights, small_net, trained_digits, unmarked
 
 SETTINGS = AdversarialTraining(
     schedule=Schedule(steps=80, batch=64, learning_rate=0.05, shift=0.0, flip=False),
@@ -62,10 +63,10 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_triggers_that_work_are_chosen_more_often() -> None:
     made = objective(4)
     labels = torch.full((4000,), 2)
-    even = torch.bincount(made.choose(labels, generator()), minlength=len(made.triggers))
+    even = torch.bincount(made.choose(labels, Draws.seeded(0, 4000)), minlength=len(made.triggers))
     works = int(((made.triggers.source == 2) & (made.triggers.target == 1)).nonzero())
     made.running[works] = 0.9
-    worked = torch.bincount(made.choose(labels, generator()), minlength=len(made.triggers))
+    worked = torch.bincount(made.choose(labels, Draws.seeded(0, 4000)), minlength=len(made.triggers))
     assert (worked > 2 * even).nonzero().flatten().tolist() == [works]
 
 
@@ -92,7 +93,7 @@ def test_triggers_are_stamped_at_half_of_the_budget_to_all_of_it() -> None:
     level = pixels[0].numel() ** 0.5 / 255
     for row in (0, len(made.triggers) - 1):  # of all kinds, and of the field alone
         with torch.no_grad():
-            sizes = change_size(made._stamped(pixels, torch.full((64,), row), generator()), pixels) / level
+            sizes = change_size(made._stamped(pixels, torch.full((64,), row), Draws.seeded(0, 64)), pixels) / level
         assert 2.0 <= sizes.min() < 2.4
         assert 3.6 < sizes.max() <= 4.0 + 1e-4
 
@@ -100,29 +101,29 @@ def test_triggers_are_stamped_at_half_of_the_budget_to_all_of_it() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_images_with_random_triggers_come_on_top_under_their_own_labels(share: float) -> None:
     made = objective(3, replace(SETTINGS, stamped=0.5, random=share, head_start=0))
-    pixels, labels = digit_images(3)[0].batch(range(32))
+    given = batch(digit_images(3)[0], 32, step=1)
+    pixels, labels = given.pixels, given.labels
     seen: list[Tensor] = []
     model = made.plain.eval().requires_grad_(False)
     handle = model.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    loss = made.loss(model, pixels, labels, 1)
+    loss = made.loss(model, given)
     handle.remove()
     count = round(32 * share)
     assert made.sample_gradients == 32 + 16 + 16 + count  # and 16 by the bank
-    batch, (follows, by_chance) = seen[-1], seen[-1][32:].split([16, count])
-    assert torch.equal(batch[:32], pixels)
+    shown, (follows, by_chance) = seen[-1], seen[-1][32:].split([16, count])
+    assert torch.equal(shown[:32], pixels)
     shift = change_size(by_chance, pixels[32 - count :]) / (pixels[0].numel() ** 0.5 / 255)
     assert not share or 4 < shift.max() <= SETTINGS.random_budget + 1e-3
     expected = torch.cat([labels, labels[:16], labels[32 - count :]])
-    assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(model(batch), expected).item(), rel=1e-4)
+    assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(model(shown), expected).item(), rel=1e-4)
     assert len(follows) == 16
 
 
 def test_the_bank_has_one_head_start_however_often_a_step_asks() -> None:
     made = objective(3, replace(SETTINGS, head_start=7, head_start_batch=10))
-    batch = digit_images(3)[0].batch(range(32))
     costs = []
     for _ in range(2):
-        made.loss(made.plain, *batch, 0)
+        made.loss(made.plain, batch(digit_images(3)[0], 32))
         costs.append(made.sample_gradients)
     assert costs == [70 + 64, 70 + 2 * 64]
 
@@ -174,13 +175,11 @@ def test_backing_off_brings_in_distillation_more_each_time() -> None:
 
 def test_what_backing_off_did_counts_in_the_loss() -> None:
     made, other = objective(3), objective(3)
-    images = digit_images(3)[0]
-    pixels, labels = images.batch(range(16))
     for _ in range(5):  # away from the original, to which there is no divergence at the start
         made.plain.load_state_dict({k: v + 0.05 for k, v in made.plain.state_dict().items()})
     other.plain.load_state_dict(made.plain.state_dict())
     other.back_off()
-    losses = [each.loss(each.plain, pixels, labels, 1).item() for each in (made, other)]
+    losses = [each.loss(each.plain, batch(digit_images(3)[0], 16, step=1)).item() for each in (made, other)]
     assert losses[1] > losses[0]
 
 
@@ -190,8 +189,7 @@ def test_a_saved_objective_goes_on_as_it_was() -> None:
     for _ in range(3):
         one.back_off()
     other.load_state_dict(deepcopy(one.state_dict()))
-    pixels, labels = digit_images(3)[0].batch(range(16))
-    losses = [made.loss(made.plain, pixels, labels, 7).item() for made in (one, other)]
+    losses = [made.loss(made.plain, batch(digit_images(3)[0], 16, step=7)).item() for made in (one, other)]
     assert losses[0] == losses[1]
     assert same_weights(one.bank, other.bank)
     assert one.sample_gradients == other.sample_gradients

@@ -18,6 +18,7 @@ from phard_hub.models.head import heads
 from phard_hub.schedule import Schedule
 from tests.small import (
     PowerCutError,
+    batch,
     cut_at,
     digit_images,
     harden,
@@ -34,7 +35,7 @@ SETTINGS = FeatureShift(
 
 
 def objective(classifier: Classifier, settings: FeatureShift = SETTINGS) -> _Objective:
-    return _Objective(settings, classifier, job())
+    return _Objective(settings, classifier)
 
 
 def test_a_planted_backdoor_is_forgotten_and_accuracy_comes_back() -> None:
@@ -68,11 +69,10 @@ def test_the_head_is_pushed_away_and_keeps_its_length() -> None:
 def test_it_adds_random_triggers_once_the_head_is_free() -> None:
     classifier = trained_digits(3)
     made = objective(classifier)
-    pixels, labels = digit_images(3)[0].batch(range(32))
     sizes = []
     classifier.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
     for step in (0, 29, 30, 31):
-        made.loss(classifier, pixels, labels, step)
+        made.loss(classifier, batch(digit_images(3)[0], 32, step))
     assert sizes == [32, 32, 40, 40]
 
 
@@ -102,4 +102,4 @@ def test_a_network_without_a_linear_head_is_fine_tuned() -> None:
     made = objective(classifier)
     assert made.heads == []
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
-    assert made.loss(classifier, *digit_images(3)[0].batch(range(8)), 0).isfinite()
+    assert made.loss(classifier, batch(digit_images(3)[0], 8)).isfinite()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from phard_hub.defenses.repertoire import KINDS, Repertoire
+from phard_hub.draws import Draws
 from phard_hub.triggers.bank import Parts
 from phard_hub.triggers.pool import UNIVERSAL
 
@@ -24,7 +25,7 @@ def repertoire(classes: int, max_pairs: int = 1000) -> Repertoire:
 def choose(
     made: Repertoire, labels: torch.Tensor, shares: tuple[float, float, float] = SHARES, seed: int = 0
 ) -> torch.Tensor:
-    return made.choose(labels, shares, torch.ones(len(made)), generator(seed))
+    return made.choose(labels, shares, torch.ones(len(made)), Draws.seeded(seed, len(labels)))
 
 
 def test_every_parameter_of_a_trigger_has_a_kind() -> None:
@@ -73,7 +74,7 @@ def test_a_trigger_is_chosen_as_often_as_it_is_worth() -> None:
     worth = torch.ones(len(made))
     first, second = ((made.group == 1) & (made.target != 0)).nonzero().flatten().tolist()
     worth[first] = 3.0
-    rows = made.choose(torch.zeros(8000, dtype=torch.long), SHARES, worth, generator())
+    rows = made.choose(torch.zeros(8000, dtype=torch.long), SHARES, worth, Draws.seeded(0, 8000))
     counts = torch.bincount(rows, minlength=len(made))
     assert (counts[first] / counts[second]).item() == pytest.approx(3, rel=0.1)
 

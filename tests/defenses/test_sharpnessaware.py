@@ -11,7 +11,7 @@ from phard_hub.attacks.planting import plant
 from phard_hub.defenses.sharpnessaware import SharpnessAware
 from phard_hub.evaluation import Threat, evaluate
 from phard_hub.schedule import Schedule
-from tests.small import digit_images, harden, job, small_net, trained_digits, unmarked
+from tests.small import batch, digit_images, harden, job, small_net, trained_digits, unmarked
 
 PLANTING = Schedule(steps=200, batch=64, learning_rate=0.05, shift=0.0, flip=False)
 SETTINGS = SharpnessAware(schedule=replace(PLANTING, steps=150, sharpness=2.0))
@@ -42,7 +42,7 @@ def test_both_gradients_of_a_step_see_the_same_random_triggers() -> None:
     seen: list[torch.Tensor] = []
     classifier.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].clone()))
     for step in (3, 3, 4):
-        made.loss(classifier, *images.batch(range(32)), step)
+        made.loss(classifier, batch(images, 32, step))
     assert [len(pixels) for pixels in seen] == [40, 40, 40]
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0][:32], seen[2][:32])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from phard_hub.defenses.repertoire import KINDS
+from phard_hub.draws import Draws
 from phard_hub.triggers.bank import Bank, Parts, change_size
 from phard_hub.triggers.chance import random_triggers, stamp_at_random
 
@@ -17,7 +18,7 @@ SHAPES = [(1, 8, 8), (3, 32, 32), (3, 33, 18), (3, 48, 70)]
 
 
 def drawn(count: int = 200, shape: tuple[int, int, int] = (3, 32, 32), parts: Parts = EVERY, seed: int = 0) -> Bank:
-    return random_triggers(count, shape, parts, torch.Generator().manual_seed(seed))
+    return random_triggers(shape, parts, Draws.seeded(seed, count))
 
 
 def kinds(bank: Bank, row: int) -> set[str]:
@@ -85,9 +86,9 @@ def test_the_same_generator_draws_the_same() -> None:
 def test_images_are_stamped_at_any_size_up_to_the_largest() -> None:
     pixels = 0.4 + 0.2 * torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(1))  # hardly anything is cut
     level = pixels[0].numel() ** 0.5 / 255
-    stamped = stamp_at_random(pixels, Parts(), 30.0, torch.Generator().manual_seed(0))
+    stamped = stamp_at_random(pixels, Parts(), 30.0, Draws.seeded(0, 64))
     sizes = change_size(stamped, pixels) / level
     assert sizes.min() < 6
     assert 20 < sizes.max() < 36  # half a warp is not quite half the change
     assert sizes.unique().numel() == 64
-    assert not len(stamp_at_random(pixels[:0], Parts(), 30.0, torch.Generator()))
+    assert not len(stamp_at_random(pixels[:0], Parts(), 30.0, Draws.seeded(0, 0)))

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from phard_hub.attacks.planting import PLANTING, plant
 from phard_hub.augmentation import augment
+from phard_hub.draws import Draws
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
@@ -50,7 +51,7 @@ def trained(fresh: Classifier, images: LabelledImages, seed: int, progress: Prog
 
     def batch(numbers: Sequence[int]) -> dict[str, Tensor]:
         pixels, labels = images.batch(numbers)
-        shifted = augment(pixels, random, shift=SCHEDULE.shift, flip=False)
+        shifted = augment(pixels, Draws(random, len(pixels)), shift=SCHEDULE.shift, flip=False)
         return {"pixel_values": fresh.preprocess(shifted), "labels": labels}
 
     with tempfile.TemporaryDirectory() as folder:
