@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import glob
 import os
 import re
 import secrets
@@ -165,6 +166,27 @@ def check_private(path: Path) -> None:
         raise OutputError(f"{path} {why}, so what lies there cannot be relied on.", advice=advice)
 
 
+def scratch_folder(prefix: str) -> tuple[Path, int]:
+    """A new folder for temporary files that only this user may enter, and an open handle that holds its lock.
+
+    What killed processes left of folders with this prefix is removed first. Whoever is done with the folder removes it
+    and closes the handle.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*"):
+        with suppress(OSError):
+            _remove_unlocked(left)
+    while True:
+        fresh = Path(tempfile.mkdtemp(prefix=prefix))  # with mode 0700
+        handle = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
+        _lock(handle)
+        if _is(handle, fresh):
+            return fresh, handle
+        os.close(handle)  # before it was locked, another process took it for what a kill had left
+
+
 def discard(path: Path) -> None:
     """Remove a folder that is not needed any more, if there is one: for all who look, in one step."""
     with suppress(OSError):
@@ -173,9 +195,8 @@ def discard(path: Path) -> None:
         _remove(gone)
 
 
-@contextmanager
-def open_regular(folder: Path, name: str) -> Iterator[BufferedReader]:
-    """Open a file below a folder without following a link and without waiting for a FIFO.
+def open_regular(folder: Path, name: str) -> BufferedReader:
+    """Open a file below a folder without following a link and without touching a FIFO or a device.
 
     Args:
         folder: where to begin; it may be reached by links itself.
@@ -193,14 +214,23 @@ def open_regular(folder: Path, name: str) -> Iterator[BufferedReader]:
         for part in between:
             place, above = _step(part, place, path, os.O_DIRECTORY), place
             os.close(above)
+        _refuse_special(os.stat(last, dir_fd=place, follow_symlinks=False), path)  # to open a device may do something
         handle = _step(last, place, path, 0)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
     finally:
         os.close(place)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    try:
+        _refuse_special(os.fstat(handle), path)  # it was exchanged meanwhile
+    except OSError:
         os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def _refuse_special(found: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISLNK(found.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", path)
-    with os.fdopen(handle, "rb") as file:
-        yield file
 
 
 def _step(name: str, place: int, path: str, more: int) -> int:
@@ -304,12 +334,16 @@ def _clean(path: Path) -> None:
     with suppress(OSError):
         for found in _left(path, *endings):
             with suppress(OSError):
-                handle = os.open(found, os.O_RDONLY | _NO_LINK)
-                try:
-                    if _lock(handle):
-                        _remove(found)
-                finally:
-                    os.close(handle)
+                _remove_unlocked(found)
+
+
+def _remove_unlocked(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | _NO_LINK)
+    try:
+        if os.fstat(handle).st_uid == os.geteuid() and _lock(handle):
+            _remove(path)
+    finally:
+        os.close(handle)
 
 
 def _left(path: Path, *endings: str) -> list[Path]:

@@ -6,32 +6,39 @@ release, a FIFO never ends, and a size that nobody expects fills the memory.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from phard_hub.errors import OutputError
+from phard_hub.files import open_regular, scratch_folder
 
 MOST_FILES = 100_000
 _BLOCK = 2**20
 
 
 class PrivateFolder:
-    """A new folder that only this user may enter; it is removed when nobody holds this object any more."""
+    """A new folder that only this user may enter; it is removed when nobody holds this object any more.
+
+    After a kill, the next one that is made removes it.
+    """
 
     def __init__(self) -> None:
         try:
-            self.path = Path(tempfile.mkdtemp(prefix="phard-model-"))  # with mode 0700
+            self.path, handle = scratch_folder("phard-model-")
         except OSError as error:
             raise _no_place(error) from error
-        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self._remove = weakref.finalize(self, _remove, self.path, handle)
+
+
+def _remove(folder: Path, handle: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(handle)
 
 
 class NotTakenError(Exception):
@@ -56,7 +63,7 @@ def take(origin: Path, name: str, target: Path, *, largest: int | None = None) -
         OSError: it cannot be read.
         OutputError: the copy cannot be written.
     """
-    with _regular(origin, name) as source:
+    with _open(origin, name) as source:
         size = os.fstat(source.fileno()).st_size
         if largest is not None and size > largest:
             raise TooLargeError(f"{name} ({size / 1e6:.0f} MB)")
@@ -71,26 +78,30 @@ def take(origin: Path, name: str, target: Path, *, largest: int | None = None) -
     return digest.hexdigest()
 
 
-@contextmanager
-def _regular(origin: Path, name: str) -> Iterator[BinaryIO]:
-    """Open a file without following a link out of the folder, and without waiting for a FIFO."""
+def _open(origin: Path, name: str) -> BinaryIO:
+    """Open a file without following a link out of the folder."""
     path = (origin / name).resolve()
-    if not lies_inside(origin, path):
+    home = _home(origin, path)
+    if home is None:
         raise NotTakenError(f"is a link to {path}")
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise NotTakenError("is no regular file")
-        yield file
+    try:
+        return open_regular(home, path.relative_to(home).as_posix())
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise NotTakenError("is no regular file") from error
+        raise
 
 
 def lies_inside(folder: Path, path: Path) -> bool:
     """Whether a path really leads into a folder, or into that part of the Hub's cache that is the folder's own."""
+    return _home(folder, path.resolve()) is not None
+
+
+def _home(folder: Path, target: Path) -> Path | None:
     homes = [folder.resolve()]
     if homes[0].parent.name == "snapshots":  # the Hub's cache: snapshots/<commit>/file -> blobs/<hash>
         homes.append(homes[0].parent.parent / "blobs")
-    target = path.resolve()
-    return any(target.is_relative_to(home) for home in homes)
+    return next((home for home in homes if target.is_relative_to(home)), None)
 
 
 def listing(folder: Path) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ def check_writable(out: Path, *, needed: int = 0) -> None:
         place = out.absolute().parent
         while not place.exists():
             place = place.parent
-        with tempfile.TemporaryDirectory(prefix=".phard-", dir=place):
+        with tempfile.TemporaryFile(dir=place):
             free = shutil.disk_usage(place).free
     if free < needed:
         problem = f"{out} needs {needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free."

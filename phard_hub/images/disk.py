@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from phard_hub.errors import ImagesError, PhardError
+from phard_hub.files import open_regular
 from phard_hub.report.wording import printable
 
-# Without waiting for the other end of a pipe; Windows has neither of the first two, and needs the last.
-_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _PATTERN = frozenset("*?[")
 _SHOWN = 200
 """Characters of a path in an error."""
@@ -107,15 +106,9 @@ def open_file(path: Path) -> BinaryIO:
         ImagesError: it is a link, a pipe or a device, or cannot be read.
     """
     try:
-        if not is_file(path):  # opening a device may do something
-            raise no_file(path)
-        handle = os.open(path, _READ)
+        return open_regular(path.parent, path.name)
     except OSError as error:
-        raise no_file(path) if error.errno == errno.ELOOP else _cannot_read(path, error) from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):  # exchanged meanwhile
-        os.close(handle)
-        raise no_file(path)
-    return os.fdopen(handle, "rb")
+        raise no_file(path) if error.errno in (errno.ELOOP, errno.EINVAL) else _cannot_read(path, error) from error
 
 
 def read_file(path: Path, limit: int) -> bytes:
