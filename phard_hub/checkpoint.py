@@ -6,7 +6,9 @@
         state.safetensors   weights, averages, momentum, generators
 
 A state that lies here may come from anybody, such as with an archive of models. So it is read as strictly as a model
-is: it fits the run that goes on with it, or it is refused as a whole. Settings are never taken from it.
+is: it fits the run that goes on with it, or it is refused as a whole. Settings are never taken from it. What nobody can
+tell is whether numbers that fit were forged: whoever may write to this folder decides the weights, as whoever may write
+to the release does.
 """
 
 from __future__ import annotations
