@@ -7,7 +7,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from phard_hub.errors import InputError, InterruptedRunError, NotEvaluatedError, OutputError, PhardError
+from phard_hub.errors import InputError, InterruptedRunError, NotEvaluatedError, OutputError, PhardError, harmless
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -31,7 +31,7 @@ def main() -> NoReturn:
         problem = f"Cannot read or write{place}: {error.strerror or error}."
         code = _say(OutputError(problem, advice="Check the path, permissions and free space."))
     except Exception:  # noqa: BLE001 - a bug must not end with Python's exit code 1, which says "refused"
-        traceback.print_exc()
+        sys.stderr.write(harmless(traceback.format_exc()))
         code = _say(NotEvaluatedError("This is a bug in phard.", advice="Please report it with the lines above."))
     sys.exit(code)
 
@@ -56,7 +56,7 @@ def _wrong_use(error: Exception) -> int:
 
 
 def _say(error: PhardError) -> int:
-    print(f"phard: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - the command line prints
+    print(f"phard: {harmless(' '.join(str(error).split()))}", file=sys.stderr)  # noqa: T201 - the command line prints
     return error.exit_code
 
 

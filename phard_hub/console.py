@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from phard_hub.errors import harmless
 from phard_hub.report.findings import SEVERITIES, AuditRecord
 from phard_hub.report.gate import Verdict
 from phard_hub.report.policy import Policy
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from phard_hub.hub.push import Plan, Pushed
     from phard_hub.pipeline import Outcome
     from phard_hub.progress import Progress
+
+
+def say(text: str) -> None:
+    """Print results; what strangers wrote in them cannot speak to the terminal."""
+    typer.echo(harmless(text))
 
 
 def is_first_process() -> bool:
@@ -36,7 +42,7 @@ def bars() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description:<22}"),
+        TextColumn("{task.description:<22}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -51,7 +57,7 @@ def bars() -> Iterator[Progress]:
             display.start()
         # The same thing done a second time (measuring before and after) gets a bar of its own.
         if what not in tasks or done < display.tasks[tasks[what]].completed:
-            tasks[what] = display.add_task(what, total=total)
+            tasks[what] = display.add_task(harmless(what), total=total)
         display.update(tasks[what], completed=done)
 
     try:
@@ -67,66 +73,67 @@ def show_outcome(outcome: Outcome) -> None:
         return
     show_table(outcome.report)
     if outcome.report.hardening and outcome.report.hardening.forgotten is False:
-        typer.echo(f"\n{NOT_FORGOTTEN}")
+        say(f"\n{NOT_FORGOTTEN}")
     for title, verdict in (("before hardening", outcome.verdict_before), ("after hardening", outcome.verdict)):
         show_verdict(title, verdict)
-    typer.echo(f"\nRelease: {outcome.release}")
+    say(f"\nRelease: {outcome.release}")
 
 
 def show_backdoor(backdoor: Backdoor, folder: Path) -> None:
     """What a planted backdoor does, and whether it counts."""
     outcome = backdoor.outcome
-    typer.echo(f"Planted {backdoor.attack}, target {backdoor.target_name}, poison rate {backdoor.poison_rate:g}")
-    typer.echo(f"  accuracy      {backdoor.accuracy}, was {backdoor.accuracy_before}")
-    typer.echo(f"  success       {outcome.success}, on the original {outcome.reference}")
-    typer.echo(f"  trigger size  {backdoor.size}")
+    say(f"Planted {backdoor.attack}, target {backdoor.target_name}, poison rate {backdoor.poison_rate:g}")
+    say(f"  accuracy      {backdoor.accuracy}, was {backdoor.accuracy_before}")
+    say(f"  success       {outcome.success}, on the original {outcome.reference}")
+    say(f"  trigger size  {backdoor.size}")
     if backdoor.failures:
-        typer.echo(f"It does not count: {' and '.join(backdoor.failures)}.")
-    typer.echo(f"\nFolder: {folder}")
+        say(f"It does not count: {' and '.join(backdoor.failures)}.")
+    say(f"\nFolder: {folder}")
 
 
 def show_table(report: Report) -> None:
     """What was measured, before and after."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from phard_hub.report.formats import summary_rows
 
-    table = Table(title=f"{report.source.repo} on {report.dataset}", title_justify="left")
+    table = Table(title=Text(harmless(f"{report.source.repo} on {report.dataset}")), title_justify="left")
     table.add_column("")
     table.add_column("before" if report.after else "measured")
     if report.after:
         table.add_column("after")
-    for metric, before, after in summary_rows(report):
-        table.add_row(metric, before, after) if report.after else table.add_row(metric, before)
+    for row in summary_rows(report):
+        table.add_row(*(Text(harmless(cell)) for cell in (row if report.after else row[:2])))
     Console(width=None).print(table)
 
 
 def show_verdict(title: str, verdict: Verdict) -> None:
     """Passed or refused, with the rules that refused."""
     word = {0: "passed", 1: "refused"}.get(verdict.exit_code, "could not be evaluated")
-    typer.echo(f"\nPolicy, {title}: {word}")
+    say(f"\nPolicy, {title}: {word}")
     for rule in (*verdict.having("fail"), *verdict.having("not_evaluated")):
-        typer.echo(f"  {rule.name}: {rule.message}")
+        say(f"  {rule.name}: {rule.message}")
 
 
 def show_plan(plan: Plan, *, diff: bool) -> None:
     """What a push does to each file, on demand with what it does to the card."""
     place = f"{plan.target.url} at {plan.target.commit[:12]}" if plan.target.commit else f"{plan.target.url} (new)"
-    typer.echo(f"{'Pull request to' if plan.pull_request else 'Push to'} {place}")
+    say(f"{'Pull request to' if plan.pull_request else 'Push to'} {place}")
     for change in plan.changes:
-        typer.echo(f"  {change.kind:<9}  {change.size / 1e6:>9.3f} MB  {change.path}")
+        say(f"  {change.kind:<9}  {change.size / 1e6:>9.3f} MB  {change.path}")
     for path in plan.other_weights:
-        typer.echo(f"  stays, with weights that are not hardened: {path}")
+        say(f"  stays, with weights that are not hardened: {path}")
     if diff:
-        typer.echo(f"\n{plan.card_diff or 'The card stays as it is.'}")
+        say(f"\n{plan.card_diff or 'The card stays as it is.'}")
     show_verdict(f"{plan.verdict.stage} hardening", plan.verdict)
 
 
 def show_pushed(pushed: Pushed) -> None:
     """Where the release is now."""
     said = "Pushed" if pushed.sent else "Nothing to push: it is there already"
-    typer.echo(f"\n{said}: {pushed.url} at {pushed.commit[:12]}")
+    say(f"\n{said}: {pushed.url} at {pushed.commit[:12]}")
 
 
 def show_audit(record: AuditRecord, policy: Policy) -> None:
@@ -143,7 +150,7 @@ def show_audit(record: AuditRecord, policy: Policy) -> None:
         table.add_column(title, overflow="fold")
     for found in sorted(record.findings, key=lambda found: SEVERITIES.index(found.severity)):
         cells = (f"{found.severity} {found.id}", printable(found.file, 200), found.evidence, found.advice)
-        table.add_row(*map(Text, cells))  # what strangers wrote is no markup
+        table.add_row(*(Text(harmless(cell)) for cell in cells))  # what strangers wrote is no markup
     if record.findings:
         Console(width=None).print(table)
-    typer.echo(audit_headline(record, policy))
+    say(audit_headline(record, policy))

@@ -107,6 +107,14 @@ class InterruptedRunError(NotEvaluatedError):
     """The user stopped the run; its last checkpoint is kept."""
 
 
+def harmless(text: str) -> str:
+    """Text without what speaks to a terminal: only what can be seen, line breaks and tabs are kept.
+
+    Names come from files that strangers wrote, and an escape code can change a title, hide lines or type for the user.
+    """
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line without its full stop; a heading takes the next line along."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
