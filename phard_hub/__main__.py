@@ -14,7 +14,7 @@ _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 def main() -> NoReturn:
     """Entry point of `phard`."""
-    # Two busy threads on two busy cores are many times slower than one; the user's own choice wins.
+    # Bars and warnings of other libraries would break ours; what the user set wins.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -32,7 +32,7 @@ from phard_hub.attacks.planting import PLANTING, plant
 from phard_hub.auditing import audit
 from phard_hub.errors import BackdoorError, InputError, NotEvaluatedError, OutputError, first_line
 from phard_hub.evaluation import Threat, attack_outcome, evaluate
-from phard_hub.files import as_output_error, new_folder, read_regular
+from phard_hub.files import as_output_error, new_folder
 from phard_hub.hub.pull import pull
 from phard_hub.hub.release import check_writable, copied
 from phard_hub.hub.snapshot import Snapshot
@@ -43,8 +43,9 @@ from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions, default_accelerator, load_data
 from phard_hub.progress import Progress, silent
 from phard_hub.ranges import Share
-from phard_hub.report.record import AttackOutcome, Rate, Record, TriggerSize
-from phard_hub.report.wording import first_fault, printable
+from phard_hub.report.base import Record, first_fault
+from phard_hub.report.record import AttackOutcome, Rate, TriggerSize
+from phard_hub.report.wording import printable
 from phard_hub.schedule import Schedule
 from phard_hub.sizes import trigger_size
 from phard_hub.tensors import read_tensors, serialize
@@ -86,7 +87,7 @@ class Planting:
 class Backdoor(Record):
     """A planted backdoor and what it does; ``parameters`` and the key make the trigger again."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1]
     attack: str
     parameters: dict[str, Any]
     target: NonNegativeInt
@@ -155,6 +156,7 @@ def plant_backdoor(
     attack, planted = implant(original, images.train, attack, target, planting, job)
     threat = Threat(name=attack.name, trigger=attack, target=target)
     backdoor = Backdoor(
+        schema_version=1,
         attack=planting.attack,
         parameters=attack.parameters(),
         target=target,
@@ -304,14 +306,14 @@ def read_record(folder: Path) -> Backdoor:
     """
     path = folder / RECORD_NAME
     try:
-        return Backdoor.model_validate_json(read_regular(folder, RECORD_NAME, _LARGEST_RECORD), strict=True)
+        return Backdoor.read_file(path, _LARGEST_RECORD)
     except OSError as error:
         raise BackdoorError(
             f"Cannot read {path}: {error.strerror}.", advice="Give a folder that `phard plant` wrote."
         ) from error
-    except ValidationError as error:
+    except ValueError as error:
         raise BackdoorError(
-            f"{path} does not describe a backdoor: {first_fault(error)}.", advice="Plant the backdoor again."
+            f"{path} does not describe a backdoor: {error}.", advice="Plant the backdoor again."
         ) from error
 
 

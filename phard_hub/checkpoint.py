@@ -18,14 +18,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
 from phard_hub.errors import StateError, first_line
-from phard_hub.files import check_private, new_folder, private_folder, read_regular, restore, write_text
+from phard_hub.files import check_private, new_folder, private_folder, restore, write_text
 from phard_hub.ranges import Share
-from phard_hub.report.record import Record, TrainingPoint
-from phard_hub.report.wording import first_fault
+from phard_hub.report.base import Record
+from phard_hub.report.record import TrainingPoint
 from phard_hub.tensors import read_fitting, serialize
 
 RECORD, TENSORS = "state.json", "state.safetensors"
@@ -50,7 +50,7 @@ class Kept(Record):
         scaler: of half precision.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1]
     step: NonNegativeInt
     seconds: NonNegativeFloat
     slow_down: Annotated[float, Field(gt=0, le=1)]
@@ -112,14 +112,14 @@ def read_state(
         return None
     check_private(path)
     try:
-        record = Kept.model_validate_json(read_regular(path, RECORD, _LARGEST_RECORD), strict=True)
+        file = RECORD
+        record = Kept.read_file(path / RECORD, _LARGEST_RECORD)
+        file = TENSORS
         return record, read_fitting(path, TENSORS, expected, optional=optional)
-    except ValidationError as error:
-        raise broken(path, f"{RECORD}: {first_fault(error)}") from error
     except OSError as error:
         raise broken(path, f"{error.filename}: {error.strerror}") from error
     except ValueError as error:
-        raise broken(path, f"{TENSORS}: {first_line(error)}") from error
+        raise broken(path, f"{file}: {first_line(error)}") from error
 
 
 def broken(path: Path, why: str) -> StateError:

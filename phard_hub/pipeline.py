@@ -37,7 +37,7 @@ from phard_hub.progress import Progress, silent
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import TESTED_ON, Environment, Hardening, Report, Source, State
+from phard_hub.report.record import SCHEMA_VERSION, TESTED_ON, Environment, Hardening, Report, Source, State
 from phard_hub.report.wording import printable
 from phard_hub.triggers.search import Measurement, measure
 
@@ -283,6 +283,7 @@ def describe(
 ) -> Report:
     """The report of a run."""
     return Report(
+        schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC),
         source=source_of(audited.snapshot),
         dataset=images.name,

@@ -234,15 +234,15 @@ class _Run:
     def _look(self, result: Classifier, loss: Tensor) -> None:
         """Add a point to the curves, and back off if the accuracy fell too far."""
         bank = self.objective.observed()
-        seen = self.guard and self.guard.look(result)
+        seen = None if self.guard is None else self.guard.look(result)
         self.curve.append(
             TrainingPoint(
                 step=self.step,
                 loss=float(loss),
                 learning_rate=self._learning_rate(),
-                bank_success=bank and bank.success,
-                bank_distance=bank and bank.distance,
-                validation_accuracy=seen and seen.accuracy,
+                bank_success=None if bank is None else bank.success,
+                bank_distance=None if bank is None else bank.distance,
+                validation_accuracy=None if seen is None else seen.accuracy,
             )
         )
         if self.guard and seen:
@@ -324,6 +324,7 @@ class _Run:
         numbers = {name: value for name, value in self.objective.state_dict().items() if not isinstance(value, Tensor)}
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
         return Kept(
+            schema_version=1,
             step=self.step,
             seconds=self.seconds,
             slow_down=self.slow_down,

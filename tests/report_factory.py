@@ -143,9 +143,13 @@ def make_hardening(*, forgotten: bool | None = True) -> Hardening:
     )
 
 
+NOTHING_DONE = Hardening(defense="pervasive", settings={}, seed=0, images=0, phases=())
+
+
 def make_report(**changes: Any) -> Report:
     """A report that passes the default policy; ``changes`` replaces fields of it."""
     values: dict[str, Any] = {
+        "schema_version": 2,
         "created": datetime(2026, 11, 21, 12, tzinfo=UTC),
         "source": Source(repo="someone/resnet-tiny", commit="0123456789abcdef" * 2 + "01234567", license="apache-2.0"),
         "dataset": "uoft-cs/cifar10",
@@ -158,11 +162,15 @@ def make_report(**changes: Any) -> Report:
         "environment": Environment(versions={"phard-hub": "0.1.0", "torch": "2.13.0"}, device="cpu"),
         "limits": ("A backdoor without a pervasive trigger is not measured.",),
     }
+    if changes.get("after", ...) is None:
+        values["hardening"] = None
     return Report(**{**values, **changes})
 
 
 def change_state(state: State, **changes: Any) -> State:
     """A state with fields of its evaluation or its distances replaced."""
     evaluation = {key: value for key, value in changes.items() if key in Evaluation.model_fields}
+    if evaluation.get("robust_accuracy", ...) is None:
+        evaluation["robust_attack"] = ""
     rest = {key: value for key, value in changes.items() if key in State.model_fields}
     return state.model_copy(update={"evaluation": state.evaluation.model_copy(update=evaluation), **rest})

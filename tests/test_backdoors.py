@@ -56,7 +56,8 @@ def made(success: float = 0.95, accuracy: float = 0.9, **changes: Any) -> Backdo
     outcome = AttackOutcome(
         name="blend", target=1, success=rate(round(10_000 * success), 10_000), recovered=rate(5, 100), size=4.2
     )
-    fields = {
+    fields: dict[str, Any] = {
+        "schema_version": 1,
         "attack": "blend",
         "parameters": {},
         "target": 1,
@@ -195,7 +196,7 @@ def change(folder: Path, **fields: Any) -> None:
 
 DAMAGES: dict[Callable[[Path], None], str] = {
     no_record: r"backdoor\.json: No such file or directory\. Give a folder that `phard plant` wrote",
-    broken_record: r"does not describe a backdoor: attack: Field required",
+    broken_record: r"does not describe a backdoor: schema_version: Field required",
     broken_key: r"Cannot read .*backdoor\.safetensors",
     unknown_attack: r"There is no attack 'lirra'\. Did you mean 'lira'\?",
     unknown_parameter: r"These are not the parameters of lira: espilon: Unexpected",

@@ -16,7 +16,7 @@ from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.record import Finding, Report
 from tests.command import Phard
 from tests.jobs import LABELS, cheap, files, write_images
-from tests.report_factory import make_report
+from tests.report_factory import change_state, make_report
 
 pytestmark = pytest.mark.usefixtures("own_accelerator")
 
@@ -77,8 +77,7 @@ def refused_report() -> Report:
 def unknown_report() -> Report:
     report = make_report()
     assert report.after is not None
-    evaluation = report.after.evaluation.model_copy(update={"robust_accuracy": None})
-    return make_report(after=report.after.model_copy(update={"evaluation": evaluation}))
+    return make_report(after=change_state(report.after, robust_accuracy=None))
 
 
 @pytest.mark.parametrize(("report", "code"), [(make_report(), 0), (refused_report(), 1), (unknown_report(), 3)])
@@ -104,8 +103,8 @@ def test_a_policy_printed_is_a_policy_read(tmp_path: Path, phard: Phard) -> None
 @pytest.mark.parametrize(
     ("text", "policy", "expected"),
     [
-        ("{}", "", "is not a report of schema 1"),
-        ("no json", "", "is not a report of schema 1"),
+        ("{}", "", "is not a report of schema 2"),
+        ("no json", "", "is not a report of schema 2"),
         (None, "", "Cannot read the report"),
         (make_report().to_json(), "min_mean_distanze = 1", "Did you mean 'min_mean_distance'?"),
         (make_report().to_json(), "min_accuracy = 90", "min_accuracy"),

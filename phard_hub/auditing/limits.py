@@ -8,7 +8,6 @@ programs and exec are closed there, whatever key of a config the libraries follo
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
 import selectors
 import signal
@@ -60,9 +59,7 @@ def within(limits: Limits, look: Callable[[], Iterable[Finding]], place: str) ->
         _look_and_leave(limits, look, writer)
     os.close(writer)
     try:
-        found = [
-            Finding.model_validate(fields) for fields in map(json.loads, _lines(reader, limits.seconds * _PATIENCE))
-        ]
+        found = [Finding.from_json(line) for line in _lines(reader, limits.seconds * _PATIENCE)]
         complete = bool(found) and found[-1].id == _END.id and found[-1].file == ""
     finally:
         os.close(reader)
@@ -102,6 +99,7 @@ def _look_and_leave(limits: Limits, look: Callable[[], Iterable[Finding]], write
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
         sys.stdout = sys.stderr = os.fdopen(silence, "w")
+        _compute_alone()
         _limit(limits)
         reached: list[str] = []
         sys.addaudithook(lambda event, given: _close(event, given, reached))
@@ -116,6 +114,12 @@ def _look_and_leave(limits: Limits, look: Callable[[], Iterable[Finding]], write
         code = 0
     finally:
         os._exit(code)
+
+
+def _compute_alone() -> None:
+    """Use one thread: those that computed for the first process are not in a fork, and OpenMP would wait for them."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def _close(event: str, given: tuple[object, ...], reached: list[str]) -> None:

@@ -57,7 +57,7 @@ class Trained(Defense):
             settings=asdict(self),
             forgets=self.forgets,
             share=course.share,
-            points_lost=guard and guard.look(course.classifier).points,
+            points_lost=None if guard is None else guard.look(course.classifier).points,
             curve=tuple(course.curve),
             events=tuple(course.events),
             sample_gradients=course.sample_gradients,

@@ -30,7 +30,7 @@ def public(report: Report) -> Report:
         return report
     pattern = re.compile("|".join(re.escape(name) for name in sorted(hidden, key=len, reverse=True)))
     fields = _replaced(report.model_dump(mode="json"), pattern, hidden)
-    return Report.model_validate(fields)
+    return Report.from_fields(fields)
 
 
 def is_hub_data(name: str) -> bool:

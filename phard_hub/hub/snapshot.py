@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from phard_hub.errors import AuditError
+from phard_hub.report.base import unambiguous
 from phard_hub.report.findings import AuditRecord
 from phard_hub.report.record import Finding
 
@@ -60,9 +60,8 @@ class Snapshot:
             return None
         path = self.folder / name
         try:
-            text = path.read_bytes() if path.stat().st_size <= LARGEST_JSON else b""
-            return json.loads(text, parse_constant=_no_number, object_pairs_hook=_unique)
-        except (ValueError, RecursionError):
+            return unambiguous(path.read_bytes() if path.stat().st_size <= LARGEST_JSON else b"")
+        except ValueError:
             return None
 
     @property
@@ -70,18 +69,6 @@ class Snapshot:
         """The content of config.json; empty if it is missing or no JSON object."""
         content = self.json("config.json")
         return content if isinstance(content, dict) else {}
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; two entries of one name are read differently by different programs."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is given twice")
-    return found
 
 
 @dataclass(frozen=True)
@@ -121,7 +108,7 @@ class Audit:
         return AuditRecord(
             repo=self.snapshot.repo,
             commit=self.snapshot.commit,
-            upstream=self.upstream and _place(self.upstream),
+            upstream=None if self.upstream is None else _place(self.upstream),
             files=self.snapshot.files,
             findings=self.findings,
         )

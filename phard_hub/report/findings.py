@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from phard_hub.report.base import Record
 from phard_hub.report.policy import Policy, Severity
-from phard_hub.report.record import Finding, Record
+from phard_hub.report.record import Finding
 from phard_hub.report.wording import printable
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from phard_hub.errors import ReportError
+from phard_hub.report.base import Record
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import ClassDistances, Rate, Record, Report, State
+from phard_hub.report.record import ClassDistances, Rate, Report, State
 from phard_hub.report.wording import pair_name, printable, two_numbers
 
 Stage = Literal["before", "after"]
@@ -96,7 +97,9 @@ def gate(report: Report, policy: Policy, *, stage: Stage | None = None, weights_
     results = [
         _apply(name, rule, case, limit) for name, rule in RULES.items() if (limit := getattr(policy, name)) is not None
     ]
-    if policy.forbid_findings:
+    if all(result.outcome == "not_applicable" for result in results):
+        results.append(_result("any_number", any_number(), None))
+    if policy.forbid_findings is not None:
         results.append(_result("forbid_findings", forbid_findings(case, policy.forbid_findings), 0))
     if weights_sha256 is not None:
         results.append(_result("same_weights", same_weights(case, weights_sha256), None))
@@ -270,6 +273,8 @@ def max_attack_success(case: Case, limit: float) -> Judgement:
     The rule is not applicable where no trigger is known, which is the rule for a model from elsewhere.
     """
     attacks = case.state.evaluation.attacks
+    if not attacks and case.report.before.evaluation.attacks:
+        return _unknown("the triggers that were known before hardening were not tried after it")
     if not attacks:
         return Judgement("not_applicable", None, "no trigger is known for this model")
     unseen = [attack.name for attack in attacks if not _known(attack.success)]
@@ -282,8 +287,15 @@ def max_attack_success(case: Case, limit: float) -> Judgement:
     return _at_most(f"attack success of {printable(worst.name)}", worst.success.value, limit, "%", note)
 
 
+def any_number() -> Judgement:
+    """At least one rule must look at a number: where none does, nothing is known of the model."""
+    return _unknown("no number was looked at: all rules about numbers are off or not applicable")
+
+
 def forbid_findings(case: Case, severities: tuple[str, ...]) -> Judgement:
     """The audit of the files must not have found anything of these severities."""
+    if not severities:
+        return Judgement("not_applicable", None, "the list is empty: no audit finding is forbidden")
     found = [finding for finding in case.report.findings if finding.severity in severities]
     kinds = " or ".join(severities)
     if not found:
@@ -321,5 +333,6 @@ CHANGE_RULES = frozenset({"max_accuracy_loss", "max_robust_accuracy_loss", "min_
 
 def rule_help(name: str) -> str:
     """What a rule means, as one paragraph."""
-    rules = {**RULES, "forbid_findings": forbid_findings, "same_weights": same_weights}
+    others = (any_number, forbid_findings, same_weights)
+    rules = {**RULES, **{rule.__name__: rule for rule in others}}
     return " ".join((rules[name].__doc__ or "").split())

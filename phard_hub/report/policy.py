@@ -14,10 +14,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from phard_hub.errors import PolicyError
-from phard_hub.report.record import Record
+from phard_hub.errors import PolicyError, first_line
+from phard_hub.files import read_regular
+from phard_hub.report.base import Record
+from phard_hub.report.wording import printable
 
 OFF = "off"
+LARGEST_POLICY = 2**20
 Severity = Literal["error", "warning", "note"]
 
 
@@ -42,7 +45,7 @@ _HEADER = """\
 """
 
 
-class Policy(Record):
+class Policy(Record, strict=False):  # TOML has lists where tuples are meant; each limit is strict itself
     """Limits and rules of the gate; None is a rule that is switched off.
 
     Units: points are points of percent (0-100), shares lie in [0, 1], and distances are grey levels
@@ -100,7 +103,8 @@ class Policy(Record):
             PolicyError: the file is missing or no TOML, a rule is unknown, or a limit is out of range.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            place = path.resolve()
+            text = read_regular(place.parent, place.name, LARGEST_POLICY).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
             raise PolicyError(
@@ -117,8 +121,10 @@ class Policy(Record):
         """
         try:
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:  # its message ends with line and column
-            raise PolicyError(f"{name} is not valid TOML: {error}.", advice="Correct that line.") from error
+        except RecursionError as error:
+            raise PolicyError(f"{name} is nested too deeply.", advice="A policy has one line a rule.") from error
+        except ValueError as error:  # the message of tomllib ends with line and column
+            raise PolicyError(f"{name} is not valid TOML: {first_line(error)}.", advice="Correct that line.") from error
         _refuse_unknown(values, name)
         try:
             return cls.model_validate(values)
@@ -127,7 +133,7 @@ class Policy(Record):
             rule = str(first["loc"][0])
             message = first["msg"].removeprefix("Input ").replace("valid tuple", "list of severities")
             raise PolicyError(
-                f"{name}: {rule} {message}, but is {first['input']!r}.",
+                f"{name}: {rule} {message}, but is {_shown(first['input'])}.",
                 advice=f'{Policy.model_fields[rule].description} Or switch it off: {rule} = "{OFF}".',
             ) from error
 
@@ -139,9 +145,17 @@ def _refuse_unknown(values: dict[str, Any], name: str) -> None:
         close = difflib.get_close_matches(key, [nearest])
         rules = ", ".join(Policy.model_fields)
         raise PolicyError(
-            f"{name}: there is no rule {key!r}.",
+            f"{name}: there is no rule {_shown(key)}.",
             advice=f"Did you mean {nearest!r}?" if close else f"The rules are: {rules}.",
         )
+
+
+def _shown(value: object) -> str:
+    """A value of a policy in an error, however long it is."""
+    try:
+        return printable(repr(value))
+    except (ValueError, RecursionError):  # Python does not write numbers of thousands of digits
+        return "far too large"
 
 
 def _toml(value: float | tuple[str, ...] | None) -> str:

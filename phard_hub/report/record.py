@@ -9,39 +9,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, model_validator
 
 from phard_hub.errors import ReportError
+from phard_hub.report.base import Count, Points, Record, Sha256, Share, Size
+from phard_hub.report.checks import of_distances, of_evaluation, of_pair, of_rate, of_report, of_state, require
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 REPORT_NAME = "phard_report.json"
+LARGEST_REPORT = 64 * 2**20
+"""Bytes; a report about 1,000 classes has about 20 MB."""
+Dimension = Annotated[int, Field(ge=1, le=2**16)]
 TESTED_ON = ", tested on "
 """Stands between the names of the data set to harden with and of that to test on, where these are two."""
-
-
-class Record(BaseModel):
-    """Base of all records: frozen, and unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Rate(Record):
     """A share of n images with its 95 % Wilson interval; all values in [0, 1]."""
 
-    value: float
-    n: int
-    low: float
-    high: float
+    value: Share
+    n: Count
+    low: Share
+    high: Share
 
     def __str__(self) -> str:
         """Percent with interval; nothing seen in n prints as an upper limit (rule of three)."""
         if self.value == 0 and self.n:
             return f"<= {300 / self.n:.2g} % (0 of {self.n})"
         return f"{100 * self.value:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        require(of_rate(self))
+        return self
 
 
 class PairDistance(Record):
@@ -52,12 +55,17 @@ class PairDistance(Record):
     per pixel value. Both are None where the search never reached the success bound.
     """
 
-    source: int | None
-    target: int
+    source: Count | None
+    target: Count
     reached: bool
-    distance: float | None
-    rms: float | None
+    distance: Size | None
+    rms: Size | None
     success: Rate
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        require(of_pair(self))
+        return self
 
 
 class ClassDistances(Record):
@@ -66,15 +74,15 @@ class ClassDistances(Record):
     labels: tuple[str, ...]
     pairs: tuple[PairDistance, ...]
     universal: tuple[PairDistance, ...]
-    success_bound: float
-    image_shape: tuple[int, int, int]
-    mean: float | None = Field(description="mean L2 over the pairs reached")
-    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
-    high: float | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
+    success_bound: Share
+    image_shape: tuple[Dimension, Dimension, Dimension]
+    mean: Size | None = Field(description="mean L2 over the pairs reached")
+    low: Size | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
+    high: Size | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
     settings: dict[str, Any]
-    sample_gradients: int
-    sample_forwards: int
-    seconds: float
+    sample_gradients: Count
+    sample_forwards: Count
+    seconds: Size
 
     @property
     def reached(self) -> tuple[PairDistance, ...]:
@@ -97,6 +105,11 @@ class ClassDistances(Record):
         """Mean distance in grey levels (0-255) RMS over the pairs reached."""
         return None if self.mean is None else self.mean * self.rms_per_l2
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        require(of_distances(self))
+        return self
+
 
 def both_reached(before: Sequence[PairDistance], after: Sequence[PairDistance]) -> list[tuple[float, float]]:
     """(before, after) distances of the pairs that were reached both times."""
@@ -118,11 +131,11 @@ class AttackOutcome(Record):
     """What one known trigger does to a classifier, on images that are not of its target class."""
 
     name: str
-    target: int
+    target: Count
     success: Rate
     recovered: Rate = Field(description="triggered images still given their true label")
     reference: Rate | None = Field(default=None, description="success of the same trigger on a clean reference model")
-    size: float = Field(description="mean L2 norm of the trigger's change, pixels in [0, 1]")
+    size: Size = Field(description="mean L2 norm of the trigger's change, pixels in [0, 1]")
 
 
 class TriggerSize(Record):
@@ -134,10 +147,10 @@ class TriggerSize(Record):
     of stamped images to the originals: 1 where nothing changed.
     """
 
-    l2: float
-    rms: float
+    l2: Size
+    rms: Size
     ssim: float
-    n: int
+    n: Count
 
     def __str__(self) -> str:
         """The three numbers on one line."""
@@ -152,6 +165,11 @@ class Evaluation(Record):
     robust_attack: str = ""
     attacks: tuple[AttackOutcome, ...] = ()
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        require(of_evaluation(self))
+        return self
+
 
 class Rating(Record):
     """The defense effectiveness rating of one attack with its 95 % interval, all in [0, 1]; see `evaluation`.
@@ -160,10 +178,10 @@ class Rating(Record):
     ``n`` is the number of images behind the success rates.
     """
 
-    value: float
-    n: int
-    low: float
-    high: float
+    value: Share
+    n: Count
+    low: Share
+    high: Share
 
     def __str__(self) -> str:
         """Percent with interval."""
@@ -173,9 +191,14 @@ class Rating(Record):
 class State(Record):
     """One classifier, before or after hardening: its weights, how well it works, how far its classes are."""
 
-    weights_sha256: str
+    weights_sha256: Sha256
     evaluation: Evaluation
     distances: ClassDistances
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        require(of_state(self))
+        return self
 
 
 class Finding(Record):
@@ -193,19 +216,19 @@ class Source(Record):
 
     repo: str
     commit: str | None = None
-    files: dict[str, str] = Field(default_factory=dict, description="sha256 of each file by its path")
+    files: dict[str, Sha256] = Field(default_factory=dict, description="sha256 of each file by its path")
     license: str | None = None
 
 
 class TrainingPoint(Record):
     """One point of the training curves; what a training does not have is None."""
 
-    step: int
+    step: Count
     loss: float
-    learning_rate: float
-    bank_success: float | None = Field(default=None, description="share of stamped images that a bank's triggers turn")
-    bank_distance: float | None = Field(default=None, description="mean L2 norm of a bank's triggers")
-    validation_accuracy: float | None = None
+    learning_rate: Size
+    bank_success: Share | None = Field(default=None, description="share of stamped images that a bank's triggers turn")
+    bank_distance: Size | None = Field(default=None, description="mean L2 norm of a bank's triggers")
+    validation_accuracy: Share | None = None
 
 
 class Phase(Record):
@@ -215,17 +238,17 @@ class Phase(Record):
     settings: dict[str, Any]
     forgets: bool = Field(default=False, description="whether it is meant to make a model forget planted backdoors")
     kept: bool = Field(default=True, description="whether what comes after goes on from its result")
-    share: float = Field(
+    share: Share = Field(
         default=1.0, description="how far the result lies on the straight line from its start to its end; 1 is the end"
     )
-    points_lost: float | None = Field(
+    points_lost: Points | None = Field(
         default=None, description="points of validation accuracy lost since before the defense; None without a guard"
     )
     curve: tuple[TrainingPoint, ...] = ()
     events: tuple[str, ...] = Field(default=(), description="what the accuracy guard did")
-    sample_gradients: int
-    sample_forwards: int
-    seconds: float
+    sample_gradients: Count
+    sample_forwards: Count
+    seconds: Size
 
 
 class Hardening(Record):
@@ -234,7 +257,7 @@ class Hardening(Record):
     defense: str
     settings: dict[str, Any]
     seed: int
-    images: int
+    images: Count
     phases: tuple[Phase, ...]
 
     @property
@@ -274,15 +297,15 @@ class Environment(Record):
 
     versions: dict[str, str]
     device: str
-    processes: int = 1
+    processes: Count = 1
     precision: str = "fp32"
 
 
 class Report(Record):
     """The one source of truth of a run; see the module docstring."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
-    created: datetime
+    schema_version: Literal[2]
+    created: AwareDatetime
     source: Source
     dataset: str
     findings: tuple[Finding, ...] = ()
@@ -326,17 +349,21 @@ class Report(Record):
         Raises:
             ReportError: the file is missing, is no JSON, or does not fit this schema.
         """
-        path = path / REPORT_NAME if path.is_dir() else path
+        # Who names a file may name a link; in a folder that somebody else filled, none is followed.
+        path = path / REPORT_NAME if path.is_dir() else path.resolve()
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.read_file(path, LARGEST_REPORT)
         except OSError as error:
             raise ReportError(
                 f"Cannot read the report {path}: {error.strerror}.", advice="Give a phard_report.json."
             ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the file"
+        except ValueError as error:
             raise ReportError(
-                f"{path} is not a report of schema {SCHEMA_VERSION}: {place}: {first['msg']}.",
+                f"{path} is not a report of schema {SCHEMA_VERSION}: {error}.",
                 advice="Write it anew with `phard measure` or `phard harden`.",
             ) from error
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        require(of_report(self))
+        return self

@@ -7,13 +7,13 @@ torch to be read.
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from phard_hub.errors import ReportError
+from phard_hub.report.base import Count, Record, Share, Size
 from phard_hub.report.record import (
     ClassDistances,
     Environment,
@@ -21,11 +21,12 @@ from phard_hub.report.record import (
     Hardening,
     Rate,
     Rating,
-    Record,
     Source,
     TriggerSize,
 )
 
+TRIAL_SCHEMA: Literal[2] = 2
+LARGEST_TRIAL = 64 * 2**20
 NO_ATTACK = "none"
 """The attack that plants nothing: it shows what a defense does to a model as it is."""
 NO_DEFENSE = "none"
@@ -35,17 +36,17 @@ class NaturalTrigger(Record):
     """The best that one attack family does to a model that was not trained on it; see `natural_vulnerability`."""
 
     name: str
-    target: int
+    target: Count
     success: Rate
     untouched: Rate = Field(description="the same images without the trigger that are taken for the target")
-    size: float = Field(description="mean L2 norm of the trigger's change, pixels in [0, 1]")
+    size: Size = Field(description="mean L2 norm of the trigger's change, pixels in [0, 1]")
 
 
 class Relearned(Record):
     """What fine-tuning on a few poisoned images makes of a model; see `reactivation`."""
 
-    steps: int
-    poison_rate: float
+    steps: Count
+    poison_rate: Share
     success: Rate
     accuracy: Rate
 
@@ -87,7 +88,7 @@ class Cell(Record):
     model: str
     attack: str
     defense: str
-    data_share: float
+    data_share: Share
     seed: int
 
     @property
@@ -110,24 +111,24 @@ class Trial(Record):
     "no backdoor", and why it does not count in ``problem``; one that broke off is "failed", with its error there.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2]
     cell: Cell
     config: dict[str, Any] = Field(description="all that decides the numbers")
     status: Literal["done", "no backdoor", "failed"]
     problem: str = ""
     source: Source | None = None
     dataset: str = ""
-    target: int | None = None
+    target: Count | None = None
     size: TriggerSize | None = None
     original: Judgement | None = None
     before: Judgement | None = None
     after: Judgement | None = None
     effectiveness: Rating | None = None
     hardening: Hardening | None = None
-    created: datetime
+    created: AwareDatetime
     commit: str | None = Field(description="of phard_hub itself; '-dirty' if files were changed")
     environment: Environment | None = Field(description="None if the process died")
-    seconds: dict[str, float] = Field(default_factory=dict)
+    seconds: dict[str, Size] = Field(default_factory=dict)
 
     @property
     def outcome(self) -> tuple[Rate, Rate] | None:
@@ -144,14 +145,12 @@ class Trial(Record):
             ReportError: the file is missing or holds no trial.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.read_file(path, LARGEST_TRIAL)
         except OSError as error:
             raise ReportError(f"Cannot read the trial {path}: {error.strerror}.", advice="Check the file.") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the file"
+        except ValueError as error:
             raise ReportError(
-                f"{path} is not a trial of schema 1: {place}: {first['msg']}.", advice="Remove it, to run it again."
+                f"{path} is not a trial of schema {TRIAL_SCHEMA}: {error}.", advice="Remove it, to run it again."
             ) from error
 
     def to_json(self) -> str:

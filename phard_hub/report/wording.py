@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from phard_hub.report.record import ClassDistances, PairDistance, Phase
+if TYPE_CHECKING:
+    from phard_hub.report.record import ClassDistances, PairDistance, Phase
 
 NOT_FORGOTTEN = (  # where `Hardening.forgotten` is False
     "What makes a model forget a planted backdoor cost more accuracy than is allowed, so nothing of it was kept: one "
@@ -58,10 +57,3 @@ def two_numbers(value: float, limit: float, digits: int = 1) -> tuple[str, str]:
     while digits < 6 and abs(value - limit) > 1e-6 and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
         digits += 1
     return f"{value:.{digits}f}", f"{limit:.{digits}f}"
-
-
-def first_fault(error: ValidationError) -> str:
-    """Where a record is wrong first, and how; what it holds there is not repeated."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    place = printable(".".join(map(str, first["loc"])), 100)
-    return f"{place or 'the file'}: {first['msg']}"

@@ -24,15 +24,14 @@ from typing import Any
 
 from accelerate import Accelerator
 from filelock import FileLock
-from pydantic import ValidationError
 
 from phard_hub.attacks import Attack
 from phard_hub.auditing import audit
 from phard_hub.backdoors import class_number, failures, implant
 from phard_hub.defenses.base import hardening
-from phard_hub.errors import BackdoorError, InterruptedRunError, PhardError, ReportError, first_line
+from phard_hub.errors import BackdoorError, InterruptedRunError, PhardError, first_line
 from phard_hub.evaluation import defense_effectiveness
-from phard_hub.files import discard, new_folder, read_regular, restore, write_text
+from phard_hub.files import discard, new_folder, restore, write_text
 from phard_hub.guard import Guard
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
@@ -40,9 +39,9 @@ from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
 from phard_hub.pipeline import Data, DataOptions, default_accelerator, environment, load_data, source_of
-from phard_hub.report.record import Hardening, Rating, Record, Source, TriggerSize
-from phard_hub.report.trial import Judgement, Trial
-from phard_hub.report.wording import first_fault
+from phard_hub.report.base import Record
+from phard_hub.report.record import Hardening, Rating, Source, TriggerSize
+from phard_hub.report.trial import TRIAL_SCHEMA, Judgement, Trial
 from phard_hub.sizes import trigger_size
 from phard_hub.tensors import read_fitting, read_tensors, serialize
 from phard_hub.trials.experiment import Plan
@@ -80,10 +79,6 @@ def read_trial(path: Path) -> Trial:
     Raises:
         ReportError: the file is missing, no regular file, far too large, or holds no trial.
     """
-    try:
-        read_regular(path.parent, path.name, _LARGEST_TRIAL)
-    except OSError as error:
-        raise ReportError(f"Cannot read the trial {path}: {error.strerror}.", advice="Check the file.") from error
     return Trial.read(path)
 
 
@@ -128,6 +123,7 @@ def keep(trial: Trial, path: Path) -> None:
 def _head(plan: Plan, accelerator: Accelerator | None) -> dict[str, Any]:
     """What is known of any trial."""
     return {
+        "schema_version": TRIAL_SCHEMA,
         "cell": plan.cell,
         "config": plan.config,
         "created": datetime.now(UTC),
@@ -214,7 +210,7 @@ def _planted(plan: Plan, out: Path, original: Classifier, data: Data, target: in
         if not folder.is_dir():
             _plant(plan, folder, original, data, target, replace(job, folder=out / "runs" / name))
     try:
-        seen = _Seen.model_validate_json(read_regular(folder, _SEEN, _LARGEST_SEEN), strict=True)
+        seen = _Seen.read_file(folder / _SEEN, _LARGEST_SEEN)
         if plan.attack is None:
             return _Planted(original, None, seen)
         classifier = original.clone()
@@ -224,8 +220,6 @@ def _planted(plan: Plan, out: Path, original: Classifier, data: Data, target: in
             raise ValueError(f"{_KEY} is no key of {plan.cell.attack}")  # noqa: TRY301 - it is told like the others
     except OSError as error:
         raise _broken(folder, f"{error.filename}: {error.strerror}") from error
-    except ValidationError as error:
-        raise _broken(folder, f"{_SEEN}: {first_fault(error)}") from error
     except ValueError as error:
         raise _broken(folder, first_line(error)) from error
     classifier.network.load_state_dict(weights)

@@ -64,7 +64,7 @@ def losing_with_the_way(points: int) -> Classifier:
 
 
 def phase_of(name: str, settings: dict[str, Any], made: Classifier, guard: Guard | None) -> Phase:
-    lost = guard and guard.look(made).points
+    lost = None if guard is None else guard.look(made).points
     return Phase(
         defense=name, settings=settings, points_lost=lost, sample_gradients=1, sample_forwards=10, seconds=100.0
     )

@@ -13,7 +13,7 @@ from phard_hub.hub.foreign import END, START
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report, Source
-from tests.report_factory import change_state, make_distances, make_report
+from tests.report_factory import NOTHING_DONE, change_state, make_distances, make_report
 
 EVERYTHING = [(source, target) for source in range(4) for target in range(4) if source != target]
 BASE = """---
@@ -116,8 +116,8 @@ def test_results_are_those_of_the_data_set_tested_on() -> None:
 
 def test_what_was_not_measured_is_left_out() -> None:
     distances = make_distances(unreached=EVERYTHING).model_copy(update={"universal": ()})
-    after = change_state(make_report().before, robust_accuracy=None, attacks=(), distances=distances)
-    text = render(make_report(after=after, hardening=None))
+    before = change_state(make_report().before, robust_accuracy=None, attacks=(), distances=distances)
+    text = render(make_report(before=before, after=before, hardening=NOTHING_DONE))
     assert set(metrics(ModelCard(text))) == {"Accuracy"}
     assert "no pair reached" in text
     assert "None" not in text
@@ -167,7 +167,8 @@ def test_broken_base_cards_do_not_break_ours(base: str) -> None:
 def test_labels_cannot_write_markdown() -> None:
     labels = ("a|b", f"{END}<script>", "[x](http://evil)", "n\new\x00")
     distances = make_distances(labels=labels, unreached=[pair for pair in EVERYTHING if pair != (1, 2)])
-    card = ModelCard(render(make_report(after=change_state(make_report().before, distances=distances))))
+    state = change_state(make_report().before, distances=distances)
+    card = ModelCard(render(make_report(before=state, after=state)))
     text = card.text
     assert text.count(END) == 1
     assert "<script" not in text

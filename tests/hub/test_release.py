@@ -27,7 +27,7 @@ from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, Report, Source
 from phard_hub.tensors import serialize
-from tests.report_factory import RELEASE_FILES, make_report
+from tests.report_factory import NOTHING_DONE, RELEASE_FILES, make_report
 
 CONFIG = b'{"model_type":  "resnet"}\r\n'
 IMAGE = np.full((8, 8, 3), 0.5)
@@ -127,7 +127,7 @@ def test_release_is_complete_and_exact(tmp_path: Path, source: Path) -> None:
 
 def test_only_plots_with_something_to_show(tmp_path: Path, source: Path) -> None:
     weights = make_weights()
-    out = release(tmp_path / "out", source, weights, report=report_of(weights, hardening=None), gallery=())
+    out = release(tmp_path / "out", source, weights, report=report_of(weights, hardening=NOTHING_DONE), gallery=())
     assert [path.name for path in (out / "plots").iterdir()] == ["distances.png"]
     assert "training.png" not in (out / "README.md").read_text()
 
@@ -265,6 +265,6 @@ def test_source_must_be_as_it_was_pulled(tmp_path: Path, source: Path) -> None:
     (source / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"Cannot read .*config\.json: No such file"):
         release(tmp_path / "out2", source, weights, report=report)
-    nothing = report.model_copy(update={"source": Source(repo="tiny", files={"LICENSE": "0"})})
+    nothing = report.model_copy(update={"source": Source(repo="tiny", files={"LICENSE": "0" * 64})})
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         release(tmp_path / "out2", source, weights, report=nothing)

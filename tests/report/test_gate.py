@@ -23,7 +23,7 @@ def only(**rules: Any) -> Policy:
 
 
 def judge(report: Report, **rules: Any) -> RuleResult:
-    (result,) = gate(report, only(**rules)).rules
+    (result,) = [result for result in gate(report, only(**rules)).rules if result.name != "any_number"]
     return result
 
 
@@ -31,6 +31,12 @@ def with_after(**changes: Any) -> Report:
     report = make_report()
     assert report.after is not None
     return make_report(after=change_state(report.after, **changes))
+
+
+def with_both(**changes: Any) -> Report:
+    report = make_report()
+    assert report.after is not None
+    return make_report(before=change_state(report.before, **changes), after=change_state(report.after, **changes))
 
 
 def test_report_survives_json() -> None:
@@ -129,18 +135,48 @@ def test_each_known_attack_is_judged_by_the_worst() -> None:
         attack.model_copy(update={"name": name, "success": make_rate(value)})
         for name, value in [("blend", 0.01), ("warp", 0.3), ("filter", 0.06)]
     )
-    result = judge(with_after(attacks=attacks), max_attack_success=0.05)
+    result = judge(with_both(attacks=attacks), max_attack_success=0.05)
     assert (result.outcome, result.value) == ("fail", 0.3)
     assert result.message.startswith("attack success of warp 30.0 > 5.0 %")
     assert "2 over the limit" in result.message
     untried = (*attacks, attack.model_copy(update={"success": make_rate(0.0, n=0)}))
-    assert judge(with_after(attacks=untried), max_attack_success=0.05).outcome == "not_evaluated"
-    assert judge(with_after(attacks=()), max_attack_success=0.05).outcome == "not_applicable"
+    assert judge(with_both(attacks=untried), max_attack_success=0.05).outcome == "not_evaluated"
+    assert judge(with_both(attacks=()), max_attack_success=0.05).outcome == "not_applicable"
+
+
+def test_a_rule_that_applied_before_applies_after() -> None:
+    """A report without the attacks that were known passed; no such report can be read, and none is judged as if."""
+    report = make_report()
+    assert report.after is not None
+    forgotten = report.model_copy(update={"after": change_state(report.after, attacks=())})
+    result = judge(forgotten, max_attack_success=0.05)
+    assert (result.outcome, "were not tried after it" in result.message) == ("not_evaluated", True)
+    with pytest.raises(ValueError, match="the known triggers before and after hardening differ"):
+        Report.from_json(forgotten.to_json().encode())
 
 
 def test_a_policy_without_rules_passes_nothing() -> None:
     verdict = gate(make_report(), only())
-    assert (verdict.rules, verdict.passed, verdict.exit_code) == ((), False, 3)
+    assert ([rule.name for rule in verdict.rules], verdict.passed, verdict.exit_code) == (["any_number"], False, 3)
+
+
+def test_findings_alone_pass_nothing() -> None:
+    """A policy under which no number was looked at passed."""
+    verdict = gate(make_report(), only(forbid_findings=["error"]))
+    assert [(rule.name, rule.outcome) for rule in verdict.rules] == [
+        ("any_number", "not_evaluated"),
+        ("forbid_findings", "pass"),
+    ]
+    assert verdict.exit_code == 3
+
+
+def test_an_empty_list_of_findings_is_in_the_verdict() -> None:
+    """It switched the rule off without a line."""
+    result = judge(make_report(), forbid_findings=[])
+    assert (result.outcome, result.message) == (
+        "not_applicable",
+        "the list is empty: no audit finding is forbidden",
+    )
 
 
 def test_failing_outweighs_not_evaluated() -> None:
@@ -162,7 +198,7 @@ def test_stage_that_is_not_there() -> None:
 def test_names_from_files_cannot_break_a_message() -> None:
     labels = ("c\x1b[31mat", "d\nog", *LABELS[2:])
     finding = Finding(id="x\n", severity="error", file="\u202eevil.bin", evidence="", advice="")
-    report = with_after(distances=make_distances(labels=labels)).model_copy(update={"findings": (finding,)})
+    report = with_both(distances=make_distances(labels=labels)).model_copy(update={"findings": (finding,)})
     for rule in gate(report, Policy(min_smallest_distance=200.0)).rules:
         assert rule.message.isprintable()
 

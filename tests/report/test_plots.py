@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from phard_hub.report.plots import GalleryRow, distance_maps, training_curves, trigger_gallery
 from phard_hub.report.record import Report
-from tests.report_factory import UNREACHED, change_state, make_distances, make_report
+from tests.report_factory import NOTHING_DONE, UNREACHED, change_state, make_distances, make_report
 
 
 def png(figure: Figure) -> bytes:
@@ -75,7 +75,7 @@ def test_training_curves_leave_out_what_was_not_measured() -> None:
     figure = training_curves(make_report())
     lengths = [len(axis.lines[0].get_xydata()) for axis in figure.axes]  # type: ignore[arg-type]
     assert lengths == [20, 5, 20, 20]
-    assert png(training_curves(make_report(hardening=None)))
+    assert png(training_curves(make_report(hardening=NOTHING_DONE)))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

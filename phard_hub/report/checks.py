@@ -1,0 +1,124 @@
+"""What the numbers of a report have to say about each other: a report that contradicts itself is none.
+
+Each check returns the first contradiction in words, or nothing. They do not make a forged report true; they make it
+harder to forge, and catch what was edited by hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phard_hub.report.record import ClassDistances, Evaluation, PairDistance, Rate, Report, State
+
+_ROUNDING = 1e-6
+
+
+def of_rate(rate: Rate) -> Iterator[str]:
+    """A rate lies in its interval, and is of whole images."""
+    if not rate.low - _ROUNDING <= rate.value <= rate.high + _ROUNDING:
+        yield f"the rate {rate.value:g} lies outside of its interval {rate.low:g} to {rate.high:g}"
+    if rate.n == 0 and rate.value:
+        yield f"there is a rate of {rate.value:g} of no images"
+
+
+def of_pair(pair: PairDistance) -> Iterator[str]:
+    """A pair has a distance if it was reached, and two different classes."""
+    if {pair.reached} != {pair.distance is not None, pair.rms is not None}:
+        yield "a pair has a distance exactly if it was reached"
+    if pair.source == pair.target:
+        yield f"a pair leads from class {pair.source} to itself"
+
+
+def of_distances(found: ClassDistances) -> Iterator[str]:
+    """Pairs are of known classes and once, and the mean is theirs."""
+    if len(found.labels) < 2:
+        yield f"there are {len(found.labels)} classes"
+    if any(pair.source is None for pair in found.pairs) or any(pair.source is not None for pair in found.universal):
+        yield "pairs have a source, and universal triggers have none"
+    directions = [(pair.source, pair.target) for pair in (*found.pairs, *found.universal)]
+    if twice := _twice(directions):
+        yield f"the pair {twice[0]} is there twice"
+    last = len(found.labels) - 1
+    for pair in (*found.pairs, *found.universal):
+        if max(pair.target, pair.source or 0) > last:
+            yield f"a pair is of class {max(pair.target, pair.source or 0)}, and the last one is {last}"
+        if pair.distance is not None and not _alike(pair.rms, pair.distance * found.rms_per_l2):
+            yield f"a distance of {pair.distance:g} is not {pair.rms:g} grey levels for images of {found.image_shape}"
+        if pair.reached and pair.success.value < found.success_bound - _ROUNDING:
+            yield f"a pair was reached at a success of {pair.success.value:g}, below {found.success_bound:g}"
+    yield from _of_mean(found)
+
+
+def _of_mean(found: ClassDistances) -> Iterator[str]:
+    distances = [pair.distance for pair in found.pairs if pair.distance is not None]
+    mean = math.fsum(distances) / len(distances) if distances else None
+    if not _alike(mean, found.mean):
+        yield f"the mean distance is {found.mean}, and that of the pairs is {mean}"
+    ends = {found.low is None, found.high is None, found.mean is None}
+    if len(ends) != 1 or (found.low or 0) > (found.high or 0):
+        yield f"the interval of the mean is {found.low} to {found.high}"
+
+
+def of_evaluation(evaluation: Evaluation) -> Iterator[str]:
+    """A robust accuracy is under a named attack."""
+    if (evaluation.robust_accuracy is None) != (not evaluation.robust_attack):
+        yield "a robust accuracy is under a named attack"
+
+
+def of_state(state: State) -> Iterator[str]:
+    """Known triggers produce classes that there are."""
+    last = len(state.distances.labels) - 1
+    if beyond := [attack.target for attack in state.evaluation.attacks if attack.target > last]:
+        yield f"a trigger produces class {beyond[0]}, and the last one is {last}"
+
+
+def of_report(report: Report) -> Iterator[str]:
+    """Before and after hardening, the same was measured."""
+    if (report.after is None) != (report.hardening is None):
+        yield "there is a classifier after hardening exactly if something was hardened"
+    if report.after is not None:
+        before, after = report.before, report.after
+        if before.distances.labels != after.distances.labels:
+            yield "the classes before and after hardening differ"
+        if before.distances.image_shape != after.distances.image_shape:
+            yield "the images before and after hardening differ in shape"
+        if _threats(before) != _threats(after):
+            yield "the known triggers before and after hardening differ"
+        if _counts(before) != _counts(after):
+            yield "the numbers of images before and after hardening differ"
+
+
+def _threats(state: State) -> list[tuple[str, int]]:
+    return [(attack.name, attack.target) for attack in state.evaluation.attacks]
+
+
+def _counts(state: State) -> list[int]:
+    seen = state.evaluation
+    return [seen.accuracy.n, *(attack.success.n for attack in seen.attacks)]
+
+
+def require(contradictions: Iterable[str]) -> None:
+    """Refuse what contradicts itself.
+
+    Raises:
+        ValueError: names the first contradiction.
+    """
+    for said in contradictions:
+        raise ValueError(said)
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9)
+
+
+def _twice(entries: Sequence[tuple[int | None, int]]) -> list[tuple[int | None, int]]:
+    return [entry for number, entry in enumerate(entries) if entry in entries[:number]] if _repeats(entries) else []
+
+
+def _repeats(entries: Sequence[object]) -> bool:
+    return len(set(entries)) < len(entries)
