@@ -35,7 +35,7 @@ Points = Annotated[Annotated[float, Field(strict=True, ge=0, le=100)] | None, _O
 GreyLevels = Annotated[Annotated[float, Field(strict=True, ge=0, le=255)] | None, _Off]
 Share = Annotated[Annotated[float, Field(strict=True, ge=0, le=1)] | None, _Off]
 Relative = Annotated[Annotated[float, Field(strict=True, ge=0)] | None, _Off]
-Count = Annotated[Annotated[int, Field(strict=True, ge=1)] | None, _Off]
+Count = Annotated[Annotated[int, Field(strict=True, ge=1, le=2**53)] | None, _Off]
 Severities = Annotated[tuple[Severity, ...] | None, _Off]
 
 _HEADER = """\

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from phard_hub.errors import ReportError
+from phard_hub.ranges import Seed
 from phard_hub.report.base import Count, Points, Record, Sha256, Share, Size
 from phard_hub.report.checks import of_distances, of_evaluation, of_pair, of_rate, of_report, of_state, require
 
@@ -256,7 +257,7 @@ class Hardening(Record):
 
     defense: str
     settings: dict[str, Any]
-    seed: int
+    seed: Seed
     images: Count
     phases: tuple[Phase, ...]
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from phard_hub.errors import ReportError
+from phard_hub.ranges import Seed
 from phard_hub.report.base import Count, Record, Share, Size
 from phard_hub.report.record import (
     ClassDistances,
@@ -89,7 +90,7 @@ class Cell(Record):
     attack: str
     defense: str
     data_share: Share
-    seed: int
+    seed: Seed
 
     @property
     def file_name(self) -> str:
