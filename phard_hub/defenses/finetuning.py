@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from phard_hub.batches import Batch
 from phard_hub.defenses.trained import Trained
+from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
@@ -77,6 +78,15 @@ class Forgetting(Trained):
 
     guarded = False
     forgets = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn at random.
+
+        Raises:
+            InputError: the triggers are to have a latent part.
+        """
+        if self.parts.latent:
+            raise InputError("Triggers drawn at random have no latent part.", advice="Leave out parts.latent.")
 
 
 class RandomlyStamped(CrossEntropy):
