@@ -34,6 +34,7 @@ Share = Annotated[Annotated[float, Field(strict=True, ge=0, le=1)] | None, _Off]
 Relative = Annotated[Annotated[float, Field(strict=True, ge=0)] | None, _Off]
 Count = Annotated[Annotated[int, Field(strict=True, ge=1)] | None, _Off]
 Severities = Annotated[tuple[Severity, ...] | None, _Off]
+KeyFile = Annotated[Annotated[str, Field(strict=True, min_length=1)] | None, _Off]
 
 _HEADER = """\
 # Limits that a model has to keep before it may be deployed.
@@ -84,6 +85,9 @@ class Policy(Record):
     forbid_findings: Severities = Field(
         default=("error",), description="Severities of audit findings that refuse: error, warning, note."
     )
+    require_signature: KeyFile = Field(
+        default=None, description="Public key (a PEM file, beside this policy) that must have signed the release."
+    )
 
     def to_toml(self) -> str:
         """This policy as a commented ``policy.toml``; reading it gives an equal policy."""
@@ -94,7 +98,7 @@ class Policy(Record):
 
     @classmethod
     def read(cls, path: Path) -> Policy:
-        """Read a ``policy.toml``.
+        """Read a ``policy.toml``; the path of a key in it begins where the policy lies.
 
         Raises:
             PolicyError: the file is missing or no TOML, a rule is unknown, or a limit is out of range.
@@ -106,7 +110,10 @@ class Policy(Record):
             raise PolicyError(
                 f"Cannot read the policy {path}: {reason}.", advice="Write one with `phard policy > policy.toml`."
             ) from error
-        return cls.parse(text, name=str(path))
+        policy = cls.parse(text, name=str(path))
+        if policy.require_signature is None:
+            return policy
+        return policy.model_copy(update={"require_signature": str(path.parent / policy.require_signature)})
 
     @classmethod
     def parse(cls, text: str, *, name: str = "policy.toml") -> Policy:
@@ -144,6 +151,6 @@ def _refuse_unknown(values: dict[str, Any], name: str) -> None:
         )
 
 
-def _toml(value: float | tuple[str, ...] | None) -> str:
+def _toml(value: float | str | tuple[str, ...] | None) -> str:
     """A limit as a TOML value; JSON's numbers, strings and lists are TOML's, too."""
     return json.dumps(OFF if value is None else value)
