@@ -38,11 +38,17 @@ def drop(name: str) -> Change:
 
 
 def swap(name: str) -> Change:
-    return lambda release, other: (release / name).write_bytes((other / name).read_bytes())
+    def change(release: Path, other: Path) -> None:
+        shutil.copyfile(other / name, release / name)
+
+    return change
 
 
 def add_as(name: str) -> Change:
-    return lambda release, other: (release / name).write_bytes((other / WEIGHTS).read_bytes())
+    def change(release: Path, other: Path) -> None:
+        shutil.copyfile(other / WEIGHTS, release / name)
+
+    return change
 
 
 def link(name: str) -> Change:
