@@ -7,18 +7,17 @@ starts at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from phard_hub.cli_compare import compare
+from phard_hub.cli_gate import gate, sign, verify
 from phard_hub.cli_options import (
     Allow,
     AuditFormat,
     Backdoors,
-    Format,
     ImageColumn,
     Images,
     LabelColumn,
@@ -47,9 +46,7 @@ from phard_hub.console import (
     show_table,
 )
 from phard_hub.errors import NotEvaluatedError
-from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import Report
 
 app = typer.Typer(
     name="phard",
@@ -228,30 +225,9 @@ def plant(
 
 
 app.command()(compare)
-
-
-@app.command(name="gate")
-def gate_command(
-    report: Annotated[Path, typer.Argument(help="A phard_report.json, or the release folder it lies in.")],
-    policy: PolicyFile = None,
-    format: Annotated[Format, typer.Option(help="How to write the verdict.")] = Format.text,
-) -> None:
-    """Decide from a report whether a model may be deployed: at once, and without torch.
-
-    Exits with 0 passed, 1 refused, 2 broken report or policy, 3 a rule could not be evaluated.
-    """
-    from phard_hub.report import formats
-
-    record = Report.read(report)
-    verdict = gate(record, Policy.read(policy) if policy else Policy())
-    views: dict[Format, Callable[[], str]] = {
-        Format.text: lambda: formats.as_text(verdict),
-        Format.json: lambda: formats.as_json(verdict),
-        Format.junit: lambda: formats.as_junit(verdict),
-        Format.sarif: lambda: formats.as_sarif(verdict, report),
-    }
-    typer.echo(views[format]())
-    raise typer.Exit(verdict.exit_code)
+app.command()(gate)
+app.command()(sign)
+app.command()(verify)
 
 
 @app.command()

@@ -33,7 +33,7 @@ CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "
 TERMS = ("LICENSE*", "NOTICE*")
 LARGEST_TERMS = 4 * 2**20
 
-_TIMEOUT = 30.0
+TIMEOUT = 30.0
 _BELOW = "*/*"  # files in sub-folders are of other formats: onnx/, openvino/, checkpoints
 _log = logging.getLogger(__name__)
 
@@ -82,15 +82,24 @@ def download(repo: str, revision: str | None, *, weights: bool) -> Download:
         HubUnavailableError: the Hub did not answer, and the cache does not hold all that is needed.
         OutputError: the cache cannot be written, or the disk has too little space.
     """
-    if not is_repo_id(repo) or not (revision is None or is_revision(revision)):
-        named = printable(ascii(repo if revision is None else f"{repo}@{revision}"), 200)
-        raise RepoError(f"{named} is no name of a model on the Hub.", advice="Give it as owner/name or owner/name@tag.")
+    check_name(repo, revision)
     ready_client()
-    with _one_line(repo, revision):
+    with in_one_line(repo, revision):
         info, silence = _ask(repo, revision)
         if info is None:
             return _from_cache(repo, revision, silence, weights=weights)
         return _from_hub(repo, revision, info, weights=weights)
+
+
+def check_name(repo: str, revision: str | None) -> None:
+    """Refuse what can be no name of a model on the Hub.
+
+    Raises:
+        RepoError: it is none.
+    """
+    if not is_repo_id(repo) or not (revision is None or is_revision(revision)):
+        named = printable(ascii(repo if revision is None else f"{repo}@{revision}"), 200)
+        raise RepoError(f"{named} is no name of a model on the Hub.", advice="Give it as owner/name or owner/name@tag.")
 
 
 def _ask(repo: str, revision: str | None) -> tuple[ModelInfo | None, str]:
@@ -102,7 +111,7 @@ def _ask(repo: str, revision: str | None) -> tuple[ModelInfo | None, str]:
     from phard_hub.hub.refusals import ask, may_pass
 
     def look() -> ModelInfo:
-        return model_info(repo, revision=revision, timeout=_TIMEOUT, files_metadata=True, securityStatus=True)
+        return model_info(repo, revision=revision, timeout=TIMEOUT, files_metadata=True, securityStatus=True)
 
     try:
         return ask(repo, look), ""
@@ -126,7 +135,7 @@ def _from_hub(repo: str, revision: str | None, info: ModelInfo, *, weights: bool
     ask(repo, lambda: resolve_revision(repo, revision=revision))
     patterns = [glob.escape(name) for name in names]
     folder = Path(ask(repo, lambda: snapshot_download(repo, revision=commit, allow_patterns=patterns)))
-    _verify(repo, commit, folder, {name: _hash_on_hub(files[name]) for name in names})
+    verify_hashes(repo, commit, folder, {name: hash_on_hub(files[name]) for name in names})
     return Download(
         folder=folder,
         commit=commit,
@@ -144,7 +153,7 @@ def _choose(repo: str, commit: str, files: Mapping[str, RepoSibling], *, weights
     names, left_out = [], []
     for name in wanted(files, weights=weights):
         size = files[name].size
-        if size is None or not _hash_on_hub(files[name]):
+        if size is None or not hash_on_hub(files[name]):
             raise nonsense(repo, f"{name} has no size or no hash")
         if name.endswith(".json") and size > LARGEST_JSON:
             raise RepoError(
@@ -236,18 +245,24 @@ def _from_cache(repo: str, revision: str | None, silence: str, *, weights: bool)
         raise missing
     # In the cache, files are links to blobs that are named by the hash that the Hub gave.
     blobs = {name: (folder / name).resolve() for name in names}
-    _verify(repo, commit, folder, {name: blob.name for name, blob in blobs.items() if blob.parent.name == "blobs"})
+    hashes = {name: blob.name for name, blob in blobs.items() if blob.parent.name == "blobs"}
+    verify_hashes(repo, commit, folder, hashes)
     _log.warning("The Hub does not answer (%s): using %s at %s from the cache.", silence, repo, commit[:12])
     return Download(folder=folder, commit=commit, listing=listing, from_cache=silence)
 
 
-def _hash_on_hub(file: RepoSibling) -> str:
+def hash_on_hub(file: RepoSibling) -> str:
     """The sha256 of a large file, the git sha1 of another one; empty if the Hub does not say."""
     return file.lfs.sha256 if file.lfs else file.blob_id or ""
 
 
-def _verify(repo: str, commit: str, folder: Path, hashes: Mapping[str, str]) -> None:
-    """Every file has the hash that the Hub says; one that has not is downloaded once more."""
+def verify_hashes(repo: str, commit: str, folder: Path, hashes: Mapping[str, str]) -> None:
+    """Every file of a folder of the cache has the hash that the Hub says; one that has not is downloaded once more.
+
+    Raises:
+        RepoError: one has not.
+        HubUnavailableError: it cannot be downloaded again.
+    """
     for name, hash_ in hashes.items():
         if _matches(folder / name, hash_):
             continue
@@ -292,7 +307,7 @@ def _matches(path: Path, hash_: str) -> bool:
 
 
 @contextmanager
-def _one_line(repo: str, revision: str | None) -> Iterator[None]:
+def in_one_line(repo: str, revision: str | None) -> Iterator[None]:
     """Say in one line what the Hub or the disk refused."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]

@@ -36,10 +36,11 @@ from phard_hub.hub.metadata import visible
 from phard_hub.hub.names import is_commit
 from phard_hub.hub.public import public
 from phard_hub.hub.refusals import nonsense, one_line, persist, status_of, understood
-from phard_hub.hub.release import CARD_NAME, WEIGHTS_NAME, Release, read_release
+from phard_hub.hub.release import Release, read_release
 from phard_hub.hub.target import Target, card_at, enter, look, own_pull_requests
+from phard_hub.report.deployed import CARD_NAME, SIGNATURE_NAME, WEIGHTS_NAME
 from phard_hub.report.formats import headline, summary_rows
-from phard_hub.report.gate import Verdict, gate
+from phard_hub.report.gate import Verdict
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME
 
@@ -111,10 +112,10 @@ class Plan:
         return tuple(sorted([*found, *gone], key=lambda change: change.path))
 
     def _outdated(self) -> Iterator[str]:
-        """Files that are about what is no longer there: plots of a former push, and results of other weights."""
+        """Files about what is no longer there: plots and signature of a former push, and results of other weights."""
         other = WEIGHTS_NAME in self.contents and self._kind(WEIGHTS_NAME) != "unchanged"
         for path in self.target.files:
-            if path not in self.contents and (path in PLOTS or (other and _RESULTS.fullmatch(path))):
+            if path not in self.contents and (path in (*PLOTS, SIGNATURE_NAME) or (other and _RESULTS.fullmatch(path))):
                 yield path
 
     def _kind(self, path: str) -> Literal["new", "changed", "unchanged"]:
@@ -193,7 +194,7 @@ def plan(
     if no_gate is not None and not no_gate.strip():
         raise InputError("There is no reason given for not asking the gate.", advice="Give one; the card prints it.")
     release = read_release(folder)
-    verdict = gate(release.report, policy or Policy())
+    verdict = release.verdict(policy or Policy())
     with one_line(repo):
         api = HfApi()
         user, target = enter(api, repo, pr=pr, private=private)
@@ -263,9 +264,12 @@ def _filled(api: HfApi, draft: Plan, release: Release) -> Plan:
 
 def _content(release: Release, path: str) -> Content:
     if path == REPORT_NAME and (told := public(release.report)) != release.report:
+        if SIGNATURE_NAME in release.files:
+            problem = f"{release.folder} is signed, but its report names local paths, which are not published."
+            raise ReportError(problem, advice="Write the release again with `phard harden`, and sign it then.")
         return _bytes(told.to_json().encode())
     if path != WEIGHTS_NAME:
-        return _bytes(release.files[path].read_bytes())
+        return _bytes(release.read(path))
     state = release.report.after or release.report.before
     return Content(release.files[path], release.files[path].stat().st_size, state.weights_sha256)
 

@@ -5,6 +5,7 @@
     model.safetensors                      the released weights
     README.md                              the model card
     phard_report.json                      every number
+    model.sig                              the signature, where there is one
     plots/*.png                            distance maps, triggers, training curves
 
 A release appears as a whole or not at all (see `phard_hub.files`). All that is copied into one, and all that is
@@ -27,21 +28,22 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from phard_hub.errors import CheckpointError, OutputError, ReportError
-from phard_hub.files import NO_SPACE, as_output_error, check_folder, new_folder, open_regular, read_regular, restore
+from phard_hub.files import NO_SPACE, as_output_error, check_folder, new_folder, read_regular, restore
 from phard_hub.hub.card import PLOTS, library_of, render_card
 from phard_hub.hub.download import LARGEST_CARD
 from phard_hub.hub.public import public
 from phard_hub.hub.snapshot import LARGEST_JSON
+from phard_hub.release.folder import file_sha256
+from phard_hub.release.signing import checked
+from phard_hub.report.deployed import CARD_NAME, SIGNATURE_NAME, WEIGHTS_NAME, Deployed, is_copied, is_signed
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.plots import GalleryRow, distance_maps, training_curves, trigger_gallery
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, Report
 from phard_hub.tensors import serialize
 
-WEIGHTS_NAME = "model.safetensors"
-CARD_NAME = "README.md"
-_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
-_TEXTS = ("LICENSE", "NOTICE")
+_OTHERS = (WEIGHTS_NAME, CARD_NAME, REPORT_NAME, SIGNATURE_NAME)
+_LARGEST = 64 * 2**20  # bytes of a file that is read as a whole, which weights never are
 _DPI = 130
 
 
@@ -53,11 +55,35 @@ class Release:
         folder: where it lies.
         report: about the weights in it.
         files: the files of it, by their path in a repository; nothing else that lies in the folder.
+        hashes: the sha256 of each of them.
     """
 
     folder: Path
     report: Report
     files: Mapping[str, Path]
+    hashes: Mapping[str, str]
+
+    def verdict(self, policy: Policy) -> Verdict:
+        """What a policy says of these files."""
+        deployed = Deployed(
+            place=self.folder.name, files={name: found for name, found in self.hashes.items() if is_signed(name)}
+        )
+        signature = self.read(SIGNATURE_NAME) if SIGNATURE_NAME in self.files else None
+        return gate(self.report, policy, deployed=checked(deployed, signature, policy))
+
+    def read(self, path: str) -> bytes:
+        """The bytes of one of the files, which are still those that were hashed.
+
+        Raises:
+            ReportError: it cannot be read, or has changed.
+        """
+        try:
+            content = read_regular(self.folder, path, _LARGEST)
+        except OSError as error:
+            raise _unreadable(self.folder / path, error) from error
+        if hashlib.sha256(content).hexdigest() != self.hashes[path]:
+            raise ReportError(f"{self.folder / path} changed while it was read.", advice="Give the command again.")
+        return content
 
     def card(
         self, verdict: Verdict, *, model_name: str, target_card: str | None = None, no_gate: str | None = None
@@ -93,30 +119,32 @@ def read_release(folder: Path) -> Release:
     for name, found in hashes.items():
         if name in report.source.files and name not in (WEIGHTS_NAME, CARD_NAME):
             _refuse_changed(report, folder / name, found, advice="Write the release again with `phard harden`.")
-    return Release(folder, report, {name: folder / name for name in hashes})
+    return Release(folder, report, {name: folder / name for name in hashes}, hashes)
 
 
 def _released(folder: Path) -> list[str]:
     """The files of a release that are there, in order; other files in the folder are not its."""
     there = [path.name for path in folder.iterdir() if is_copied(path.name) and not stat.S_ISDIR(path.lstat().st_mode)]
-    there += [name for name in (WEIGHTS_NAME, CARD_NAME, REPORT_NAME, *PLOTS) if os.path.lexists(folder / name)]
+    there += [name for name in (*_OTHERS, *PLOTS) if os.path.lexists(folder / name)]
     return sorted(there)
 
 
 def _hash(folder: Path, name: str) -> str:
     try:
-        with open_regular(folder, name) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(folder, name)
     except OSError as error:
-        problem = f"Cannot read {folder / name}: {error.strerror}."
-        raise ReportError(problem, advice="Write the release again with `phard harden`.") from error
+        raise _unreadable(folder / name, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ReportError:
+    return ReportError(f"Cannot read {path}: {error.strerror}.", advice="Write the release again with `phard harden`.")
 
 
 def card_of(path: Path, policy: Policy, *, model_name: str | None = None) -> str:
     """The card of a release folder; of a report alone, the card without plots and without the base's text."""
     if path.is_dir():
         release = read_release(path)
-        return release.card(gate(release.report, policy), model_name=model_name or path.resolve().name)
+        return release.card(release.verdict(policy), model_name=model_name or path.resolve().name)
     report = Report.read(path)
     name = model_name or f"{Path(report.source.repo).name}-hardened"
     return render_card(report, gate(report, policy), model_name=name, plots=())
@@ -214,11 +242,6 @@ def _refuse_other_weights(report: Report, found: str) -> None:
             f"The report is about weights {measured[:12]}, but these are {found[:12]}.",
             advice="Measure the weights that you release.",
         )
-
-
-def is_copied(name: str) -> bool:
-    """Whether a file of this name goes along from a checkpoint to what is made of it."""
-    return name in _CONFIGS or name.startswith(_TEXTS)
 
 
 def copied(source: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ from phard_hub.hub.listing import commit_of, listed
 from phard_hub.hub.metadata import LARGEST_CARD, read_metadata
 from phard_hub.hub.names import is_repo_id
 from phard_hub.hub.refusals import LOG_IN, ask, nonsense, status_of
-from phard_hub.hub.release import CARD_NAME
+from phard_hub.report.deployed import CARD_NAME
 
 MAIN = "main"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -133,9 +133,10 @@ def headline(verdict: Verdict) -> str:
 
 
 def as_text(verdict: Verdict) -> str:
-    """The verdict as plain lines, one a rule, the headline last."""
+    """The verdict as plain lines, one a rule and one a note, the headline last."""
     lines = [f"{_WORDS[rule.outcome]:<14}  {rule.name:<24}  {rule.message}" for rule in verdict.rules]
-    return "\n".join([*lines, headline(verdict)]) + "\n"
+    notes = [f"{'NOTE':<14}  {note}" for note in verdict.notes]
+    return "\n".join([*lines, *notes, headline(verdict)]) + "\n"
 
 
 def as_json(verdict: Verdict) -> str:
@@ -162,26 +163,35 @@ def as_junit(verdict: Verdict) -> str:
             ET.SubElement(case, tags[rule.outcome], {"message": rule.message})
         else:
             ET.SubElement(case, "system-out").text = rule.message
+    if verdict.notes:
+        ET.SubElement(suite, "system-out").text = "\n".join(verdict.notes)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def as_sarif(verdict: Verdict, report_path: Path) -> str:
+def as_sarif(verdict: Verdict, report: Path | str) -> str:
     """The verdict as SARIF 2.1.0 for code scanning: one result for each rule that refuses.
 
-    ``report_path`` is the file that results point to; relative to the repository's root it is shown
-    beside the code.
+    ``report`` is the file that results point to, relative to the repository's root so that it is shown beside the
+    code; as a string it is a URI.
     """
     refusing = [rule for rule in verdict.rules if rule.outcome in ("fail", "not_evaluated")]
     return _sarif_log(
         "phard gate",
         rules=[_sarif_rule(rule.name) for rule in verdict.rules],
-        results=[_sarif_result(verdict, rule, report_path) for rule in refusing],
+        results=[_sarif_result(verdict, rule, report) for rule in refusing],
+        notes=verdict.notes,
     )
 
 
-def _sarif_log(tool: str, *, rules: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
-    run = {"tool": {"driver": {"name": tool, "rules": rules}}, "results": results, "columnKind": "unicodeCodePoints"}
+def _sarif_log(
+    tool: str, *, rules: list[dict[str, Any]], results: list[dict[str, Any]], notes: Sequence[str] = ()
+) -> str:
+    run: dict[str, Any] = {"tool": {"driver": {"name": tool, "rules": rules}}, "results": results}
+    run["columnKind"] = "unicodeCodePoints"
+    if notes:
+        told = [{"level": "note", "message": {"text": note}} for note in notes]
+        run["invocations"] = [{"executionSuccessful": True, "toolExecutionNotifications": told}]
     log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
 
@@ -198,15 +208,19 @@ def _sarif_rule(name: str) -> dict[str, Any]:
     }
 
 
-def _sarif_result(verdict: Verdict, rule: RuleResult, path: Path) -> dict[str, Any]:
+def _sarif_result(verdict: Verdict, rule: RuleResult, place: Path | str) -> dict[str, Any]:
     return {
         "ruleId": f"phard/{rule.name}",
         "ruleIndex": verdict.rules.index(rule),
         "level": "error",
         "message": {"text": f"{_WORDS[rule.outcome].capitalize()}: {rule.message}."},
-        "locations": [_sarif_location(path.as_uri() if path.is_absolute() else quote(path.as_posix()))],
+        "locations": [_sarif_location(place if isinstance(place, str) else _path_uri(place))],
         "partialFingerprints": {"phardRule/v1": f"{rule.name}:{verdict.stage}"},
     }
+
+
+def _path_uri(path: Path) -> str:
+    return path.as_uri() if path.is_absolute() else quote(path.as_posix())
 
 
 def _sarif_location(uri: str) -> dict[str, Any]:
@@ -259,9 +273,5 @@ def audit_as_sarif(record: AuditRecord) -> str:
 
 def _uri(record: AuditRecord, file: str) -> str:
     """Where a finding's file is; a finding about no file points to the repository."""
-    if record.commit:
-        place = f"hf://{quote(record.repo)}@{record.commit}"
-    else:
-        folder = Path(record.repo)
-        place = folder.as_uri() if folder.is_absolute() else quote(folder.as_posix())
+    place = f"hf://{quote(record.repo)}@{record.commit}" if record.commit else _path_uri(Path(record.repo))
     return place if file == record.repo else f"{place}/{quote(file)}"

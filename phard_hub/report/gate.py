@@ -7,12 +7,15 @@ runner.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from pydantic import Field
+
 from phard_hub.errors import ReportError
 from phard_hub.report.base import Record
+from phard_hub.report.deployed import SIGNATURE_NAME, Deployed, other_files, other_weights
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import ClassDistances, Rate, Report, State
 from phard_hub.report.wording import pair_name, printable, two_numbers
@@ -39,6 +42,7 @@ class Verdict(Record):
 
     stage: Stage
     rules: tuple[RuleResult, ...]
+    notes: tuple[str, ...] = Field(default=(), description="what the verdict does not rest on, one sentence each")
 
     def having(self, outcome: Outcome) -> tuple[RuleResult, ...]:
         """The rules that came to this outcome."""
@@ -76,15 +80,16 @@ class Case:
 Rule = Callable[[Case, float], Judgement]
 
 
-def gate(report: Report, policy: Policy, *, stage: Stage | None = None, weights_sha256: str | None = None) -> Verdict:
-    """Judge a report by a policy.
+def gate(report: Report, policy: Policy, *, stage: Stage | None = None, deployed: Deployed | None = None) -> Verdict:
+    """Judge a report by a policy, and whether the report is about what will be deployed.
 
     Args:
         report: what was measured.
         policy: the limits; a rule that is switched off is not in the verdict.
         stage: the classifier to judge; by default the hardened one if there is one. Before hardening,
             rules about change are not applicable.
-        weights_sha256: hash of the weights file about to be deployed; the report must be about it.
+        deployed: what was found of the files about to be deployed; the report must be about them. Without it, the
+            verdict is about the report alone, and says so.
 
     Raises:
         ReportError: ``stage`` is "after" and the report has no hardened classifier.
@@ -101,9 +106,27 @@ def gate(report: Report, policy: Policy, *, stage: Stage | None = None, weights_
         results.append(_result("any_number", any_number(), None))
     if policy.forbid_findings is not None:
         results.append(_result("forbid_findings", forbid_findings(case, policy.forbid_findings), 0))
-    if weights_sha256 is not None:
-        results.append(_result("same_weights", same_weights(case, weights_sha256), None))
-    return Verdict(stage=stage, rules=tuple(results))
+    results += _about_files(case, policy, deployed)
+    return Verdict(stage=stage, rules=tuple(results), notes=tuple(_notes(policy, deployed)))
+
+
+def _about_files(case: Case, policy: Policy, deployed: Deployed | None) -> Iterator[RuleResult]:
+    """The rules about what will be deployed."""
+    if deployed is not None:
+        yield _result("same_weights", same_weights(case, deployed), None)
+        yield _result("same_files", same_files(case, deployed), None)
+    if policy.require_signature is not None:
+        yield _result("require_signature", require_signature(case, deployed), None)
+
+
+def _notes(policy: Policy, deployed: Deployed | None) -> Iterator[str]:
+    """What a reader could take this verdict for, and it is not."""
+    if deployed is None:
+        yield "No weights were looked at: this verdict is about a report alone, whatever model lies beside it."
+    if policy.require_signature is None:
+        signed = deployed is not None and deployed.signature.state != "absent"
+        what = f"{SIGNATURE_NAME} was not checked, as the policy names no key" if signed else "Nothing here is signed"
+        yield f"{what}: whoever controls the {'folder' if deployed else 'report'} controls this verdict."
 
 
 def _apply(name: str, rule: Rule, case: Case, limit: float) -> RuleResult:
@@ -304,13 +327,30 @@ def forbid_findings(case: Case, severities: tuple[str, ...]) -> Judgement:
     return Judgement("fail", len(found), f"{len(found)} audit findings of severity {kinds}: {first}")
 
 
-def same_weights(case: Case, sha256: str) -> Judgement:
-    """The report must be about the very weights that are to be deployed."""
-    if case.state.weights_sha256 == sha256:
-        return Judgement("pass", None, f"the report is about these weights ({sha256[:12]})")
-    return Judgement(
-        "fail", None, f"the weights are {sha256[:12]}, the report is about {case.state.weights_sha256[:12]}"
-    )
+def same_weights(case: Case, deployed: Deployed) -> Judgement:
+    """The weights that are to be deployed must be the very ones that the report is about."""
+    if fault := other_weights(deployed, case.report, case.state):
+        return Judgement("fail", None, fault)
+    return Judgement("pass", None, f"the report is about these weights ({case.state.weights_sha256[:12]})")
+
+
+def same_files(case: Case, deployed: Deployed) -> Judgement:
+    """Config and image processor must be those of the report, with nothing beside them that a library could load."""
+    if fault := other_files(deployed, case.report):
+        return Judgement("fail", None, fault)
+    return Judgement("pass", None, "the report speaks of all files that a library could load")
+
+
+def require_signature(_case: Case, deployed: Deployed | None) -> Judgement:
+    """Report, weights, config and image processor must be signed by the key that the policy names."""
+    if deployed is None:
+        return _unknown("a report alone is not signed: sign its release (`phard sign`) and give that to `phard gate`")
+    signature = deployed.signature
+    if signature.state == "holds":
+        return Judgement("pass", None, signature.told)
+    if signature.state in ("absent", "broken"):
+        return Judgement("fail", None, signature.told or f"there is no {SIGNATURE_NAME}")
+    return _unknown(signature.told or f"{SIGNATURE_NAME} was not checked")
 
 
 RULES: Mapping[str, Rule] = {
@@ -333,6 +373,6 @@ CHANGE_RULES = frozenset({"max_accuracy_loss", "max_robust_accuracy_loss", "min_
 
 def rule_help(name: str) -> str:
     """What a rule means, as one paragraph."""
-    others = (any_number, forbid_findings, same_weights)
+    others = (any_number, forbid_findings, same_weights, same_files, require_signature)
     rules = {**RULES, **{rule.__name__: rule for rule in others}}
     return " ".join((rules[name].__doc__ or "").split())

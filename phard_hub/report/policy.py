@@ -37,6 +37,7 @@ Share = Annotated[Annotated[float, Field(strict=True, ge=0, le=1)] | None, _Off]
 Relative = Annotated[Annotated[float, Field(strict=True, ge=0)] | None, _Off]
 Count = Annotated[Annotated[int, Field(strict=True, ge=1, le=2**53)] | None, _Off]
 Severities = Annotated[tuple[Severity, ...] | None, _Off]
+KeyFile = Annotated[Annotated[str, Field(strict=True, min_length=1)] | None, _Off]
 
 _HEADER = """\
 # Limits that a model has to keep before it may be deployed.
@@ -87,6 +88,9 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
     forbid_findings: Severities = Field(
         default=("error",), description="Severities of audit findings that refuse: error, warning, note."
     )
+    require_signature: KeyFile = Field(
+        default=None, description="Public key (a PEM file, beside this policy) that must have signed the release."
+    )
 
     def to_toml(self) -> str:
         """This policy as a commented ``policy.toml``; reading it gives an equal policy."""
@@ -97,7 +101,7 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
 
     @classmethod
     def read(cls, path: Path) -> Policy:
-        """Read a ``policy.toml``.
+        """Read a ``policy.toml``; the path of a key in it begins where the policy lies.
 
         Raises:
             PolicyError: the file is missing or no TOML, a rule is unknown, or a limit is out of range.
@@ -110,7 +114,10 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
             raise PolicyError(
                 f"Cannot read the policy {path}: {reason}.", advice="Write one with `phard policy > policy.toml`."
             ) from error
-        return cls.parse(text, name=str(path))
+        policy = cls.parse(text, name=str(path))
+        if policy.require_signature is None:
+            return policy
+        return policy.model_copy(update={"require_signature": str(path.parent / policy.require_signature)})
 
     @classmethod
     def parse(cls, text: str, *, name: str = "policy.toml") -> Policy:
@@ -158,6 +165,6 @@ def _shown(value: object) -> str:
         return "far too large"
 
 
-def _toml(value: float | tuple[str, ...] | None) -> str:
+def _toml(value: float | str | tuple[str, ...] | None) -> str:
     """A limit as a TOML value; JSON's numbers, strings and lists are TOML's, too."""
     return json.dumps(OFF if value is None else value)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from phard_hub.errors import ReportError
+from phard_hub.report.deployed import Deployed
 from phard_hub.report.gate import CHANGE_RULES, RULES, RuleResult, gate, rule_help
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import Finding, Report
+from phard_hub.report.record import Finding, Report, Source
 from tests.report_factory import GREY, LABELS, change_state, make_distances, make_pair, make_rate, make_report
 
 EVERYTHING = [(source, target) for source in range(4) for target in range(4) if source != target]
@@ -185,8 +186,10 @@ def test_failing_outweighs_not_evaluated() -> None:
 
 
 def test_weights_must_be_those_of_the_report() -> None:
-    assert gate(make_report(), Policy(), weights_sha256="b" * 64).passed
-    wrong = gate(make_report(), Policy(), weights_sha256="a" * 64)
+    files = {"config.json": "c" * 64, "model.safetensors": "b" * 64}
+    report = make_report(source=Source(repo="org/model", files=files | {"model.safetensors": "0" * 64}))
+    assert gate(report, Policy(), deployed=Deployed(place="release", files=files)).passed
+    wrong = gate(report, Policy(), deployed=Deployed(place="release", files=files | {"model.safetensors": "a" * 64}))
     assert [rule.name for rule in wrong.having("fail")] == ["same_weights"]
 
 
@@ -204,8 +207,8 @@ def test_names_from_files_cannot_break_a_message() -> None:
 
 
 def test_every_rule_has_a_policy_field_and_a_meaning() -> None:
-    assert set(RULES) | {"forbid_findings"} == set(Policy.model_fields)
-    for name in [*RULES, "forbid_findings", "same_weights"]:
+    assert set(RULES) | {"forbid_findings", "require_signature"} == set(Policy.model_fields)
+    for name in [*RULES, "forbid_findings", "same_weights", "same_files", "require_signature"]:
         assert rule_help(name).endswith(".")
 
 
