@@ -21,6 +21,8 @@ from phard_hub.release.signing import sign, verify
 from phard_hub.report.deployed import SIGNATURE_NAME
 from tests.command import Phard
 
+pytest.importorskip("model_signing", reason="NO SIGNATURES: install phard-hub[sign]")
+
 COVERED = "LICENSE, config.json, model.safetensors, phard_report.json, preprocessor_config.json"
 
 
