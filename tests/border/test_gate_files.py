@@ -212,6 +212,19 @@ def test_a_folder_of_a_great_many_files(copy: Path, monkeypatch: pytest.MonkeyPa
     assert "holds more than 5 files" in phard("gate", copy).complaint
 
 
+def test_weights_of_any_size_take_little_memory(copy: Path) -> None:
+    """A gigabyte of them, in a process that may have half of that."""
+    with (copy / WEIGHTS).open("wb") as file:
+        file.truncate(2**30)
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))\n"
+        "from phard_hub.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "gate", copy], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "FAIL            same_weights" in done.stdout
+
+
 @pytest.mark.parametrize("format", ["text", "json", "junit", "sarif"])
 def test_a_report_alone_says_that_no_weights_were_looked_at(format: str, release: Path, phard: Phard) -> None:
     done = phard("gate", release / REPORT_NAME, "--format", format)

@@ -14,8 +14,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from phard_hub.errors import HubUnavailableError, PhardError, RepoError
 from phard_hub.hub.client import ready_client
 from phard_hub.hub.download import download, wanted
+from phard_hub.hub.published import published
 from phard_hub.hub.pull import pull
 from phard_hub.hub.push import plan, push
+from phard_hub.report.policy import Policy
 from tests.command import Phard
 from tests.hub_server import Hub
 
@@ -142,6 +144,17 @@ def test_a_push_ends_in_one_line(forge: Forge, hub: Hub, release: Path) -> None:
     assert hub.state() == before
 
 
+@pytest.mark.parametrize("forge", INFOS.values(), ids=INFOS)
+def test_a_gate_ends_in_one_line(forge: Forge, hub: Hub, release: Path) -> None:
+    hub.create("me/model", release)
+    hub.fail("info", forge=forge, times=None)
+    with pytest.raises(PhardError) as caught:
+        published("me/model@main", Policy())
+    require_one_line(caught.value)
+    assert not hub.asked("download")
+    assert outside() == []
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -159,6 +172,9 @@ def test_no_answer_chooses_where_a_file_is_written(header: dict[str, str], hub: 
     hub.fail("resolve", forge=headers(**header), times=None)
     with pytest.raises(HubUnavailableError, match="names a file outside of the cache"):
         pull(REPO)
+    hub.create("me/model", {"phard_report.json": "{}"})
+    with pytest.raises(HubUnavailableError, match="names a file outside of the cache"):
+        published("me/model@main", Policy())
     assert outside() == []
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*evil*"))
 

@@ -150,6 +150,8 @@ def test_no_secret_is_sent(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     report = json.loads((release / REPORT_NAME).read_text())
     report["hardening"]["settings"] |= settings
+    report["source"]["repo"] = f"{place}/tiny"  # as before releases were written without local paths
+    report["dataset"] = f"{place}/data/birds, tested on {place}/data/other"
     (release / REPORT_NAME).write_text(json.dumps(report))
     token = hub.login(user="me")
     push(release, "me/model", no_gate="a test")

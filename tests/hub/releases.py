@@ -47,6 +47,7 @@ def make_release(
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in source.iterdir()}
     origin = Source(repo="org/base", commit="0123456789abcdef" * 2 + "01234567", license="other", files=hashes)
     report = make_report(**{"source": origin, **changes})
+    report = report.model_copy(update={"source": report.source.model_copy(update={"files": hashes})})
     assert report.after is not None
     after = report.after.model_copy(update={"weights_sha256": weights_sha256(weights)})
     image = torch.full((8, 8, 3), 0.5).numpy()

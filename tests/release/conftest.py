@@ -6,20 +6,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization as form
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from phard_hub.release.signing import sign
 from tests.hub.conftest import other_release, release
 
 __all__ = ["other_release", "release"]
 
-PEM, PKCS8 = form.Encoding.PEM, form.PrivateFormat.PKCS8
-
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pairs ``NAME.pem`` and ``NAME.pub``, and what is no key; do not change it."""
+    from cryptography.hazmat.primitives import serialization as form  # comes with the extra
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    pem, pkcs8 = form.Encoding.PEM, form.PrivateFormat.PKCS8
     folder = tmp_path_factory.mktemp("keys")
     pairs: dict[str, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey] = {
         "p256": ec.generate_private_key(ec.SECP256R1()),
@@ -31,10 +31,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ed25519": ed25519.Ed25519PrivateKey.generate(),
     }
     for name, key in pairs.items():
-        (folder / f"{name}.pem").write_bytes(key.private_bytes(PEM, PKCS8, form.NoEncryption()))
-        public = key.public_key().public_bytes(PEM, form.PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pem").write_bytes(key.private_bytes(pem, pkcs8, form.NoEncryption()))
+        public = key.public_key().public_bytes(pem, form.PublicFormat.SubjectPublicKeyInfo)
         (folder / f"{name}.pub").write_bytes(public)
-    locked = pairs["p256"].private_bytes(PEM, PKCS8, form.BestAvailableEncryption(b"secret"))
+    locked = pairs["p256"].private_bytes(pem, pkcs8, form.BestAvailableEncryption(b"secret"))
     (folder / "locked.pem").write_bytes(locked)
     (folder / "empty").write_bytes(b"")
     (folder / "large").write_bytes(b"\0" * 2**20)

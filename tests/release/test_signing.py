@@ -21,6 +21,8 @@ from phard_hub.release.signing import sign, verify
 from phard_hub.report.deployed import SIGNATURE_NAME
 from tests.command import Phard
 
+pytest.importorskip("model_signing", reason="NO SIGNATURES: install phard-hub[sign]")
+
 COVERED = "LICENSE, config.json, model.safetensors, phard_report.json, preprocessor_config.json"
 
 
@@ -133,7 +135,7 @@ def cut(folder: Path) -> None:
 
 def better_report(folder: Path) -> None:
     report = json.loads((folder / "phard_report.json").read_text())
-    report["after"]["evaluation"]["accuracy"]["value"] = 1.0
+    report["after"]["evaluation"]["accuracy"]["value"] = 0.93
     (folder / "phard_report.json").write_text(json.dumps(report))
 
 
