@@ -38,6 +38,7 @@ from phard_hub.cli_options import (
 from phard_hub.console import (
     bars,
     is_first_process,
+    list_findings,
     show_audit,
     show_backdoor,
     show_outcome,
@@ -237,6 +238,9 @@ def audit(
     allow: Allow = [],  # noqa: B006 - read only
     policy: PolicyFile = None,
     format: Annotated[AuditFormat, typer.Option(help="How to write the findings.")] = AuditFormat.text,
+    list_: Annotated[
+        bool, typer.Option("--list", callback=list_findings, is_eager=True, help="Explain all findings, and exit.")
+    ] = False,
 ) -> None:
     """Look at a model before you load it: its files, its config beside its upstream's, its tensors.
 
@@ -247,6 +251,7 @@ def audit(
     Exits with 0 if the policy forbids none of the findings, 1 if it does, 2 if there is no such model, 3 if the
     Hub did not answer.
     """
+    del list_
     from phard_hub.auditing import audit as look_at
     from phard_hub.hub.pull import pull
     from phard_hub.report import formats

@@ -136,6 +136,15 @@ def show_pushed(pushed: Pushed) -> None:
     say(f"\n{said}: {pushed.url} at {pushed.commit[:12]}")
 
 
+def list_findings(wanted: bool) -> None:
+    """Print what each finding of an audit means, and end; a callback of the command line."""
+    from phard_hub.report.findings import MEANINGS
+
+    if wanted:
+        say("\n".join(f"{id_}  {meaning}" for id_, meaning in MEANINGS.items()))
+        raise typer.Exit
+
+
 def show_audit(record: AuditRecord, policy: Policy) -> None:
     """The findings as a table, the worst first, and what they come to."""
     from rich.console import Console

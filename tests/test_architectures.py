@@ -33,7 +33,7 @@ from phard_hub.schedule import Schedule
 from phard_hub.triggers.search import SearchSettings
 from tests.benchmarks.architectures.clients import CLIENTS
 from tests.benchmarks.architectures.journey import TOLERANCE, logits_difference, travel, write_digits
-from tests.benchmarks.architectures.results import BLOCK, README, RESULTS, markdown
+from tests.benchmarks.architectures.results import BLOCK, PAGE, RESULTS, markdown
 from tests.benchmarks.architectures.table import ARCHITECTURES
 from tests.hub_server import Hub
 from tests.small import harden
@@ -73,7 +73,7 @@ def test_goes_the_whole_way(hub: Hub, digits: Path, tmp_path: Path, name: str) -
     assert row.difference <= TOLERANCE
     assert hub.leaks() == []
     (folder,) = tmp_path.iterdir()
-    assert f"library_name: {architecture.library}" in (folder / "README.md").read_text()
+    assert f"library_name: {architecture.library}" in (folder / "PAGE.md").read_text()
     if architecture.library == "timm":
         assert Report.read(folder).environment.versions["timm"] == version("timm")
 
@@ -89,7 +89,7 @@ def test_a_failure_is_a_cell(hub: Hub, digits: Path, tmp_path: Path) -> None:
 
 def test_the_table_of_the_readme_is_that_of_the_results() -> None:
     results = json.loads(RESULTS.read_text("utf-8"))
-    found = BLOCK.search(README.read_text("utf-8"))
+    found = BLOCK.search(PAGE.read_text("utf-8"))
     assert found is not None
     assert found[0] == f"{found[1]}\n{markdown(results)}\n{found[2]}", "run python -m tests.benchmarks.architectures"
     assert [row["name"] for row in results["rows"]] == list(TABLE)

@@ -1,4 +1,4 @@
-"""The README's tables of attacks are those of the results."""
+"""The PAGE's tables of attacks are those of the results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import nan
 import pytest
 
 from tests.benchmarks.attacks.outcomes import Left, Measure
-from tests.benchmarks.attacks.table import README, renew_readme
+from tests.benchmarks.attacks.table import PAGE, renew_page
 
 SUCCESS = Measure("success left", lambda left: left.success, max)
 
@@ -18,10 +18,10 @@ def left(success: float) -> Left:
 
 
 def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
-    text = README.read_text("utf-8")
+    text = PAGE.read_text("utf-8")
     assert "<!-- cifar10 planted -->" in text
     assert "<!-- cifar10 defended -->" in text
-    assert renew_readme(text) == text, "run python -m tests.benchmarks.attacks table"
+    assert renew_page(text) == text, "run python -m tests.benchmarks.attacks table"
 
 
 def test_each_attack_counts_once_however_many_seeds_it_has() -> None:

@@ -65,7 +65,7 @@ def harden(
         if before_from is None:
             before = assess(classifier, test, settings, progress)[0]
         else:
-            before = State.model_validate(json.loads(before_from.read_text())["report"]["before"])
+            before = State.from_fields(json.loads(before_from.read_text())["report"]["before"])
         job = Job(accelerator=accelerator, seed=seed, progress=progress)
         made = DEFAULT.defense.harden(
             classifier, train, job.part("hardening"), Guard.of(classifier, guard, accelerator.device)

@@ -98,7 +98,7 @@ def table(points: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """One line a model: how far it was hardened, its accuracy, its mean class distance, and the pairs reached."""
     rows: list[tuple[str, ...]] = []
     for point in in_order(points):
-        distances = ClassDistances.model_validate(point["distances"])
+        distances = ClassDistances.from_fields(point["distances"])
         lost, increase = place(points[0], point)
         rows.append(
             (
@@ -138,7 +138,7 @@ def draw(points: list[dict[str, Any]]) -> Figure:
 
 def place(original: dict[str, Any], point: dict[str, Any]) -> tuple[float, float]:
     """Points of accuracy that a model lost, and how much larger its class distances are, in percent."""
-    before, after = (ClassDistances.model_validate(each["distances"]) for each in (original, point))
+    before, after = (ClassDistances.from_fields(each["distances"]) for each in (original, point))
     lost = 100 * (original["accuracy"]["value"] - point["accuracy"]["value"])
     return lost, 100 * (mean_increase(both_reached(before.pairs, after.pairs)) or 0.0)
 

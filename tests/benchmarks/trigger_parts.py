@@ -114,7 +114,7 @@ def smallest_found(content: dict[str, Any]) -> list[tuple[str, ...]]:
     """One line a set of parts: the mean universal distance before hardening and after, and the time of a search."""
     rows = []
     for name, found in content["distances"].items():
-        before, after = (ClassDistances.model_validate(found[stage]) for stage in ("original", "hardened"))
+        before, after = (ClassDistances.from_fields(found[stage]) for stage in ("original", "hardened"))
         both = both_reached(before.universal, after.universal)
         means = (f"{fmean(sizes) * before.rms_per_l2:.1f}" for sizes in zip(*both, strict=True))
         increase = f"{100 * (mean_increase(both) or 0.0):+.0f} %"

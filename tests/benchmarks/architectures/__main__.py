@@ -1,4 +1,4 @@
-"""Send all models of the table on their way, write what was seen, and renew the README's table.
+"""Send all models of the table on their way, write what was seen, and renew the table of models.
 
     python -m tests.benchmarks.architectures --out tests/benchmarks/results/architectures.json
 
@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tests.benchmarks.architectures.results import RESULTS, ROOT, renew_readme
+from tests.benchmarks.architectures.results import RESULTS, ROOT, renew_page
 from tests.hub_server import Hub
 from tests.loopback.environment import client_environment
 
@@ -44,7 +44,7 @@ def main(
         rows = travel_all(Path(folder), only)
     write(out, rows)
     if out.resolve() == RESULTS:
-        renew_readme()
+        renew_page()
 
 
 def travel_all(folder: Path, only: list[str] | None) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the command saw, as JSON and as the README's table."""
+"""What the command saw, as JSON and as the table of models."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from phard_hub.report.wording import printable
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "architectures.json"
-README = ROOT / "README.md"
+PAGE = ROOT / "tests" / "benchmarks" / "MODELS.md"
 BLOCK = re.compile(r"(<!-- architectures -->\n).*?(<!-- architectures: end -->\n)", re.DOTALL)
 SHOWN = ("pull", "audit", "measure", "harden", "push", "reload")
 _LONGEST = 110
 
 
-def renew_readme() -> None:
-    """Write the README's table anew from the results."""
+def renew_page() -> None:
+    """Write the table of models anew from the results."""
     table = markdown(json.loads(RESULTS.read_text("utf-8")))
-    README.write_text(BLOCK.sub(lambda found: f"{found[1]}\n{table}\n{found[2]}", README.read_text("utf-8")), "utf-8")
+    PAGE.write_text(BLOCK.sub(lambda found: f"{found[1]}\n{table}\n{found[2]}", PAGE.read_text("utf-8")), "utf-8")
 
 
 def markdown(results: Mapping[str, Any]) -> str:

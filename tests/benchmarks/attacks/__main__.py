@@ -34,7 +34,7 @@ from phard_hub.trials.compare import compare as run
 from phard_hub.trials.experiment import read_experiment
 from tests.benchmarks.attacks.honest import trained
 from tests.benchmarks.attacks.models import CIFAR10, FILES, opened, untrained
-from tests.benchmarks.attacks.table import README, renew_readme
+from tests.benchmarks.attacks.table import PAGE, renew_page
 from tests.benchmarks.records import RESULTS, write
 
 MODULE = "tests.benchmarks.attacks"
@@ -85,8 +85,8 @@ def train(
 
 @app.command()
 def table() -> None:
-    """Renew the tables of the README."""
-    README.write_text(renew_readme(README.read_text("utf-8")), "utf-8")
+    """Renew the tables of RESULTS.md."""
+    PAGE.write_text(renew_page(PAGE.read_text("utf-8")), "utf-8")
 
 
 @app.command()

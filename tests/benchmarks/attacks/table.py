@@ -1,4 +1,4 @@
-"""The README's tables of attacks, made of the trials alone, beside the figures that others report."""
+"""The tables of results of attacks, made of the trials alone, beside the figures that others report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.benchmarks import trade_off, trigger_parts
 from tests.benchmarks.attacks.outcomes import MEASURES, PATCHES, Left, Planted, grouped, lefts_of, mean_of, read
 from tests.benchmarks.records import RESULTS
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[1] / "RESULTS.md"
 REPORTED = {
     "cifar10": {
         "BackdoorBench": {
@@ -175,7 +175,7 @@ def of_others() -> str:
     rows = []
     for path in sorted(RESULTS.glob("ibau-*.json")):
         content = json.loads(path.read_text("utf-8"))
-        before, after = (Evaluation.model_validate(content[stage]) for stage in ("before", "after"))
+        before, after = (Evaluation.from_fields(content[stage]) for stage in ("before", "after"))
         gain = 100 * (after.accuracy.value - before.accuracy.value)
         rows.append(
             (
@@ -211,8 +211,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
 
 
-def renew_readme(text: str) -> str:
-    """The README with its tables made anew."""
+def renew_page(text: str) -> str:
+    """The page of results with its tables made anew."""
     for folder, reported in REPORTED.items():
         trials = read(RESULTS / folder)
         text = _filled(text, f"{folder} planted", planted(trials, reported))
