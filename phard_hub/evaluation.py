@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from phard_hub.errors import ImagesError
+from phard_hub.errors import ImagesError, InputError
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast, images_at_once
@@ -129,7 +129,13 @@ def attack_outcome(
 
     Raises:
         ImagesError: there are no such images.
+        InputError: the classifier has no such class.
     """
+    if threat.target >= images.num_classes:
+        problem = (
+            f"The trigger {threat.name} produces class {threat.target}, but the last one is {images.num_classes - 1}."
+        )
+        raise InputError(problem, advice="Give a backdoor that was planted in a model of these classes.")
     others = images.take((images.labels != threat.target).nonzero().flatten())
     if len(others) == 0:
         raise ImagesError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from phard_hub.attacks import Blend
-from phard_hub.errors import ImagesError
+from phard_hub.errors import ImagesError, InputError
 from phard_hub.evaluation import (
     PGD,
     Threat,
@@ -261,3 +261,10 @@ def test_natural_vulnerability_needs_images_to_choose_and_to_judge() -> None:
     network, images = corner_case()
     with pytest.raises(ImagesError, match="Give more images"):
         natural_vulnerability(as_classifier(network, 3, (1, 8, 8)), images.take([0]), {"corner": [light(0, 1.0)]})
+
+
+def test_a_trigger_for_a_class_that_is_not_there_is_refused() -> None:
+    """A folder of `phard plant` from a model of more classes."""
+    images = noise_images(5, 3, (1, 8, 8))
+    with pytest.raises(InputError, match=r"produces class 7, but the last one is 2\. Give a backdoor"):
+        attack_outcome(small_net(3), images, Threat(name="x", trigger=lambda pixels: pixels, target=7))
