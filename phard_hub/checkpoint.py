@@ -18,17 +18,18 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from phard_hub.errors import StateError, first_line
 from phard_hub.files import check_private, new_folder, private_folder, restore, write_text
 from phard_hub.ranges import Share
-from phard_hub.report.base import Record
+from phard_hub.report.base import Count, Record
 from phard_hub.report.record import TrainingPoint
 from phard_hub.tensors import read_fitting, serialize
 
 RECORD, TENSORS = "state.json", "state.safetensors"
+_LARGEST = 3.5e38  # about the largest number of 32 bits
 _LARGEST_RECORD = 16 * 2**20
 
 _Line = Annotated[str, Field(pattern=r"\A[^\pC\p{Zl}\p{Zp}]*\z", max_length=1000)]
@@ -51,21 +52,26 @@ class Kept(Record):
     """
 
     schema_version: Literal[1]
-    step: NonNegativeInt
-    seconds: NonNegativeFloat
+    step: Count
+    seconds: Annotated[float, Field(ge=0, le=1e10)]
     slow_down: Annotated[float, Field(gt=0, le=1)]
     curve: tuple[TrainingPoint, ...]
     events: tuple[_Line, ...]
     share: Share = 1.0
-    objective: dict[str, NonNegativeInt | NonNegativeFloat]
-    scaler: dict[str, NonNegativeInt | NonNegativeFloat]
+    objective: dict[str, Count | NonNegativeFloat]
+    scaler: dict[str, Count | NonNegativeFloat]
 
     def misfit(self, live: Kept, steps: int) -> str:
         """Why no run of so many steps goes on from here; empty if it does."""
         if self.step > steps:
             return f"it is at step {self.step} of {steps}"
-        if any(not 0 < point.step <= self.step for point in self.curve):
+        seen = [0, *(point.step for point in self.curve)]
+        if seen != sorted(set(seen)) or seen[-1] > self.step:
             return f"its curves are of other steps than the first {self.step}"
+        if any(abs(value) > _LARGEST for point in self.curve for value in point.model_dump().values() if value):
+            return "its curves hold numbers that training cannot come to"
+        if len(self.events) > 2 * self.step:
+            return f"it has {len(self.events)} events in {self.step} steps"
         for mine, theirs in ((live.objective, self.objective), (live.scaler, self.scaler)):
             if {name: type(value) for name, value in mine.items()} != {k: type(value) for k, value in theirs.items()}:
                 return f"it has the numbers {', '.join(theirs)[:100]} and not {', '.join(mine)}"

@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from phard_hub.errors import ImagesError, InputError
+from phard_hub.errors import CheckpointError, ImagesError, InputError
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.precision import fast_autocast, images_at_once
@@ -106,14 +106,21 @@ def evaluate(
 
 
 def predict(classifier: Classifier, images: LabelledImages, trigger: Trigger | None = None) -> tuple[Tensor, Tensor]:
-    """Predicted classes ``(N,)`` and the L2 size of the trigger's change ``(N,)``, in full precision."""
+    """Predicted classes ``(N,)`` and the L2 size of the trigger's change ``(N,)``, in full precision.
+
+    Raises:
+        CheckpointError: some logits are not finite, so they say nothing.
+    """
     device = next(classifier.parameters()).device
     predictions, sizes = [], []
     with frozen(classifier), torch.no_grad():
         for numbers in torch.arange(len(images)).split(images_at_once(images.pixels.shape[1:])):
             pixels, _ = images.batch(numbers, device)
             stamped = pixels if trigger is None else trigger(pixels)
-            predictions.append(classifier(stamped).argmax(1).cpu())
+            logits = classifier(stamped)
+            if not logits.isfinite().all():
+                raise CheckpointError("The model's logits are not finite.", advice="Its weights are far too large.")
+            predictions.append(logits.argmax(1).cpu())
             sizes.append(change_size(stamped, pixels).cpu())
     return torch.cat(predictions), torch.cat(sizes)
 

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from phard_hub.augmentation import indifferent_to_mirroring
 from phard_hub.batches import Batch, Batches
 from phard_hub.checkpoint import Kept, broken, read_state, write_state
-from phard_hub.errors import InterruptedRunError
+from phard_hub.errors import InterruptedRunError, NotEvaluatedError, first_line
 from phard_hub.guard import Guard, Loss
 from phard_hub.images import LabelledImages
 from phard_hub.interpolation import barrier_on_the_way, part_of_the_way
@@ -58,7 +58,11 @@ class Objective(Protocol):
         """Everything that must survive a restart, by name; what there is does not depend on the step."""
 
     def load_state_dict(self, state: dict[str, Tensor | int | float]) -> None:
-        """Take up a saved state: it has the names, shapes and types of `state_dict`, and finite numbers."""
+        """Take up a saved state: it has the names, shapes and types of `state_dict`, and finite numbers.
+
+        Raises:
+            ValueError: a number in it is none that training could have come to.
+        """
 
 
 class BankSeen(NamedTuple):
@@ -233,6 +237,10 @@ class _Run:
 
     def _look(self, result: Classifier, loss: Tensor) -> None:
         """Add a point to the curves, and back off if the accuracy fell too far."""
+        if not loss.isfinite():
+            advice = "Take a smaller learning rate; and delete the state of the run, if there is one."
+            problem = f"The training diverged: its loss at step {self.step} is not finite."
+            raise NotEvaluatedError(problem, advice=advice)
         bank = self.objective.observed()
         seen = None if self.guard is None else self.guard.look(result)
         self.curve.append(
@@ -306,7 +314,10 @@ class _Run:
         for name, parameter in self.plain.named_parameters():
             if name in momentum:
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(device)
-        self.objective.load_state_dict({**_below("objective.", tensors), **record.objective})
+        try:
+            self.objective.load_state_dict({**_below("objective.", tensors), **record.objective})
+        except ValueError as error:
+            raise broken(self.checkpoint, first_line(error)) from error
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict({**self.accelerator.scaler.state_dict(), **record.scaler})
 

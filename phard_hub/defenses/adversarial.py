@@ -29,7 +29,7 @@ from phard_hub.precision import fast_autocast
 from phard_hub.ranges import Share
 from phard_hub.training import BankSeen
 from phard_hub.triggers.autoencoder import train_autoencoder
-from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, grey_level
+from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, finite, grey_level
 from phard_hub.triggers.chance import stamp_at_random
 
 
@@ -201,7 +201,7 @@ class _Objective:
             loss = (functional.cross_entropy(logits.float(), targets, reduction="none") + self.price[rows] * size).sum()
             gradients = torch.autograd.grad(loss, list(self.bank.parameters()))
         for parameter, gradient in zip(self.bank.parameters(), gradients, strict=True):
-            parameter.grad = self.job.accelerator.reduce(gradient, "sum")
+            parameter.grad = self.job.accelerator.reduce(finite(gradient), "sum")
         self.optimizer.step()
         self._follow(rows, (logits.argmax(1) == targets).float(), size.detach())
 
@@ -246,8 +246,16 @@ class _Objective:
         return found
 
     def load_state_dict(self, state: dict[str, Tensor | int | float]) -> None:
-        """Take up a saved state."""
+        """Take up a saved state.
+
+        Raises:
+            ValueError: a number in it is none that training could have come to.
+        """
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        for name, value in tensors.items():
+            share, square = name == "running", name.endswith((".step", ".exp_avg_sq")) or name in _FOLLOWING
+            if (square and (value < 0).any()) or (share and (value > 1).any()):
+                raise ValueError(f"the numbers of {name} are out of their range")
         self.bank.load_state_dict({name: tensors[f"bank.{name}"] for name, _ in self.bank.named_parameters()})
         for name, parameter in self.bank.named_parameters():
             moments = {moment: tensors[f"moments.{name}.{moment}"] for moment in ("step", "exp_avg", "exp_avg_sq")}

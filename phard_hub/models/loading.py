@@ -97,11 +97,13 @@ def require_logits(snapshot: Snapshot, classifier: Classifier) -> None:
     try:
         with torch.no_grad():
             blank = torch.zeros(1, classifier.channels, height, width, device=classifier.device)
-            shape = tuple(classifier(blank).shape)
+            logits = classifier(blank)
     except Exception as error:  # as above
         raise CheckpointError(f"{problem}: {first_line(error)}.", advice=advice) from error
-    if shape != (1, classifier.num_classes):
-        raise CheckpointError(f"{problem}: {shape} is not one number for each class.", advice=advice)
+    if logits.shape != (1, classifier.num_classes):
+        raise CheckpointError(f"{problem}: {tuple(logits.shape)} is not one number for each class.", advice=advice)
+    if logits.device.type != "meta" and not logits.isfinite().all():
+        raise CheckpointError(f"{problem}: its logits are not finite.", advice="Its weights are far too large.")
 
 
 def _load_transformers(snapshot: Snapshot) -> nn.Module:

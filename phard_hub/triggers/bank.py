@@ -169,6 +169,11 @@ def _added(parameter: Tensor, index: Tensor) -> Tensor:
     return torch.sum(parameter[index.clamp(min=0)] * used, dim=1)
 
 
+def finite(gradient: Tensor) -> Tensor:
+    """A gradient for a bank; where it overflowed, as it does behind enormous weights, a trigger stays as it is."""
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
+
+
 def at_size(stamp: Callable[[Tensor], Tensor], pixels: Tensor, size: Tensor) -> Tensor:
     """Stamp images so that they change by about this much, or as much as their triggers can.
 

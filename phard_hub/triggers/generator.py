@@ -58,12 +58,13 @@ def warp(pixels: Tensor, flow: Tensor) -> Tensor:
 
 
 def _sample(pixels: Tensor, grid: Tensor) -> Tensor:
+    grid = grid.nan_to_num()  # torch reads and writes outside of its memory where a place is NaN
     return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def tone_curve(pixels: Tensor, knots: Tensor) -> Tensor:
     """Add a piecewise linear function of the pixel value, ``knots (N, C, n)`` evenly spaced over [0, 1]."""
-    position = pixels.clamp(0, 1).flatten(2) * (knots.shape[-1] - 1)
+    position = pixels.nan_to_num().clamp(0, 1).flatten(2) * (knots.shape[-1] - 1)
     left = position.detach().floor().clamp(max=knots.shape[-1] - 2).long()
     share = position - left
     residual = torch.gather(knots, 2, left) * (1 - share) + torch.gather(knots, 2, left + 1) * share

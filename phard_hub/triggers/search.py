@@ -20,7 +20,7 @@ from phard_hub.ranges import Share
 from phard_hub.report.record import ClassDistances, PairDistance, Rate
 from phard_hub.statistics import bootstrap_mean, rate
 from phard_hub.triggers.autoencoder import train_autoencoder
-from phard_hub.triggers.bank import Bank, Parts, change_size
+from phard_hub.triggers.bank import Bank, Parts, change_size, finite
 from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs, fit_and_heldout
 
 
@@ -189,6 +189,9 @@ class _Search:
             (loss.sum() / self.settings.batch).backward(inputs=list(self.bank.parameters()))
             success.append((logits.argmax(1) == targets[index]).view(len(rows), -1).float().mean(1).cpu())
             self.gradients += len(pixels)
+        for parameter in self.bank.parameters():
+            if parameter.grad is not None:
+                parameter.grad = finite(parameter.grad)
         optimizer.step()
         self.running = 0.7 * self.running + 0.3 * torch.cat(success)
         factor = self.settings.price_factor
