@@ -180,11 +180,12 @@ def scratch_folder(prefix: str) -> tuple[Path, int]:
             _remove_unlocked(left)
     while True:
         fresh = Path(tempfile.mkdtemp(prefix=prefix))  # with mode 0700
-        handle = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
-        _lock(handle)
-        if _is(handle, fresh):
-            return fresh, handle
-        os.close(handle)  # before it was locked, another process took it for what a kill had left
+        # Before it is locked, another process may take it for what a kill had left, and remove it.
+        with suppress(FileNotFoundError):
+            handle = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK)
+            if _lock(handle) and _is(handle, fresh):
+                return fresh, handle
+            os.close(handle)
 
 
 def discard(path: Path) -> None:

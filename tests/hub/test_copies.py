@@ -72,3 +72,19 @@ def test_only_folders_of_this_user_and_no_links_are_removed(place: Path) -> None
     fresh, handle = scratch_folder("phard-model-")
     os.close(handle)
     assert set(place.iterdir()) == {*before, fresh}
+
+
+MAKES = """
+from phard_hub.hub.copies import PrivateFolder
+for number in range(100):
+    copy = PrivateFolder()
+    (copy.path / "file").write_text("mine")
+    assert (copy.path / "file").read_text() == "mine"
+"""
+
+
+def test_processes_that_make_copies_at_once_leave_each_other_alone(place: Path) -> None:
+    """One removed the folder of another between the moment when it was made and that when it was locked."""
+    processes = [subprocess.Popen([sys.executable, "-c", MAKES], stderr=subprocess.PIPE) for _ in range(6)]
+    assert [process.communicate()[1] for process in processes] == [b""] * 6
+    assert list(place.iterdir()) == []
