@@ -73,7 +73,7 @@ def test_goes_the_whole_way(hub: Hub, digits: Path, tmp_path: Path, name: str) -
     assert row.difference <= TOLERANCE
     assert hub.leaks() == []
     (folder,) = tmp_path.iterdir()
-    assert f"library_name: {architecture.library}" in (folder / "PAGE.md").read_text()
+    assert f"library_name: {architecture.library}" in (folder / "README.md").read_text()
     if architecture.library == "timm":
         assert Report.read(folder).environment.versions["timm"] == version("timm")
 
