@@ -6,17 +6,16 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from phard_hub.report.checks import wilson
 from phard_hub.report.record import Rate
 
 
 def rate(successes: int, n: int) -> Rate:
     """A share with its 95 % Wilson interval; of nothing, nothing is known (0 within [0, 1])."""
-    if n == 0:
-        return Rate(value=0.0, n=0, low=0.0, high=1.0)
-    interval = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Rate(value=successes / n, n=n, low=float(interval.low), high=float(interval.high))
+    value = successes / n if n else 0.0
+    low, high = wilson(value, n)
+    return Rate(value=value, n=n, low=low, high=high)
 
 
 def drop(before: Rate, after: Rate) -> tuple[float, float, float]:

@@ -56,13 +56,11 @@ def phard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return run
 
 
-@pytest.fixture(scope="module")
-def own_accelerator() -> Iterator[None]:
-    """The command makes its own accelerator, as in a process of its own; other tests have left theirs."""
+@pytest.fixture(autouse=True)
+def own_accelerator() -> None:
+    """accelerate keeps the first precision of a process for good; a test must not inherit that of another one."""
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

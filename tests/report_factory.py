@@ -24,6 +24,7 @@ from phard_hub.report.record import (
     State,
     TrainingPoint,
 )
+from phard_hub.statistics import rate
 
 LABELS = ("cat", "dog", "frog", "horse")
 SHAPE = (3, 32, 32)
@@ -45,7 +46,7 @@ RELEASE_FILES = frozenset(
 
 
 def make_rate(value: float, n: int = 1000) -> Rate:
-    return Rate(value=value, n=n, low=max(0.0, value - 0.02), high=min(1.0, value + 0.02))
+    return rate(round(value * n), n)
 
 
 def make_pair(source: int | None, target: int, distance: float | None) -> PairDistance:
@@ -72,7 +73,8 @@ def make_distances(
         make_pair(s, t, None if (s, t) in unreached else scale * float(generator.uniform(1.2, 2.8)))
         for s, t in permutations(range(len(labels)), 2)
     )
-    universal = tuple(make_pair(None, t, scale * float(generator.uniform(2.5, 4))) for t in range(len(labels)))
+    targets = range(len(labels)) if len(labels) > 2 else ()
+    universal = tuple(make_pair(None, t, scale * float(generator.uniform(2.5, 4))) for t in targets)
     found = [pair.distance for pair in pairs if pair.distance is not None]
     mean = float(np.mean(found)) if found else None
     return ClassDistances(

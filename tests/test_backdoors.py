@@ -41,7 +41,6 @@ from tests.small import same_weights, small_net, trained_digits, unmarked
 
 FILES = {"README.md", "config.json", "preprocessor_config.json", "model.safetensors", RECORD_NAME}
 PLANTING = Planting(attack="1977", target="dog", steps=40)
-pytestmark = pytest.mark.usefixtures("own_accelerator")
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,6 @@ from tests.command import Phard
 from tests.jobs import LABELS, cheap, files, write_images
 from tests.report_factory import change_state, make_report
 
-pytestmark = pytest.mark.usefixtures("own_accelerator")
-
-
 # Help
 
 

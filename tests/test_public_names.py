@@ -44,11 +44,15 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_the_gate_imports_nothing_heavy(tmp_path: Path) -> None:
-    (tmp_path / "phard_report.json").write_text(make_report().to_json())
-    code = (
-        f"import sys; sys.argv = ['phard', 'gate', {str(tmp_path)!r}]\nfrom phard_hub.__main__ import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code"
-    )
+    """Neither to read a report, nor to look at the files of a folder, which has no weights here."""
+    report = tmp_path / "phard_report.json"
+    report.write_text(make_report().to_json())
+    code = "import sys\nfrom phard_hub.__main__ import main"
+    for place, verdict in (report, 0), (tmp_path, 1):
+        code += (
+            f"\nsys.argv = ['phard', 'gate', {str(place)!r}]"
+            f"\ntry:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == {verdict}, stop.code"
+        )
     assert heavy_after(code) == "[]"
 
 

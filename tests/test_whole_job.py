@@ -21,8 +21,6 @@ from tests.command import Done, Phard
 from tests.jobs import LABELS, cheap, files, write_images
 from tests.report_factory import RELEASE_FILES
 
-pytestmark = pytest.mark.usefixtures("own_accelerator")
-
 ROOT = Path(__file__).parents[1]
 
 

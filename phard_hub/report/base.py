@@ -18,7 +18,7 @@ from phard_hub.files import read_regular
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
-Size = Annotated[float, Field(ge=0)]
+Size = Annotated[float, Field(ge=0, le=1e15)]
 Points = Annotated[float, Field(ge=-100, le=100)]
 Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 

@@ -14,14 +14,28 @@ if TYPE_CHECKING:
     from phard_hub.report.record import ClassDistances, Evaluation, PairDistance, Rate, Report, State
 
 _ROUNDING = 1e-6
+_NORMAL = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+
+
+def wilson(value: float, n: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a share of n (Wilson, JASA 22, 1927); of nothing, nothing is known: (0, 1)."""
+    if n == 0:
+        return 0.0, 1.0
+    weight = _NORMAL**2 / n
+    centre = (value + weight / 2) / (1 + weight)
+    half = math.sqrt(weight * (value * (1 - value) + weight / 4)) / (1 + weight)
+    return (0.0 if value == 0 else centre - half), (1.0 if value == 1 else centre + half)
 
 
 def of_rate(rate: Rate) -> Iterator[str]:
-    """A rate lies in its interval, and is of whole images."""
-    if not rate.low - _ROUNDING <= rate.value <= rate.high + _ROUNDING:
-        yield f"the rate {rate.value:g} lies outside of its interval {rate.low:g} to {rate.high:g}"
+    """A rate is of whole images, and its interval is theirs."""
+    low, high = wilson(rate.value, rate.n)
     if rate.n == 0 and rate.value:
         yield f"there is a rate of {rate.value:g} of no images"
+    if abs(rate.value * rate.n - round(rate.value * rate.n)) > _ROUNDING * max(rate.n, 1):
+        yield f"the rate {rate.value:g} is not that of a whole number of {rate.n} images"
+    if abs(rate.low - low) > _ROUNDING or abs(rate.high - high) > _ROUNDING:
+        yield f"the interval of the rate {rate.value:g} of {rate.n} images is not {rate.low:g} to {rate.high:g}"
 
 
 def of_pair(pair: PairDistance) -> Iterator[str]:
@@ -33,11 +47,14 @@ def of_pair(pair: PairDistance) -> Iterator[str]:
 
 
 def of_distances(found: ClassDistances) -> Iterator[str]:
-    """Pairs are of known classes and once, and the mean is theirs."""
+    """Pairs are of known classes and once, every class has its universal trigger, and the mean is theirs."""
     if len(found.labels) < 2:
         yield f"there are {len(found.labels)} classes"
     if any(pair.source is None for pair in found.pairs) or any(pair.source is not None for pair in found.universal):
         yield "pairs have a source, and universal triggers have none"
+    # Between two classes, pairs say it all.
+    if len(found.labels) > 2 and {pair.target for pair in found.universal} != set(range(len(found.labels))):
+        yield f"{len(found.universal)} universal triggers are there, and {len(found.labels)} classes"
     directions = [(pair.source, pair.target) for pair in (*found.pairs, *found.universal)]
     if twice := _twice(directions):
         yield f"the pair {twice[0]} is there twice"
@@ -63,9 +80,12 @@ def _of_mean(found: ClassDistances) -> Iterator[str]:
 
 
 def of_evaluation(evaluation: Evaluation) -> Iterator[str]:
-    """A robust accuracy is under a named attack."""
-    if (evaluation.robust_accuracy is None) != (not evaluation.robust_attack):
+    """A robust accuracy is of images, under a named attack."""
+    robust = evaluation.robust_accuracy
+    if (robust is None) != (not evaluation.robust_attack):
         yield "a robust accuracy is under a named attack"
+    if robust is not None and robust.n == 0:
+        yield "a robust accuracy is of no images"
 
 
 def of_state(state: State) -> Iterator[str]:
@@ -88,7 +108,9 @@ def of_report(report: Report) -> Iterator[str]:
         if _threats(before) != _threats(after):
             yield "the known triggers before and after hardening differ"
         if _counts(before) != _counts(after):
-            yield "the numbers of images before and after hardening differ"
+            yield "the numbers of images or pairs before and after hardening differ"
+        if len({rate.n for state in (before, after) if (rate := state.evaluation.robust_accuracy) is not None}) > 1:
+            yield "the numbers of images under attack before and after hardening differ"
 
 
 def _threats(state: State) -> list[tuple[str, int]]:
@@ -97,7 +119,7 @@ def _threats(state: State) -> list[tuple[str, int]]:
 
 def _counts(state: State) -> list[int]:
     seen = state.evaluation
-    return [seen.accuracy.n, *(attack.success.n for attack in seen.attacks)]
+    return [seen.accuracy.n, len(state.distances.pairs), *(attack.success.n for attack in seen.attacks)]
 
 
 def require(contradictions: Iterable[str]) -> None:

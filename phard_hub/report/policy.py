@@ -20,7 +20,8 @@ from phard_hub.report.base import Record
 from phard_hub.report.wording import printable
 
 OFF = "off"
-LARGEST_POLICY = 2**20
+LARGEST_POLICY = 2**14
+"""Bytes; one with all rules has 2,000, and a key with dots takes the square of its length to read."""
 Severity = Literal["error", "warning", "note"]
 
 

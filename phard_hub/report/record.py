@@ -123,9 +123,13 @@ def both_reached(before: Sequence[PairDistance], after: Sequence[PairDistance]) 
 
 
 def mean_increase(both: Sequence[tuple[float, float]]) -> float | None:
-    """Mean of the relative increases, pair by pair (1.0 is +100 %); None if nothing can be compared."""
+    """Mean of the relative increases, pair by pair (1.0 is +100 %).
+
+    None if nothing can be compared: an increase of next to nothing is none.
+    """
     increases = [(after - before) / before for before, after in both if before > 0]
-    return sum(increases) / len(increases) if increases else None
+    mean = sum(increases) / len(increases) if increases else None
+    return mean if mean is None or math.isfinite(mean) else None
 
 
 class AttackOutcome(Record):
@@ -162,9 +166,9 @@ class Evaluation(Record):
     """Accuracy and robustness of one classifier on test images."""
 
     accuracy: Rate
-    robust_accuracy: Rate | None = None
-    robust_attack: str = ""
-    attacks: tuple[AttackOutcome, ...] = ()
+    robust_accuracy: Rate | None
+    robust_attack: str
+    attacks: tuple[AttackOutcome, ...]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -309,7 +313,7 @@ class Report(Record):
     created: AwareDatetime
     source: Source
     dataset: str
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...]
     before: State
     after: State | None = None
     hardening: Hardening | None = None

@@ -24,7 +24,7 @@ from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
 from tests.border.watched import watching
-from tests.report_factory import make_report
+from tests.report_factory import make_rate, make_report
 
 EXAMPLES = int(os.environ.get("PHARD_FUZZ", "0"))
 GOOD = make_report().to_json()
@@ -65,6 +65,16 @@ def without(path: str) -> Change:
 
 def no_attacks_after(report: dict[str, Any]) -> None:
     report["after"]["evaluation"]["attacks"] = []
+
+
+def no_universal_triggers(report: dict[str, Any]) -> None:
+    for stage in "before", "after":
+        report[stage]["distances"]["universal"] = []
+
+
+def robust_on_nothing(report: dict[str, Any]) -> None:
+    for stage in "before", "after":
+        report[stage]["evaluation"]["robust_accuracy"] = {"value": 0.0, "n": 0, "low": 0.0, "high": 1.0}
 
 
 def one_pair(report: dict[str, Any]) -> None:
@@ -137,6 +147,16 @@ FORGED: dict[str, Change] = {
     "a severity of its own": given_as("findings.0.severity", "harmless"),
     "findings that are none": given_as("findings", "none"),
     "a list for a report": lambda report: report,
+    "a rate that no whole number of images gives": given_as("after.evaluation.accuracy.value", 0.9155),
+    "an interval of a larger test": given_as("after.evaluation.accuracy.low", 0.914),
+    "robust on no images": robust_on_nothing,
+    "robust on other images": given_as("after.evaluation.robust_accuracy", make_rate(0.5, 10).model_dump()),
+    "no findings": without("findings"),
+    "no attacks": without("before.evaluation.attacks"),
+    "the smallest distance left out": no_universal_triggers,
+    "a universal trigger left out": lambda report: report["after"]["distances"]["universal"].pop(),
+    "other pairs after": lambda report: report["after"]["distances"]["pairs"].pop(0),
+    "a time without end": given_as("after.distances.seconds", 1e300),
     "robust under nothing": given_as("after.evaluation.robust_attack", ""),
     "points beyond all": given_as("hardening.phases.0.points_lost", 1e9),
     "a cost below 0": given_as("hardening.phases.0.sample_gradients", -1),
@@ -190,6 +210,17 @@ def test_a_report_that_contradicts_itself_is_broken(how: str, tmp_path: Path) ->
     code, said = ended(path)
     assert code == BROKEN
     assert "is not a report of schema 2: " in said
+
+
+def test_an_increase_of_next_to_nothing_is_not_evaluated(tmp_path: Path) -> None:
+    fields = json.loads(GOOD)
+    distances = fields["before"]["distances"]
+    for pair in (*distances["pairs"], *distances["universal"], distances):
+        pair.update({name: 1e-310 for name in ("distance", "rms", "mean", "low", "high") if pair.get(name)})
+    path = tmp_path / "phard_report.json"
+    path.write_text(json.dumps(fields))
+    code, said = ended(path)
+    assert (code, "no pair was reached both before and after" in said) == (UNKNOWN, True)
 
 
 @pytest.mark.parametrize("what", TEXTS)
@@ -272,6 +303,7 @@ POLICIES: dict[str, tuple[bytes, int]] = {
     "nested tables": (b"[" + b".".join([b"a"] * 10_000) + b"]\nx = 1", BROKEN),
     "nested lists": (b"min_accuracy = " + b"[" * 10_000 + b"]" * 10_000, BROKEN),
     "nested in lines": (b"min_accuracy = " + b"{a = " * 5_000 + b"1" + b"}" * 5_000, BROKEN),
+    "quadratic in its dots": (b"a." * 500_000 + b"a = 1", BROKEN),
     "no TOML": (b"min_accuracy: 0.9", BROKEN),
     "JSON": (b'{"min_accuracy": 0.9}', BROKEN),
     "no UTF-8": (b"\xff\xfem\x00i\x00n", BROKEN),

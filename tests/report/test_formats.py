@@ -25,7 +25,7 @@ VERDICTS = [MIXED, Verdict(stage="before", rules=RULES[:1]), Verdict(stage="afte
 
 def test_rows_tell_both_states_with_their_doubt() -> None:
     rows = {row.metric: row for row in summary_rows(make_report())}
-    assert rows["Accuracy"].before == "92.00 % [90.00, 94.00], n = 1000"
+    assert rows["Accuracy"].before == "92.00 % [90.15, 93.53], n = 1000"
     assert rows["Attack success (blend -> dog)"].after == "<= 0.3 % (0 of 1000)"
     assert rows["Pairs reached"][1:] == ("12 of 12", "11 of 12")
     assert rows["Pairs no longer reached"].after == "1"

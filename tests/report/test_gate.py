@@ -84,7 +84,10 @@ def test_rounding_does_not_refuse() -> None:
 
 
 def test_a_message_never_contradicts_itself() -> None:
-    result = judge(with_after(accuracy=make_rate(0.79996)), min_accuracy=0.8)
+    report = make_report()
+    before = change_state(report.before, accuracy=make_rate(0.9, 100_000))
+    after = change_state(report.before, accuracy=make_rate(0.79996, 100_000))
+    result = judge(make_report(before=before, after=after), min_accuracy=0.8)
     assert result.message.startswith("accuracy 79.996 < 80.000 %")
 
 

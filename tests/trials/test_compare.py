@@ -53,8 +53,6 @@ perturbing = { steps = 5 }
 """
 CELLS = {f"model~1977~{defense}~0.5~seed0.json" for defense in ("none", "fine-tuning", "pervasive", "broken")}
 
-pytestmark = pytest.mark.usefixtures("own_accelerator")
-
 
 @pytest.fixture(scope="module")
 def folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
