@@ -74,7 +74,7 @@ def _read_folder(folder: Path, policy: Policy) -> tuple[Report, Deployed]:
     if why := deployed.unreadable.get(REPORT_NAME):
         advice = "Give a folder that `phard harden` wrote."
         raise ReportError(f"Cannot read the report {folder / REPORT_NAME}: {why}.", advice=advice)
-    return Report.read(folder / REPORT_NAME), deployed
+    return Report.read(folder / REPORT_NAME, sha256=deployed.files.get(REPORT_NAME, "")), deployed
 
 
 def sign(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phard_hub.ranges import LARGEST_SEED
 from phard_hub.report.policy import Policy
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ MaxImages = Annotated[int, typer.Option(min=8, help="Use at most so many images 
 PresetOption = Annotated[
     PresetName, typer.Option(help="How hard to search and how long to harden; `cheapest` only tries things out.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices; the same seed repeats a run.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices; the same seed repeats a run.")
+]
 Backdoors = Annotated[
     list[Path],
     typer.Option(

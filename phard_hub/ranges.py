@@ -8,7 +8,8 @@ from pydantic import Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A share of something, or a difference between two pixel values."""
-Seed = Annotated[int, Field(ge=-(2**53), le=2**53)]
-"""What every generator takes, and every reader of JSON."""
+LARGEST_SEED = 2**32 - 1
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+"""What every generator takes: those of NumPy take the fewest."""
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 """A share that can never be all."""

@@ -8,16 +8,14 @@ its name or, where the file is at hand, by how it begins, for whoever loads it m
 from __future__ import annotations
 
 import logging
-import os
 import re
-import stat
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
 
-from phard_hub.hub.copies import lies_inside
+from phard_hub.hub.copies import NotTakenError, open_inside
 from phard_hub.hub.snapshot import Snapshot
 from phard_hub.report.findings import error, warning
 from phard_hub.report.record import Finding
@@ -52,35 +50,28 @@ def pickles(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _begins_like_one(snapshot: Snapshot, name: str) -> bool:
     """Whether a file that is at hand holds a pickle, whatever it is called."""
-    path = _at_hand(snapshot, name)
-    if path is None:
-        return False
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
+    with suppress(NotTakenError, OSError), _open(snapshot, name) as file:
         head = file.read(256)
         if head.startswith(b"PK\x03\x04"):
-            return _holds_one(path)
-    return bool(_BINARY.match(head) or _TEXT.match(head))
+            return _holds_one(file)
+        return bool(_BINARY.match(head) or _TEXT.match(head))
+    return False
 
 
-def _holds_one(path: Path) -> bool:
+def _holds_one(file: BinaryIO) -> bool:
     """Whether there is a pickle in a zip archive, which is what torch writes."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             return any(PurePosixPath(name).suffix.lower() in _PICKLES for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return True  # whoever reads it as something else may still find one
 
 
-def _at_hand(snapshot: Snapshot, name: str) -> Path | None:
-    """Where a file of the repository lies, if it is here, a regular file, and inside of the folder."""
-    path = None if snapshot.origin is None else snapshot.origin / name
-    try:
-        if path is None or not lies_inside(snapshot.origin or path, path):
-            return None
-        return path.resolve() if stat.S_ISREG(path.stat().st_mode) else None
-    except OSError:
-        return None
+def _open(snapshot: Snapshot, name: str) -> BinaryIO:
+    """A file of the repository, if it is here, a regular file, and inside of the folder."""
+    if snapshot.origin is None:
+        raise NotTakenError("is not at hand")
+    return open_inside(snapshot.origin, name)
 
 
 def _not_looked_into(name: str, why: str, advice: str = _ADVICE) -> Finding:
@@ -88,11 +79,11 @@ def _not_looked_into(name: str, why: str, advice: str = _ADVICE) -> Finding:
 
 
 def _look_into(snapshot: Snapshot, name: str) -> Finding:
-    path = _at_hand(snapshot, name)
-    if path is None:
-        return _not_looked_into(name, "it is not at hand")
     try:
-        result = _scan(path)
+        with _open(snapshot, name) as file:
+            result = _scan(file, name)
+    except (NotTakenError, OSError):
+        return _not_looked_into(name, "it is not at hand")
     except ModuleNotFoundError:
         advice = f"{_ADVICE} To look into it, install phard-hub[scan]."
         return _not_looked_into(name, "picklescan is not installed", advice)
@@ -101,12 +92,12 @@ def _look_into(snapshot: Snapshot, name: str) -> Finding:
     return _judge(name, result)
 
 
-def _scan(path: Path) -> ScanResult:
+def _scan(file: BinaryIO, name: str) -> ScanResult:
     """What picklescan reads in a file, without what it writes to the log."""
-    from picklescan.scanner import scan_file_path
+    from picklescan.scanner import scan_bytes
 
     with _silent("picklescan"):
-        return scan_file_path(str(path))
+        return scan_bytes(file, name, PurePosixPath(name).suffix)
 
 
 def _judge(name: str, result: ScanResult) -> Finding:

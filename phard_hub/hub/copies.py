@@ -63,7 +63,7 @@ def take(origin: Path, name: str, target: Path, *, largest: int | None = None) -
         OSError: it cannot be read.
         OutputError: the copy cannot be written.
     """
-    with _open(origin, name) as source:
+    with open_inside(origin, name) as source:
         size = os.fstat(source.fileno()).st_size
         if largest is not None and size > largest:
             raise TooLargeError(f"{name} ({size / 1e6:.0f} MB)")
@@ -78,8 +78,13 @@ def take(origin: Path, name: str, target: Path, *, largest: int | None = None) -
     return digest.hexdigest()
 
 
-def _open(origin: Path, name: str) -> BinaryIO:
-    """Open a file without following a link out of the folder."""
+def open_inside(origin: Path, name: str) -> BinaryIO:
+    """Open a file without following a link out of the folder, or out of that part of the Hub's cache that is its own.
+
+    Raises:
+        NotTakenError: it is no regular file inside the folder.
+        OSError: it cannot be read.
+    """
     path = (origin / name).resolve()
     home = _home(origin, path)
     if home is None:
@@ -92,15 +97,11 @@ def _open(origin: Path, name: str) -> BinaryIO:
         raise
 
 
-def lies_inside(folder: Path, path: Path) -> bool:
-    """Whether a path really leads into a folder, or into that part of the Hub's cache that is the folder's own."""
-    return _home(folder, path.resolve()) is not None
-
-
 def _home(folder: Path, target: Path) -> Path | None:
     homes = [folder.resolve()]
-    if homes[0].parent.name == "snapshots":  # the Hub's cache: snapshots/<commit>/file -> blobs/<hash>
-        homes.append(homes[0].parent.parent / "blobs")
+    cache = homes[0].parent.parent  # the Hub's: models--org--name/snapshots/<commit>/file -> ../../blobs/<hash>
+    if homes[0].parent.name == "snapshots" and cache.name.startswith("models--"):
+        homes.append(cache / "blobs")
     return next((home for home in homes if target.is_relative_to(home)), None)
 
 

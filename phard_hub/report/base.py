@@ -7,6 +7,7 @@ unknown and missing fields are errors, and so are two entries of one name, which
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -20,6 +21,7 @@ Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Size = Annotated[float, Field(ge=0, le=1e15)]
 Points = Annotated[float, Field(ge=-100, le=100)]
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 
 
@@ -64,16 +66,23 @@ def unambiguous(content: bytes) -> Any:  # noqa: ANN401 - whatever the JSON hold
     """The content of a JSON file that all programs read alike.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, names an entry twice, or holds NaN, endless nesting or endless numbers.
+        ValueError: it is no JSON in UTF-8, names an entry twice, or holds NaN, endless nesting or endless numbers, or
+            half of a character (as the escape of a lone surrogate).
     """
     try:
-        return json.loads(content.decode(), parse_constant=_no_number, object_pairs_hook=_unique)
+        value = json.loads(content.decode(), parse_constant=_no_number, object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
         raise ValueError("the file is no UTF-8 text") from error
     except RecursionError as error:
         raise ValueError("the file is nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"the file is no JSON: {error}") from error
+    if _SURROGATE.search(content):  # two of them may be one character, so the text decides
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("a text holds half of a character") from error
+    return value
 
 
 def _no_number(name: str) -> None:

@@ -7,6 +7,7 @@ runner can read it in a fraction of a second.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from phard_hub.errors import ReportError
+from phard_hub.files import read_regular
 from phard_hub.ranges import Seed
 from phard_hub.report.base import Count, Points, Record, Sha256, Share, Size
 from phard_hub.report.checks import of_distances, of_evaluation, of_pair, of_rate, of_report, of_state, require
@@ -348,16 +350,25 @@ class Report(Record):
         return self.model_dump_json(indent=1)
 
     @classmethod
-    def read(cls, path: Path) -> Report:
+    def read(cls, path: Path, *, sha256: str | None = None) -> Report:
         """Read a report, or the report inside a release folder.
 
+        Args:
+            path: of the file or the folder.
+            sha256: of the file as it was looked at before; None where nobody did.
+
         Raises:
-            ReportError: the file is missing, is no JSON, or does not fit this schema.
+            ReportError: the file is missing, is no JSON, does not fit this schema, or is another one by now.
         """
         # Who names a file may name a link; in a folder that somebody else filled, none is followed.
         path = path / REPORT_NAME if path.is_dir() else path.resolve()
         try:
-            return cls.read_file(path, LARGEST_REPORT)
+            content = read_regular(path.parent, path.name, LARGEST_REPORT)
+            if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+                raise ReportError(
+                    f"{path} changed while it was looked at.", advice="Ask again when nobody writes there."
+                )
+            return cls.from_json(content)
         except OSError as error:
             raise ReportError(
                 f"Cannot read the report {path}: {error.strerror}.", advice="Give a phard_report.json."

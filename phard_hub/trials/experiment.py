@@ -16,6 +16,7 @@ from phard_hub.defenses import DEFENSES, Defense
 from phard_hub.errors import ExperimentError
 from phard_hub.pipeline import DataOptions, public_name
 from phard_hub.presets import PRESETS, Preset
+from phard_hub.ranges import LARGEST_SEED
 from phard_hub.report.trial import NO_ATTACK, NO_DEFENSE, Cell, slug
 from phard_hub.trials.judging import Judging
 from phard_hub.trials.options import checked, configured, refuse_unknown
@@ -121,7 +122,7 @@ class _Reader:
         self.given, self.path = given, path
         self.preset = self._preset(given, path.name)
         self.models = self._models(models)
-        self.seeds = self._axis("seeds", [0], tuple[int, ...], lambda seed: seed >= 0, "0 or more")
+        self.seeds = self._axis("seeds", [0], tuple[int, ...], _is_seed, f"0 to {LARGEST_SEED}")
         self.shares = self._axis("data_shares", [1.0], tuple[float, ...], lambda share: 0 < share <= 1, "in (0, 1]")
         self.target = str(checked(given.get("target", 0), int | str, f"{path.name}: target"))
         self.data = self._data(places)
@@ -258,3 +259,7 @@ class _Reader:
             raise ExperimentError(f"{place}: {odd[0]!r} is no name.", advice="Use letters, digits, '.', '_' and '-'.")
         tables = checked({} if isinstance(given, list) else given, dict[str, dict[str, Any]], place)
         return {each: dict(tables.get(each, {})) for each in names}
+
+
+def _is_seed(seed: float) -> bool:
+    return 0 <= seed <= LARGEST_SEED

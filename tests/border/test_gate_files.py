@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from phard_hub.report.record import REPORT_NAME
+from phard_hub.errors import ReportError
+from phard_hub.hub.pull import sha256
+from phard_hub.report.record import REPORT_NAME, Report
 from tests.border.run import watched
 from tests.command import Phard
 from tests.hub.releases import make_release, on_disk
 from tests.hub_server import Hub
+from tests.report_factory import make_report
 
 Change = Callable[[Path, Path], None]
 """Changes a release; the second folder is another release, of other weights."""
@@ -362,3 +365,12 @@ def test_another_release_in_one_place(tmp_path: Path, phard: Phard) -> None:
     assert [phard("gate", folder).code for folder in (one, two)] == [0, 0]
     shutil.copy(one / WEIGHTS, two / WEIGHTS)
     assert phard("gate", two).code == 1
+
+
+def test_a_report_that_is_exchanged_while_it_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / REPORT_NAME
+    path.write_text(make_report().to_json())
+    looked_at = sha256(path)
+    path.write_text(make_report(dataset="another").to_json())
+    with pytest.raises(ReportError, match="changed while it was looked at"):
+        Report.read(tmp_path, sha256=looked_at)

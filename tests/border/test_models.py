@@ -182,6 +182,7 @@ CASES: list[tuple[str, str, str, Tamper]] = [
     ),
     ("transformers", "JSON a million deep", "PH-A08", write("config.json", "[" * 10**6)),
     ("transformers", "text in another encoding", "PH-A08", write("preprocessor_config.json", b"\xff\xfe\x00")),
+    ("transformers", "a class name of half a character", "PH-A08", config(id2label={"0": "\ud800", "1": "b"})),
     ("transformers", "a config of 9 MB", "PH-A33", config(padding="x" * 9 * 2**20)),
     ("transformers", "150,000 classes", "PH-A33", many_classes),
     ("transformers", "2,000 pickles", "PH-A33", many_pickles),

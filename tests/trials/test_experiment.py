@@ -143,7 +143,7 @@ def test_plans_are_sent_to_other_processes(defense: str, tmp_path: Path) -> None
 MISTAKES = [
     ("attack = 3", r"there is no 'attack'\. Did you mean 'attacks'\? There are: models, seeds"),
     ("attacks.blend = 1\n", r"is not valid TOML"),
-    ("seeds = [0, 0]", r"seeds is \[0, 0\]\. Give at least one number, each 0 or more, no two equal"),
+    ("seeds = [0, 0]", r"seeds is \[0, 0\]\. Give at least one number, each 0 to 4294967295, no two equal"),
     ("seeds = [-1]", r"seeds is \[-1\]"),
     ("seeds = []", r"seeds is \[\]"),
     ("seeds = [0.5]", r"seeds\[0\] should be a valid integer.*but is 0\.5"),
