@@ -244,7 +244,7 @@ def test_a_bug_does_not_look_like_a_refusal(tmp_path: Path, monkeypatch: pytest.
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("phard_hub.cli_gate.judge", broken)
-    monkeypatch.setattr(Report, "read", lambda _: make_report())
+    monkeypatch.setattr(Report, "read", lambda *_, **__: make_report())
     done = phard("gate", tmp_path)
     assert done.code == NotEvaluatedError.exit_code
     assert "ZeroDivisionError: a bug" in done.err
@@ -252,7 +252,7 @@ def test_a_bug_does_not_look_like_a_refusal(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_ctrl_c_outside_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phard: Phard) -> None:
-    def interrupted(_: Path) -> None:
+    def interrupted(*_: Path, **__: str) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Report, "read", interrupted)
