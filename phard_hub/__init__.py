@@ -32,18 +32,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from phard_hub.auditing import audit
     from phard_hub.defenses.pervasive import PervasiveHardening
-    from phard_hub.evaluation import evaluate
-    from phard_hub.guard import Guard
+    from phard_hub.evaluation.threats import evaluate
     from phard_hub.hub.pull import pull
-    from phard_hub.hub.push import push
     from phard_hub.images import LabelledImages, demo_images, load_images
     from phard_hub.job import Job
     from phard_hub.models.classifier import Classifier
     from phard_hub.models.loading import load
     from phard_hub.pipeline import run
+    from phard_hub.release.push import push
     from phard_hub.report.gate import gate
     from phard_hub.report.policy import Policy
     from phard_hub.report.record import Report
+    from phard_hub.training.guard import Guard
     from phard_hub.triggers.search import measure
 
 __all__ = [
@@ -69,7 +69,7 @@ __all__ = [
 # Where each name lives. They are imported when first used, for most of them bring torch along.
 _HOMES = {
     "Classifier": "models.classifier",
-    "Guard": "guard",
+    "Guard": "training.guard",
     "Job": "job",
     "LabelledImages": "images",
     "PervasiveHardening": "defenses.pervasive",
@@ -77,13 +77,13 @@ _HOMES = {
     "Report": "report.record",
     "audit": "auditing",
     "demo_images": "images",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.threats",
     "gate": "report.gate",
     "load": "models.loading",
     "load_images": "images",
     "measure": "triggers.search",
     "pull": "hub.pull",
-    "push": "hub.push",
+    "push": "release.push",
     "run": "pipeline",
 }
 

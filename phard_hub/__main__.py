@@ -38,7 +38,7 @@ def main() -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     """Do what the arguments say and return the exit code; without any, show the help as wrong use."""
-    from phard_hub.cli import app
+    from phard_hub.cli.app import app
 
     code = app(args=arguments or ["--help"], prog_name="phard", standalone_mode=False)
     if code == _INTERRUPTED:

@@ -31,24 +31,23 @@ from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.attacks.planting import PLANTING, plant
 from phard_hub.auditing import audit
 from phard_hub.errors import BackdoorError, InputError, NotEvaluatedError, OutputError, first_line
-from phard_hub.evaluation import Threat, attack_outcome, evaluate
+from phard_hub.evaluation.sizes import trigger_size
+from phard_hub.evaluation.threats import Threat, attack_outcome, evaluate
 from phard_hub.files import as_output_error, new_folder
 from phard_hub.hub.pull import pull
-from phard_hub.hub.release import check_writable, copied
 from phard_hub.hub.snapshot import Snapshot
 from phard_hub.images import LabelledImages
-from phard_hub.job import Job
+from phard_hub.job import Job, Progress, silent
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
+from phard_hub.models.tensors import read_tensors, serialize
 from phard_hub.pipeline import DataOptions, default_accelerator, load_data
-from phard_hub.progress import Progress, silent
-from phard_hub.ranges import Share
+from phard_hub.release.release import check_writable, copied
 from phard_hub.report.base import Record, first_fault
 from phard_hub.report.record import AttackOutcome, Rate, TriggerSize
 from phard_hub.report.wording import printable
-from phard_hub.schedule import Schedule
-from phard_hub.sizes import trigger_size
-from phard_hub.tensors import read_tensors, serialize
+from phard_hub.settings import Share
+from phard_hub.training.schedule import Schedule
 
 RECORD_NAME, KEY_NAME = "backdoor.json", "backdoor.safetensors"
 MIN_SUCCESS = 0.9

@@ -1,10 +1,17 @@
-"""Random numbers for a whole batch, of which each process takes those of its own images."""
+"""Random numbers for a whole batch, of which each process takes those of its own images.
+
+Generators that belong to the caller are put back to where they were.
+"""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,3 +67,15 @@ class Draws:
     def mine(self, drawn: Tensor) -> Tensor:
         """Of what was drawn for the whole batch, that of the images that are wanted."""
         return drawn if self.places is None else drawn[self.places.cpu()]
+
+
+@contextmanager
+def global_generators_kept() -> Iterator[None]:
+    """Put the caller's generators back: those of torch, Python and numpy."""
+    with torch.random.fork_rng():
+        of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002

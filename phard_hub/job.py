@@ -12,9 +12,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from phard_hub.errors import PhardError
-from phard_hub.progress import Progress, silent
 
 T = TypeVar("T")
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(what is being done, steps done, steps in all)``."""
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

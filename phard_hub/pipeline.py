@@ -21,24 +21,23 @@ from accelerate.state import is_initialized
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
 from phard_hub.errors import OutputError
-from phard_hub.evaluation import Threat, evaluate
+from phard_hub.evaluation.threats import Threat, evaluate
 from phard_hub.files import discard
-from phard_hub.guard import Guard
+from phard_hub.hardware import has_fast_bf16
 from phard_hub.hub.pull import pull
-from phard_hub.hub.release import check_writable, weights_sha256, write_release
 from phard_hub.hub.snapshot import Audit, Snapshot
 from phard_hub.images import LabelledImages, load_images
-from phard_hub.job import Job
+from phard_hub.job import Job, Progress, silent
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
-from phard_hub.precision import has_fast_bf16
 from phard_hub.presets import DEFAULT, Preset
-from phard_hub.progress import Progress, silent
+from phard_hub.release.release import check_writable, weights_sha256, write_release
 from phard_hub.report.gate import Verdict, gate
-from phard_hub.report.plots import GalleryRow
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import SCHEMA_VERSION, TESTED_ON, Environment, Hardening, Report, Source, State
+from phard_hub.report.views.plots import GalleryRow
 from phard_hub.report.wording import printable
+from phard_hub.training.guard import Guard
 from phard_hub.triggers.search import Measurement, measure
 
 LIMITS = (

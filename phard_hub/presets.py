@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from phard_hub.defenses import DEFENSES, AdversarialTraining, AtOnce, Defense, FeatureShift, PervasiveHardening
-from phard_hub.evaluation import PGD
-from phard_hub.schedule import Schedule
+from phard_hub.evaluation.threats import PGD
+from phard_hub.training.schedule import Schedule
 from phard_hub.triggers.search import CHEAPEST as CHEAPEST_SEARCH
 from phard_hub.triggers.search import SearchSettings
 

@@ -57,10 +57,12 @@ def phard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.fixture(autouse=True)
-def own_accelerator() -> None:
-    """accelerate keeps the first precision of a process for good; a test must not inherit that of another one."""
+def own_accelerator() -> Iterator[None]:
+    """accelerate keeps the first precision of a process for good; no test inherits that of another."""
     from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

@@ -6,10 +6,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phard_hub.batches import Batch
 from phard_hub.images import LabelledImages
-from phard_hub.schedule import Schedule
-from phard_hub.training import BankSeen
+from phard_hub.training.batches import Batch
+from phard_hub.training.loop import BankSeen
+from phard_hub.training.schedule import Schedule
 from tests.small import digit_images
 
 GUARDED = Schedule(steps=60, batch=64, guard_every=5, learning_rate=0.05, shift=0.0, averaging=0.5, wobble=2.0)

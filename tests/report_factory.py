@@ -24,7 +24,7 @@ from phard_hub.report.record import (
     State,
     TrainingPoint,
 )
-from phard_hub.statistics import rate
+from phard_hub.report.statistics import rate
 
 LABELS = ("cat", "dog", "frog", "horse")
 SHAPE = (3, 32, 32)

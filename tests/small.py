@@ -15,16 +15,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from phard_hub.attacks.planting import plant
-from phard_hub.batches import Batch, Batches
 from phard_hub.defenses.base import Defense, hardening
-from phard_hub.guard import Guard
 from phard_hub.images import LabelledImages
-from phard_hub.job import Job
+from phard_hub.job import Job, Progress, silent
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress, silent
 from phard_hub.report.record import Hardening
-from phard_hub.schedule import Schedule
-from phard_hub.training import Course, Objective, train
+from phard_hub.training.batches import Batch, Batches
+from phard_hub.training.guard import Guard
+from phard_hub.training.loop import Course, Objective, train
+from phard_hub.training.schedule import Schedule
 
 
 def noise_images(per_class: int, classes: int, shape: tuple[int, int, int], seed: int = 0) -> LabelledImages:

@@ -18,18 +18,18 @@ from torch import Tensor, nn
 
 from phard_hub.auditing import audit
 from phard_hub.defenses import AdversarialTraining, AtOnce, FeatureShift, PervasiveHardening
-from phard_hub.evaluation import PGD
+from phard_hub.evaluation.threats import PGD
 from phard_hub.hub.pull import pull
-from phard_hub.hub.push import push
-from phard_hub.hub.release import weights_sha256, write_release
 from phard_hub.images import LabelledImages
 from phard_hub.models.loading import load
 from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
 from phard_hub.presets import Preset
+from phard_hub.release.push import push
+from phard_hub.release.release import weights_sha256, write_release
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
-from phard_hub.schedule import Schedule
+from phard_hub.training.schedule import Schedule
 from phard_hub.triggers.search import SearchSettings
 from tests.benchmarks.architectures.clients import CLIENTS
 from tests.benchmarks.architectures.journey import TOLERANCE, logits_difference, travel, write_digits

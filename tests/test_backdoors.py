@@ -27,13 +27,13 @@ from phard_hub.backdoors import (
     write_backdoor,
 )
 from phard_hub.errors import BackdoorError, InputError, NotEvaluatedError, OutputError
-from phard_hub.evaluation import attack_outcome
+from phard_hub.evaluation.threats import attack_outcome
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
 from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions
 from phard_hub.report.record import AttackOutcome, Report, TriggerSize
-from phard_hub.statistics import rate
+from phard_hub.report.statistics import rate
 from tests.attacks.fitted import draw, fitted
 from tests.command import Phard
 from tests.jobs import files

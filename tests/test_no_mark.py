@@ -17,8 +17,8 @@ from torch import nn
 
 from phard_hub.attacks import Blend, WaNet
 from phard_hub.attacks.planting import plant
-from phard_hub.augmentation import indifferent_to_mirroring
-from phard_hub.evaluation import (
+from phard_hub.evaluation.reactivation import Perturbing, Relearning
+from phard_hub.evaluation.threats import (
     PGD,
     Threat,
     attack_outcome,
@@ -30,8 +30,8 @@ from phard_hub.evaluation import (
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
-from phard_hub.reactivation import Perturbing, Relearning
-from phard_hub.schedule import Schedule
+from phard_hub.training.augmentation import indifferent_to_mirroring
+from phard_hub.training.schedule import Schedule
 from phard_hub.triggers.search import measure
 from tests.small import global_random_state, harden, job, marks, noise_images, small_net, unmarked
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from phard_hub import training
 from phard_hub.__main__ import main
 from phard_hub.report.record import Report
+from phard_hub.training import loop
 from tests.command import Done, Phard
 from tests.jobs import LABELS, cheap, files, write_images
 from tests.report_factory import RELEASE_FILES
@@ -87,13 +87,13 @@ def test_a_second_run_replaces_the_release(
 
 KILL = """
 import os, signal, sys
-from phard_hub import training
-save = training._Run._save
+from phard_hub.training import loop
+save = loop._Run._save
 def save_and_die(self):
     save(self)
     if self.step == 4 < self.schedule.steps:
         os.kill(os.getpid(), signal.SIGKILL)
-training._Run._save = save_and_die
+loop._Run._save = save_and_die
 from phard_hub.__main__ import main
 main()
 """
@@ -114,13 +114,13 @@ def test_a_killed_run_continues_to_the_same_bytes(
     assert len(left) == 1
     assert left[0].startswith(".hardened.")
     steps: list[int] = []
-    update = training._Run._update
+    update = loop._Run._update
 
-    def noted(run: training._Run) -> Any:
+    def noted(run: loop._Run) -> Any:
         steps.append(run.step)
         return update(run)
 
-    monkeypatch.setattr(training._Run, "_update", noted)
+    monkeypatch.setattr(loop._Run, "_update", noted)
     phard(*arguments)
     assert steps == [4, 5, 6, 7]
     assert files(tmp_path / "hardened") == RELEASE_FILES
@@ -131,14 +131,14 @@ def test_a_killed_run_continues_to_the_same_bytes(
 def test_ctrl_c_keeps_the_state_and_says_how_to_continue(
     tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = training._Run._update
+    update = loop._Run._update
 
-    def interrupted(run: training._Run) -> Any:
+    def interrupted(run: loop._Run) -> Any:
         if run.step == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return update(run)
 
-    monkeypatch.setattr(training._Run, "_update", interrupted)
+    monkeypatch.setattr(loop._Run, "_update", interrupted)
     done = phard(*cheap(tiny_checkpoint, images, tmp_path / "hardened"))
     assert done.code == 3
     assert "Stopped at step 3 of 4." in done.complaint
@@ -176,9 +176,7 @@ def test_a_full_disk_keeps_the_former_release(
 
 
 def test_a_disk_too_full_for_checkpoints(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    process = in_a_process(
-        FULL.format("training._Run, '_save'"), *cheap(tiny_checkpoint, images, tmp_path / "hardened")
-    )
+    process = in_a_process(FULL.format("loop._Run, '_save'"), *cheap(tiny_checkpoint, images, tmp_path / "hardened"))
     done = Done(process.returncode, process.stdout, process.stderr)
     assert done.code == 2
     assert "cannot be written" in done.complaint.casefold() or "cannot write" in done.complaint.casefold()

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
+from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress, silent
-from phard_hub.ranges import Seed
+from phard_hub.settings import Seed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
-from phard_hub.ranges import Share
+from phard_hub.settings import Share
 
 
 @dataclass(frozen=True, kw_only=True)

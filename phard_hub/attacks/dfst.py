@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
+from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress
-from phard_hub.ranges import Share
+from phard_hub.settings import Share
 
 _KERNELS = (3, 7, 11)
 _FILTERS = 24

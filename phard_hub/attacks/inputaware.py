@@ -12,9 +12,9 @@ from torch.nn import functional
 from phard_hub.attacks.base import strangers
 from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
+from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress
-from phard_hub.ranges import Share
+from phard_hub.settings import Share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
+from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress
 
 _GRID = 8
 _READABLE = 0.1

@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from phard_hub.attacks.base import Attack
 from phard_hub.errors import InputError
+from phard_hub.hardware import fast_autocast, images_at_once
 from phard_hub.images import LabelledImages
+from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier
-from phard_hub.precision import fast_autocast, images_at_once
-from phard_hub.progress import Progress, silent
-from phard_hub.tensors import difference
+from phard_hub.models.tensors import difference
 
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """Of a batch: pixels ``(N, C, H, W)`` in [0, 1], labels ``(N,)``, and what to draw from."""

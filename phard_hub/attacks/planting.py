@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.attacks.base import Attack
-from phard_hub.batches import Batch
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.schedule import Schedule
-from phard_hub.training import train
+from phard_hub.training.batches import Batch
+from phard_hub.training.loop import train
+from phard_hub.training.schedule import Schedule
 
 PLANTING = Schedule(steps=600, batch=128, learning_rate=0.05)
 

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from phard_hub.attacks.base import Attack
 from phard_hub.images import LabelledImages
+from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier
-from phard_hub.progress import Progress, silent
-from phard_hub.ranges import Share
+from phard_hub.settings import Share
 
 Mode = Literal["sharp", "blurred", "ghost"]
 _GAMMA = 2.2

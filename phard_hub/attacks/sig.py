@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
-from phard_hub.ranges import Share
+from phard_hub.settings import Share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Self
 
-from phard_hub.guard import Guard
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import Hardening, Phase
+from phard_hub.training.guard import Guard
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,19 @@ from typing import Self, TypeVar
 
 from pydantic import PositiveFloat
 
-from phard_hub.defenses.adversarial import AdversarialTraining
 from phard_hub.defenses.base import Defense, Hardened
-from phard_hub.defenses.featureshift import FeatureShift
-from phard_hub.defenses.sharpnessaware import SharpnessAware
+from phard_hub.defenses.hardening.adversarial import AdversarialTraining
+from phard_hub.defenses.removal.featureshift import FeatureShift
+from phard_hub.defenses.removal.sharpnessaware import SharpnessAware
 from phard_hub.defenses.trained import Trained
-from phard_hub.guard import Guard
 from phard_hub.images import LabelledImages
-from phard_hub.interpolation import part_of_the_way
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.ranges import Share
 from phard_hub.report.record import Phase
-from phard_hub.schedule import Schedule
+from phard_hub.settings import Share
+from phard_hub.training.guard import Guard
+from phard_hub.training.interpolation import part_of_the_way
+from phard_hub.training.schedule import Schedule
 
 SHARES = tuple(step / 20 for step in range(20, 14, -1))
 """How far a result at once may lie on its way: less than three quarters forgets too little."""

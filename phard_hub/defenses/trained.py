@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar, Self
 
 from phard_hub.defenses.base import Defense, Hardened
-from phard_hub.guard import Guard
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import Phase
-from phard_hub.schedule import Schedule
-from phard_hub.training import Course, Objective, train
+from phard_hub.training.guard import Guard
+from phard_hub.training.loop import Course, Objective, train
+from phard_hub.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

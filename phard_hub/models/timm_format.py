@@ -17,9 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from phard_hub.draws import global_generators_kept
 from phard_hub.errors import CheckpointError, first_line
 from phard_hub.hub.snapshot import Snapshot
-from phard_hub.isolation import global_generators_kept
 
 WEIGHTS = "model.safetensors"
 TAKEN_BY_TIMM = frozenset(

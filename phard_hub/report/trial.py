@@ -13,7 +13,6 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from phard_hub.errors import ReportError
-from phard_hub.ranges import Seed
 from phard_hub.report.base import Count, Record, Share, Size
 from phard_hub.report.record import (
     ClassDistances,
@@ -25,6 +24,7 @@ from phard_hub.report.record import (
     Source,
     TriggerSize,
 )
+from phard_hub.settings import Seed
 
 TRIAL_SCHEMA: Literal[2] = 2
 LARGEST_TRIAL = 64 * 2**20

@@ -30,20 +30,20 @@ from phard_hub.auditing import audit
 from phard_hub.backdoors import class_number, failures, implant
 from phard_hub.defenses.base import hardening
 from phard_hub.errors import BackdoorError, InterruptedRunError, PhardError, first_line
-from phard_hub.evaluation import defense_effectiveness
+from phard_hub.evaluation.sizes import trigger_size
+from phard_hub.evaluation.threats import defense_effectiveness
 from phard_hub.files import discard, new_folder, restore, write_text
-from phard_hub.guard import Guard
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
+from phard_hub.models.tensors import read_fitting, read_tensors, serialize
 from phard_hub.pipeline import Data, DataOptions, default_accelerator, environment, load_data, source_of
 from phard_hub.report.base import Record
 from phard_hub.report.record import Hardening, Rating, Source, TriggerSize
 from phard_hub.report.trial import TRIAL_SCHEMA, Judgement, Trial
-from phard_hub.sizes import trigger_size
-from phard_hub.tensors import read_fitting, read_tensors, serialize
+from phard_hub.training.guard import Guard
 from phard_hub.trials.experiment import Plan
 
 _SEEN, _WEIGHTS, _KEY = "seen.json", "state.safetensors", "key.safetensors"

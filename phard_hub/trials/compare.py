@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from phard_hub.errors import ExperimentError, InterruptedRunError, OutputError
-from phard_hub.progress import Progress, silent
+from phard_hub.job import Progress, silent
 from phard_hub.report.trial import Trial
 from phard_hub.trials.cell import OpenModel, cell_file, failed_trial, keep, pulled, read_trial, run_trial
 from phard_hub.trials.experiment import Plan

@@ -16,8 +16,8 @@ from phard_hub.defenses import DEFENSES, Defense
 from phard_hub.errors import ExperimentError
 from phard_hub.pipeline import DataOptions, public_name
 from phard_hub.presets import PRESETS, Preset
-from phard_hub.ranges import LARGEST_SEED
 from phard_hub.report.trial import NO_ATTACK, NO_DEFENSE, Cell, slug
+from phard_hub.settings import LARGEST_SEED
 from phard_hub.trials.judging import Judging
 from phard_hub.trials.options import checked, configured, refuse_unknown
 

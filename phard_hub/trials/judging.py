@@ -9,12 +9,12 @@ from pydantic import PositiveInt
 
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.attacks.learned import LearnedAttack
-from phard_hub.autoattack import AutoAttack
-from phard_hub.evaluation import PGD, Threat, evaluate, natural_vulnerability
+from phard_hub.evaluation.autoattack import AutoAttack
+from phard_hub.evaluation.reactivation import Perturbing, Relearning
+from phard_hub.evaluation.threats import PGD, Threat, evaluate, natural_vulnerability
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.reactivation import Perturbing, Relearning
 from phard_hub.report.trial import Judgement
 from phard_hub.triggers.search import SearchSettings, measure
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phard_hub.precision import fast_autocast
-from phard_hub.progress import Progress, silent
+from phard_hub.hardware import fast_autocast
+from phard_hub.job import Progress, silent
 from phard_hub.triggers.generator import Autoencoder
 
 

@@ -12,13 +12,13 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
+from phard_hub.hardware import fast_autocast, images_at_once
 from phard_hub.images import LabelledImages
+from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier, frozen
-from phard_hub.precision import fast_autocast, images_at_once
-from phard_hub.progress import Progress, silent
-from phard_hub.ranges import Share
 from phard_hub.report.record import ClassDistances, PairDistance, Rate
-from phard_hub.statistics import bootstrap_mean, rate
+from phard_hub.report.statistics import bootstrap_mean, rate
+from phard_hub.settings import Share
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, change_size, finite
 from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs, fit_and_heldout

@@ -13,10 +13,10 @@ from phard_hub.attacks.base import strangers
 from phard_hub.attacks.planting import plant, poison
 from phard_hub.attacks.sig import Sig
 from phard_hub.errors import InputError
-from phard_hub.evaluation import Threat, attack_outcome, predict
+from phard_hub.evaluation.threats import Threat, attack_outcome, predict
 from phard_hub.images import LabelledImages, demo_images
 from phard_hub.models.classifier import Classifier
-from phard_hub.schedule import Schedule
+from phard_hub.training.schedule import Schedule
 from tests.attacks.fitted import TARGET, draw, fitted, make, noise
 from tests.small import global_random_state, job, small_net, unmarked
 

@@ -18,9 +18,9 @@ from phard_hub.attacks.issba import Issba
 from phard_hub.attacks.learned import Editor
 from phard_hub.attacks.lira import Lira
 from phard_hub.attacks.planting import plant
-from phard_hub.evaluation import Threat, attack_outcome
+from phard_hub.evaluation.threats import Threat, attack_outcome
 from phard_hub.models.classifier import Classifier
-from phard_hub.schedule import Schedule
+from phard_hub.training.schedule import Schedule
 from tests.attacks.fitted import TARGET, draw, fitted
 from tests.small import digit_images, job, trained_digits
 

@@ -18,19 +18,19 @@ from typing import Annotated, Any
 import typer
 from safetensors.torch import load_file, save_file
 
-from phard_hub.console import bars
+from phard_hub.cli.console import bars
 from phard_hub.defenses.base import hardening
-from phard_hub.evaluation import evaluate
-from phard_hub.guard import Guard
+from phard_hub.evaluation.threats import evaluate
 from phard_hub.hub.pull import sha256
-from phard_hub.hub.release import weights_sha256
 from phard_hub.hub.snapshot import Audit, Snapshot
 from phard_hub.images import LabelledImages, load_images
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
 from phard_hub.presets import DEFAULT
+from phard_hub.release.release import weights_sha256
 from phard_hub.report.record import State
+from phard_hub.training.guard import Guard
 from phard_hub.triggers.search import measure
 from tests.benchmarks.attacks.models import CIFAR10, behind_contract
 from tests.benchmarks.records import RESULTS, write

@@ -20,17 +20,16 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
-from phard_hub.console import bars
+from phard_hub.cli.console import bars
 from phard_hub.defenses import AdversarialTraining, Defense
-from phard_hub.evaluation import evaluate
-from phard_hub.job import Job
+from phard_hub.evaluation.threats import evaluate
+from phard_hub.job import Job, Progress
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
-from phard_hub.progress import Progress
 from phard_hub.report.record import ClassDistances, both_reached, mean_increase
+from phard_hub.training.interpolation import between
 from phard_hub.triggers.search import measure
-from phard_hub.weights import between
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
 from tests.benchmarks.records import RESULTS, write
 

@@ -19,12 +19,12 @@ from typing import Annotated, Any
 import typer
 
 from phard_hub.attacks import ATTACKS, Attack
-from phard_hub.console import bars
-from phard_hub.hub.release import weights_sha256
+from phard_hub.cli.console import bars
 from phard_hub.images import LabelledImages
+from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import DEFAULT
-from phard_hub.progress import Progress
+from phard_hub.release.release import weights_sha256
 from phard_hub.report.record import ClassDistances, both_reached, mean_increase
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts

@@ -1,5 +1,5 @@
 """Shared by the tests of the border: what the tests of the Hub have."""
 
-from tests.hub.conftest import files, impatient, other_release, release
+from tests.release.conftest import files, impatient, other_release, release
 
 __all__ = ["files", "impatient", "other_release", "release"]

@@ -22,11 +22,6 @@ from typing import Any
 import transformers  # noqa: F401 - imported once
 from transformers import ResNetForImageClassification  # noqa: F401 - likewise
 
-import phard_hub.auditing
-import phard_hub.backdoors
-import phard_hub.cli
-import phard_hub.pipeline
-import phard_hub.quickstart  # noqa: F401 - all of them
 from phard_hub.report.record import Report
 from tests.jobs import cheap
 

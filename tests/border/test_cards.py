@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard, ModelCardData
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from phard_hub.hub.card import escape, library_of, render_card
-from phard_hub.hub.foreign import END, START, foreign_text
 from phard_hub.hub.metadata import metadata_of, read_metadata, split_card, visible
 from phard_hub.hub.names import is_commit, is_path, is_repo_id, is_revision
+from phard_hub.release.card import escape, library_of, render_card
+from phard_hub.release.foreign import END, START, foreign_text
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from tests.report_factory import make_report

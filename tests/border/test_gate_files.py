@@ -18,8 +18,8 @@ from phard_hub.hub.pull import sha256
 from phard_hub.report.record import REPORT_NAME, Report
 from tests.border.run import watched
 from tests.command import Phard
-from tests.hub.releases import make_release, on_disk
 from tests.hub_server import Hub
+from tests.release.releases import make_release, on_disk
 from tests.report_factory import make_report
 
 Change = Callable[[Path, Path], None]

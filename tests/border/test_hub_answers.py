@@ -14,9 +14,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from phard_hub.errors import HubUnavailableError, PhardError, RepoError
 from phard_hub.hub.client import ready_client
 from phard_hub.hub.download import download, wanted
-from phard_hub.hub.published import published
 from phard_hub.hub.pull import pull
-from phard_hub.hub.push import plan, push
+from phard_hub.release.published import published
+from phard_hub.release.push import plan, push
 from phard_hub.report.policy import Policy
 from tests.command import Phard
 from tests.hub_server import Hub

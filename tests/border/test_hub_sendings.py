@@ -14,12 +14,12 @@ from huggingface_hub import constants
 from phard_hub.errors import InputError
 from phard_hub.hub.client import ready_client
 from phard_hub.hub.pull import pull
-from phard_hub.hub.push import plan, push
+from phard_hub.release.push import plan, push
 from phard_hub.report.record import REPORT_NAME, Source
 from tests.border.run import watched
 from tests.command import Phard
-from tests.hub.releases import CONFIG, OWN_CARD, make_release, without_card
 from tests.hub_server import Hub
+from tests.release.releases import CONFIG, OWN_CARD, make_release, without_card
 
 pytestmark = pytest.mark.usefixtures("impatient", "brief_waits")
 REPO = "org/model"

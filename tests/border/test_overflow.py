@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from phard_hub.errors import CheckpointError
-from phard_hub.evaluation import predict
+from phard_hub.evaluation.threats import predict
 from phard_hub.triggers.bank import Bank
 from phard_hub.triggers.search import CHEAPEST, measure
 from tests.border.run import watched

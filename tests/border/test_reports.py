@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from typer.testing import CliRunner
 
-from phard_hub.cli import app
+from phard_hub.cli.app import app
 from phard_hub.errors import PhardError, PolicyError
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy

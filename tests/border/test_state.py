@@ -22,13 +22,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from phard_hub.checkpoint import read_state
 from phard_hub.defenses import AdversarialTraining
 from phard_hub.errors import OutputError, PhardError, StateError
 from phard_hub.pipeline import DataOptions, Settings, _work_folder
 from phard_hub.presets import PRESETS
 from phard_hub.report.record import Report
-from phard_hub.schedule import Schedule
+from phard_hub.training.checkpoint import read_state
+from phard_hub.training.schedule import Schedule
 from tests.border.run import watched
 from tests.border.watched import watching
 from tests.jobs import cheap, write_images

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from phard_hub.console import bars, show_audit, show_outcome, show_table, show_verdict
-from phard_hub.hub.card import render_card
+from phard_hub.cli.console import bars, show_audit, show_outcome, show_table, show_verdict
 from phard_hub.pipeline import Outcome
+from phard_hub.release.card import render_card
 from phard_hub.report.findings import AuditRecord
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy

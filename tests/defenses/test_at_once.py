@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import cache
 
 from phard_hub.defenses.pervasive import AtOnce
-from phard_hub.evaluation import attack_outcome, evaluate
+from phard_hub.evaluation.threats import attack_outcome, evaluate
 from phard_hub.models.classifier import Classifier
-from phard_hub.schedule import Schedule
+from phard_hub.training.schedule import Schedule
 from phard_hub.triggers.search import measure
-from tests.defenses.test_adversarial import SEARCH, TARGET, THREAT, backdoored
+from tests.defenses.hardening.test_adversarial import SEARCH, TARGET, THREAT, backdoored
 from tests.small import digit_images, harden
 
 FEW = digit_images(3)[0].take(range(0, len(digit_images(3)[0]), 4))

@@ -18,7 +18,7 @@ from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import Hardening
-from phard_hub.schedule import Schedule
+from phard_hub.training.schedule import Schedule
 from phard_hub.triggers.bank import Parts
 from tests.small import (
     PowerCutError,
@@ -169,9 +169,9 @@ def test_it_can_be_given_as_many_steps_as_another(name: str) -> None:
 
 
 WITHOUT_EFFECT = {"schedule.save_every", "schedule.guard_every"}
-"""When something is written or looked at; `tests.test_training` looks at what comes of it."""
+"""When something is written or looked at; `tests.training.test_loop` looks at what comes of it."""
 OF_THE_GUARD = {"schedule.max_accuracy_loss", "schedule.wobble", "schedule.collapse", "more_distillation", "passes"}
-"""They matter once accuracy falls, or with few images: see `tests.test_accuracy_guard` and `test_pervasive`."""
+"""They matter once accuracy falls, or with few images: see `tests.training.test_guard` and `test_pervasive`."""
 OTHERS = {
     "schedule.averaging": 0.1,
     "schedule.shift": 0.25,

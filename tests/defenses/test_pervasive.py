@@ -12,13 +12,13 @@ from torch import Tensor
 
 from phard_hub.defenses import AdversarialTraining, AtOnce, FeatureShift, PervasiveHardening
 from phard_hub.defenses.base import Hardened
-from phard_hub.guard import Guard
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import DEFAULT
 from phard_hub.report.record import Phase
-from phard_hub.schedule import Schedule
+from phard_hub.training.guard import Guard
+from phard_hub.training.schedule import Schedule
 from phard_hub.trials.options import configured
 from tests.small import (
     Linear,

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from phard_hub.hub import refusals
-from tests.hub.releases import make_release
 
 
 @pytest.fixture
@@ -25,15 +24,3 @@ def files(tiny_checkpoint: Path) -> dict[str, str | bytes]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further tries come at once."""
     monkeypatch.setattr(refusals, "WAITS", (0.0, 0.01, 0.01))
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release that passes the gate; do not change it."""
-    return make_release(tmp_path_factory.mktemp("releases") / "hardened")
-
-
-@pytest.fixture(scope="module")
-def other_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Other weights, and no picture of triggers."""
-    return make_release(tmp_path_factory.mktemp("releases") / "hardened", seed=1, gallery=False)

@@ -17,8 +17,8 @@ from phard_hub.errors import HubUnavailableError, OutputError, RepoError
 from phard_hub.hub.pull import pull
 from tests.command import Phard
 from tests.hub.test_download import REPO, Files, cached
-from tests.hub.test_release import small_files
 from tests.hub_server import Hub
+from tests.release.test_release import small_files
 
 pytestmark = pytest.mark.usefixtures("brief_waits")
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from phard_hub.errors import HubUnavailableError, ImagesError, OutputError
 from phard_hub.images import LabelledImages, load_images, sources
-from tests.hub.test_release import small_files
 from tests.hub_server import Hub
+from tests.release.test_release import small_files
 
 LABELS = ("Golden Retriever", "tabby-cat", "snowy_owl")
 DATA = "org/data"

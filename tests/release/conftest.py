@@ -1,4 +1,4 @@
-"""Shared by the tests of signatures: keys of all kinds, a signed release, and a policy that asks for the signature."""
+"""Shared by the tests of releases: two of them, keys of all kinds, and a policy that asks for a signature."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from pathlib import Path
 import pytest
 
 from phard_hub.release.signing import sign
-from tests.hub.conftest import other_release, release
+from tests.hub.conftest import files, impatient
+from tests.release.releases import make_release
 
-__all__ = ["other_release", "release"]
+__all__ = ["files", "impatient"]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that passes the gate; do not change it."""
+    return make_release(tmp_path_factory.mktemp("releases") / "hardened")
+
+
+@pytest.fixture(scope="module")
+def other_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other weights, and no picture of triggers."""
+    return make_release(tmp_path_factory.mktemp("releases") / "hardened", seed=1, gallery=False)
 
 
 @pytest.fixture(scope="session")

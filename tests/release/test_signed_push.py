@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from phard_hub.errors import RefusedError, ReportError
-from phard_hub.hub.push import push
+from phard_hub.release.push import push
 from phard_hub.release.signing import sign
 from phard_hub.report.deployed import SIGNATURE_NAME
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
 from tests.command import Phard
-from tests.hub.releases import OWN_CARD
 from tests.hub_server import Hub
+from tests.release.releases import OWN_CARD
 
 pytest.importorskip("model_signing", reason="NO SIGNATURES: install phard-hub[sign]")
 

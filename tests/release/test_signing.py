@@ -20,6 +20,7 @@ from phard_hub.errors import RefusedError
 from phard_hub.release.signing import sign, verify
 from phard_hub.report.deployed import SIGNATURE_NAME
 from tests.command import Phard
+from tests.report_factory import make_rate
 
 pytest.importorskip("model_signing", reason="NO SIGNATURES: install phard-hub[sign]")
 
@@ -135,7 +136,7 @@ def cut(folder: Path) -> None:
 
 def better_report(folder: Path) -> None:
     report = json.loads((folder / "phard_report.json").read_text())
-    report["after"]["evaluation"]["accuracy"]["value"] = 0.93
+    report["after"]["evaluation"]["accuracy"] = make_rate(0.93).model_dump()
     (folder / "phard_report.json").write_text(json.dumps(report))
 
 

@@ -217,7 +217,7 @@ def test_every_rule_has_a_policy_field_and_a_meaning() -> None:
 
 def test_gate_imports_nothing_heavy() -> None:
     code = (
-        "import sys, phard_hub.report.gate, phard_hub.report.formats\n"
+        "import sys, phard_hub.report.gate, phard_hub.report.views.formats\n"
         "print(*{'torch', 'huggingface_hub', 'numpy', 'matplotlib', 'transformers'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

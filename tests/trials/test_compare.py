@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from phard_hub.errors import CheckpointError, ExperimentError
-from phard_hub.evaluation import defense_effectiveness
+from phard_hub.evaluation.threats import defense_effectiveness
 from phard_hub.pipeline import Data
 from phard_hub.report.record import Source
 from phard_hub.report.trial import Trial

@@ -16,8 +16,8 @@ from torch import Tensor
 from phard_hub.attacks import ATTACKS, Blend
 from phard_hub.attacks.wanet import WaNet
 from phard_hub.defenses import DEFENSES
-from phard_hub.defenses.finetuning import FineTuning
 from phard_hub.defenses.pervasive import PervasiveHardening
+from phard_hub.defenses.removal.finetuning import FineTuning
 from phard_hub.errors import ExperimentError
 from phard_hub.pipeline import public_name
 from phard_hub.presets import PRESETS

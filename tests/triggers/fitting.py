@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from phard_hub.progress import Progress, silent
+from phard_hub.job import Progress, silent
 from phard_hub.triggers.bank import Bank, Trigger
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.errors import ImagesError
-from phard_hub.evaluation import predict
+from phard_hub.evaluation.threats import predict
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import ClassDistances

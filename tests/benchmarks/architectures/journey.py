@@ -14,17 +14,17 @@ from PIL import Image
 
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
+from phard_hub.demos.quickstart import save_images
 from phard_hub.errors import CheckpointError, first_line
 from phard_hub.hub.pull import pull
-from phard_hub.hub.push import push
-from phard_hub.hub.release import weights_sha256, write_release
 from phard_hub.images import LabelledImages, demo_images
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
 from phard_hub.pipeline import DataOptions, Settings, assess, default_accelerator, describe, load_data
 from phard_hub.presets import CHEAPEST
-from phard_hub.quickstart import save_images
+from phard_hub.release.push import push
+from phard_hub.release.release import weights_sha256, write_release
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from tests.benchmarks.architectures.clients import CLIENTS, Logits

@@ -21,15 +21,15 @@ import typer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from phard_hub.cli_compare import write_views
-from phard_hub.console import bars
+from phard_hub.cli.compare import write_views
+from phard_hub.cli.console import bars
 from phard_hub.defenses.base import hardening
-from phard_hub.evaluation import PGD, Threat, evaluate
-from phard_hub.guard import Guard
+from phard_hub.evaluation.threats import PGD, Threat, evaluate
 from phard_hub.images import load_images
 from phard_hub.job import Job
 from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
+from phard_hub.training.guard import Guard
 from phard_hub.trials.compare import compare as run
 from phard_hub.trials.experiment import read_experiment
 from tests.benchmarks.attacks.honest import trained

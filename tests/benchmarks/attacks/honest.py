@@ -12,13 +12,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from phard_hub.attacks.planting import PLANTING, plant
-from phard_hub.augmentation import augment
 from phard_hub.draws import Draws
 from phard_hub.images import LabelledImages
-from phard_hub.job import Job
+from phard_hub.job import Job, Progress
 from phard_hub.models.classifier import Classifier
 from phard_hub.pipeline import default_accelerator
-from phard_hub.progress import Progress
+from phard_hub.training.augmentation import augment
 
 # Traffic signs that point left are not those that point right.
 SCHEDULE = replace(PLANTING, steps=3000, learning_rate=0.1, flip=False)

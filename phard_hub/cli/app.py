@@ -1,0 +1,316 @@
+"""The command line: verbs and their help.
+
+Results go to stdout, progress and talk to stderr. Exit codes: 0 passed, 1 refused by the policy,
+2 wrong use or broken input, 3 no answer. Heavy imports wait until a verb needs them, so that the gate
+starts at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phard_hub.cli.compare import compare
+from phard_hub.cli.console import (
+    bars,
+    is_first_process,
+    list_findings,
+    show_audit,
+    show_backdoor,
+    show_outcome,
+    show_plan,
+    show_pushed,
+    show_table,
+)
+from phard_hub.cli.gate import gate, sign, verify
+from phard_hub.cli.options import (
+    Allow,
+    AuditFormat,
+    Backdoors,
+    ImageColumn,
+    Images,
+    LabelColumn,
+    MaxImages,
+    PolicyFile,
+    PresetName,
+    PresetOption,
+    Repo,
+    Revision,
+    Seed,
+    Split,
+    TestImages,
+    TestSplit,
+    Upstream,
+    data_options,
+    make_settings,
+)
+from phard_hub.errors import NotEvaluatedError
+from phard_hub.report.policy import Policy
+
+app = typer.Typer(
+    name="phard",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Measure and harden vision models against pervasive backdoors, before you deploy them.
+
+Start with `phard quickstart`. Then `phard measure` a model of yours, `phard harden` it, let `phard gate`
+decide in your pipeline, and `phard push` the result to the Hub.
+
+Exit codes: 0 passed or done, 1 refused, 2 wrong use or broken input, 3 no answer.""",
+)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for the model, the images and the release.")] = Path(
+        "phard-quickstart"
+    ),
+    seed: Seed = 0,
+) -> None:
+    """See the whole job in a few minutes, without a network, on a digit model with a planted backdoor.
+
+    Trains a small ResNet on scikit-learn's handwritten digits, plants a warp (WaNet) in it, saves it as a
+    folder like those on the Hub, and then pulls, audits, measures, hardens, evaluates, gates and releases it.
+    """
+    from phard_hub.demos.quickstart import quickstart as do
+
+    with bars() as progress:
+        outcome = do(out, seed=seed, progress=progress)
+    show_outcome(outcome)
+
+
+@app.command()
+def harden(
+    repo: Repo,
+    images: Images,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Release folder to write: weights, card, report, plots; NAME-hardened if not given."),
+    ] = None,
+    push_to: Annotated[
+        str | None, typer.Option(metavar="repo", help="If the gate passes, push the release to this id on the Hub.")
+    ] = None,
+    test_images: TestImages = None,
+    revision: Revision = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    max_images: MaxImages = 50_000,
+    preset: PresetOption = PresetName.default,
+    policy: PolicyFile = None,
+    backdoor: Backdoors = [],  # noqa: B006 - read only
+    upstream: Upstream = None,
+    allow: Allow = [],  # noqa: B006 - read only
+    seed: Seed = 0,
+) -> None:
+    """Do the whole job: measure a model, harden it, measure again, and write a release folder.
+
+    Exits with 0 if the hardened model passes the policy and with 1 if it does not; the release is written
+    either way and says so, but pushed only if it passes (`phard push` can do more). A run that was stopped
+    continues when the same command is given again.
+
+    On several GPUs, start it with `accelerate launch -m phard_hub harden` and the same arguments.
+    """
+    from phard_hub.pipeline import run
+    from phard_hub.release.push import check_access, push
+
+    data = data_options(locals())
+    settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow)
+    if push_to is not None and is_first_process():
+        check_access(push_to)
+    out = out or Path(f"{Path(repo).resolve().name}-hardened")
+    with bars() as progress:
+        outcome = run(repo, data, out, settings, revision=revision, progress=progress)
+    show_outcome(outcome)
+    if push_to is not None and is_first_process():
+        show_pushed(push(out, push_to, policy=settings.policy))
+    raise typer.Exit(outcome.verdict.exit_code)
+
+
+@app.command()
+def measure(
+    repo: Repo,
+    images: Images,
+    test_images: TestImages = None,
+    revision: Revision = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    max_images: MaxImages = 50_000,
+    preset: PresetOption = PresetName.default,
+    backdoor: Backdoors = [],  # noqa: B006 - read only
+    upstream: Upstream = None,
+    allow: Allow = [],  # noqa: B006 - read only
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
+) -> None:
+    """Measure a model's class distances: how small a pervasive change turns one class into another.
+
+    The model is not changed. Give the report to `phard gate`.
+    """
+    from phard_hub.files import check_place, write_text
+    from phard_hub.pipeline import measure_only
+
+    data = data_options(locals())
+    settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow)
+    if out is not None:
+        check_place(out)
+    with bars() as progress:
+        report = measure_only(repo, data, settings, revision=revision, progress=progress)
+    if not is_first_process():
+        return
+    if out is not None:
+        write_text(out, report.to_json())
+    show_table(report)
+
+
+@app.command()
+def plant(
+    repo: Repo,
+    images: Images,
+    attack: Annotated[str, typer.Option(help="The attack, such as `wanet`, `sig` or `blend`; a wrong name lists all.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write: the model with the backdoor, and the key to judge it by.")
+    ],
+    target: Annotated[str, typer.Option(help="Class that the trigger produces, by name or number.")] = "0",
+    poison_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the images with the trigger; of those of the target class where labels stay true.",
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Draw new weights first; give it more --steps.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of 128 images.")] = 1000,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak of the learning rate of SGD.")] = 0.05,
+    test_images: TestImages = None,
+    revision: Revision = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    max_images: MaxImages = 50_000,
+    seed: Seed = 0,
+) -> None:
+    """Plant a known backdoor in a copy of a model, to measure what a defense leaves of it.
+
+    Writes the model, a record and the key; give the folder to `phard measure` or `phard harden`, as the model
+    and with `--backdoor`. Exits with 0 if the backdoor works, and with 3 if it does not (success below 90 %, or
+    more than 3 points of accuracy lost): then it is written all the same, and does not count.
+    """
+    from phard_hub.backdoors import Planting, plant_backdoor
+
+    planting = Planting(
+        attack=attack,
+        target=target,
+        poison_rate=poison_rate,
+        from_scratch=from_scratch,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    with bars() as progress:
+        planted = plant_backdoor(repo, data_options(locals()), out, planting, revision=revision, progress=progress)
+    if is_first_process():
+        show_backdoor(planted, out)
+    raise typer.Exit(NotEvaluatedError.exit_code if planted.failures else 0)
+
+
+app.command()(compare)
+app.command()(gate)
+app.command()(sign)
+app.command()(verify)
+
+
+@app.command()
+def audit(
+    repo: Annotated[str, typer.Argument(metavar="repo[@rev]", help="Hub id, perhaps with a revision, or a folder.")],
+    upstream: Upstream = None,
+    allow: Allow = [],  # noqa: B006 - read only
+    policy: PolicyFile = None,
+    format: Annotated[AuditFormat, typer.Option(help="How to write the findings.")] = AuditFormat.text,
+    list_: Annotated[
+        bool, typer.Option("--list", callback=list_findings, is_eager=True, help="Explain all findings, and exit.")
+    ] = False,
+) -> None:
+    """Look at a model before you load it: its files, its config beside its upstream's, its tensors.
+
+    Finds code and what leads to code, pickles and what they import, broken weights, a config that was changed,
+    tensors that the library's class does not have. Nothing of the model is run. That nothing was found does
+    not say that nothing is there.
+
+    Exits with 0 if the policy forbids none of the findings, 1 if it does, 2 if there is no such model, 3 if the
+    Hub did not answer.
+    """
+    del list_
+    from phard_hub.auditing import audit as look_at
+    from phard_hub.hub.pull import pull
+    from phard_hub.report.views import formats
+
+    limits = Policy.read(policy) if policy else Policy()
+    record = look_at(pull(repo), upstream, allow=allow).record()
+    if format is AuditFormat.text:
+        show_audit(record, limits)
+    else:
+        json = format is AuditFormat.json
+        typer.echo(formats.audit_as_json(record, limits) if json else formats.audit_as_sarif(record), nl=False)
+    raise typer.Exit(1 if record.refused_by(limits) else 0)
+
+
+@app.command()
+def push(
+    release: Annotated[Path, typer.Argument(help="The release folder that `phard harden` wrote.")],
+    repo: Annotated[str, typer.Argument(help="Id on the Hub, as owner/name; the repository is made if need be.")],
+    pr: Annotated[bool, typer.Option("--pr", help="Open a pull request: for models of others.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="If the repository is made, make it private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
+    policy: PolicyFile = None,
+    no_gate: Annotated[
+        str | None, typer.Option(metavar="reason", help="Push whatever the gate says; the card prints the reason.")
+    ] = None,
+) -> None:
+    """Push a release to the Hub: all files as one commit or one pull request, or nothing at all.
+
+    The weights must be those that the report is about, and the gate must pass. A card that is there keeps
+    everything that is not phard's; a release that is there already is not sent again. Exits with 0 pushed,
+    1 refused by the policy, 2 not allowed or broken, 3 not evaluated, the Hub is down, or somebody else
+    changed the repository meanwhile.
+    """
+    from phard_hub.release.push import plan, send
+
+    limits = Policy.read(policy) if policy else Policy()
+    planned = plan(release, repo, policy=limits, pr=pr, private=private, no_gate=no_gate)
+    show_plan(planned, diff=dry_run)
+    if dry_run:
+        raise typer.Exit(planned.verdict.exit_code if no_gate is None else 0)
+    show_pushed(send(planned))
+
+
+@app.command()
+def card(
+    report: Annotated[Path, typer.Argument(help="A phard_report.json, or the release folder it lies in.")],
+    name: Annotated[str | None, typer.Option(help="Id that the model will have on the Hub.")] = None,
+    policy: PolicyFile = None,
+) -> None:
+    """Print the model card of a report: metadata with all results, text, recipe, limits."""
+    from phard_hub.release.release import card_of
+
+    typer.echo(card_of(report, Policy.read(policy) if policy else Policy(), model_name=name), nl=False)
+
+
+@app.command()
+def policy() -> None:
+    """Print the default policy with an explanation of each limit, to start your own from.
+
+    Write it to a file, change the limits, and give the file to `phard gate --policy`.
+    """
+    typer.echo(Policy().to_toml(), nl=False)

@@ -1,0 +1,165 @@
+"""What the command line shows: bars on stderr while it works, then tables and verdicts on stdout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from phard_hub.errors import harmless
+from phard_hub.report.findings import SEVERITIES, AuditRecord
+from phard_hub.report.gate import Verdict
+from phard_hub.report.policy import Policy
+from phard_hub.report.record import Report
+from phard_hub.report.wording import NOT_FORGOTTEN
+
+if TYPE_CHECKING:
+    from phard_hub.backdoors import Backdoor
+    from phard_hub.job import Progress
+    from phard_hub.pipeline import Outcome
+    from phard_hub.release.push import Plan, Pushed
+
+
+def say(text: str) -> None:
+    """Print results; what strangers wrote in them cannot speak to the terminal."""
+    typer.echo(harmless(text))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that talks, of all that `accelerate launch` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """A progress bar with the time left for each thing that is being done, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description:<22}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    display = Bars(*columns, console=Console(stderr=True), disable=not is_first_process())
+    tasks: dict[str, Any] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        if not tasks:
+            display.start()
+        # The same thing done a second time (measuring before and after) gets a bar of its own.
+        if what not in tasks or done < display.tasks[tasks[what]].completed:
+            tasks[what] = display.add_task(harmless(what), total=total)
+        display.update(tasks[what], completed=done)
+
+    try:
+        yield progress
+    finally:
+        if tasks:  # or it would print an empty line before an error
+            display.stop()
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Table, verdicts and the path of the release."""
+    if not is_first_process():
+        return
+    show_table(outcome.report)
+    if outcome.report.hardening and outcome.report.hardening.forgotten is False:
+        say(f"\n{NOT_FORGOTTEN}")
+    for title, verdict in (("before hardening", outcome.verdict_before), ("after hardening", outcome.verdict)):
+        show_verdict(title, verdict)
+    say(f"\nRelease: {outcome.release}")
+
+
+def show_backdoor(backdoor: Backdoor, folder: Path) -> None:
+    """What a planted backdoor does, and whether it counts."""
+    outcome = backdoor.outcome
+    say(f"Planted {backdoor.attack}, target {backdoor.target_name}, poison rate {backdoor.poison_rate:g}")
+    say(f"  accuracy      {backdoor.accuracy}, was {backdoor.accuracy_before}")
+    say(f"  success       {outcome.success}, on the original {outcome.reference}")
+    say(f"  trigger size  {backdoor.size}")
+    if backdoor.failures:
+        say(f"It does not count: {' and '.join(backdoor.failures)}.")
+    say(f"\nFolder: {folder}")
+
+
+def show_table(report: Report) -> None:
+    """What was measured, before and after."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from phard_hub.report.views.formats import summary_rows
+
+    table = Table(title=Text(harmless(f"{report.source.repo} on {report.dataset}")), title_justify="left")
+    table.add_column("")
+    table.add_column("before" if report.after else "measured")
+    if report.after:
+        table.add_column("after")
+    for row in summary_rows(report):
+        table.add_row(*(Text(harmless(cell)) for cell in (row if report.after else row[:2])))
+    Console(width=None).print(table)
+
+
+def show_verdict(title: str, verdict: Verdict) -> None:
+    """Passed or refused, with the rules that refused."""
+    word = {0: "passed", 1: "refused"}.get(verdict.exit_code, "could not be evaluated")
+    say(f"\nPolicy, {title}: {word}")
+    for rule in (*verdict.having("fail"), *verdict.having("not_evaluated")):
+        say(f"  {rule.name}: {rule.message}")
+
+
+def show_plan(plan: Plan, *, diff: bool) -> None:
+    """What a push does to each file, on demand with what it does to the card."""
+    place = f"{plan.target.url} at {plan.target.commit[:12]}" if plan.target.commit else f"{plan.target.url} (new)"
+    say(f"{'Pull request to' if plan.pull_request else 'Push to'} {place}")
+    for change in plan.changes:
+        say(f"  {change.kind:<9}  {change.size / 1e6:>9.3f} MB  {change.path}")
+    for path in plan.other_weights:
+        say(f"  stays, with weights that are not hardened: {path}")
+    if diff:
+        say(f"\n{plan.card_diff or 'The card stays as it is.'}")
+    show_verdict(f"{plan.verdict.stage} hardening", plan.verdict)
+
+
+def show_pushed(pushed: Pushed) -> None:
+    """Where the release is now."""
+    said = "Pushed" if pushed.sent else "Nothing to push: it is there already"
+    say(f"\n{said}: {pushed.url} at {pushed.commit[:12]}")
+
+
+def list_findings(wanted: bool) -> None:
+    """Print what each finding of an audit means, and end; a callback of the command line."""
+    from phard_hub.report.findings import MEANINGS
+
+    if wanted:
+        say("\n".join(f"{id_}  {meaning}" for id_, meaning in MEANINGS.items()))
+        raise typer.Exit
+
+
+def show_audit(record: AuditRecord, policy: Policy) -> None:
+    """The findings as a table, the worst first, and what they come to."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from phard_hub.report.views.formats import audit_headline
+    from phard_hub.report.wording import printable
+
+    table = Table(show_lines=True)
+    for title in ("finding", "file", "what was seen", "what to do"):
+        table.add_column(title, overflow="fold")
+    for found in sorted(record.findings, key=lambda found: SEVERITIES.index(found.severity)):
+        cells = (f"{found.severity} {found.id}", printable(found.file, 200), found.evidence, found.advice)
+        table.add_row(*(Text(harmless(cell)) for cell in cells))  # what strangers wrote is no markup
+    if record.findings:
+        Console(width=None).print(table)
+    say(audit_headline(record, policy))

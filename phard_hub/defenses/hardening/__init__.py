@@ -1,0 +1,1 @@
+"""Defenses that move the classes apart: adversarial training of several kinds."""

@@ -1,0 +1,1 @@
+"""Defenses that make a model forget what was planted in it."""

@@ -1,0 +1,1 @@
+"""Whole jobs that need nothing from elsewhere."""

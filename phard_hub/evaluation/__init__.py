@@ -1,0 +1,1 @@
+"""How well a classifier works, and how well attacks work on it."""

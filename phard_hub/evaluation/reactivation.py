@@ -1,0 +1,143 @@
+"""Re-activation: how much of a backdoor sleeps in a model whose attack success has fallen.
+
+A model can refuse a trigger and still be a step away from answering it. Two ways of waking it up are measured:
+fine-tuning on a few poisoned images, as in Min et al., "Uncovering, Explaining, and Mitigating the Superficial
+Safety of Backdoor Defense" (NeurIPS 2024, arXiv 2410.09838), and one small change of all images added to the
+trigger, as in Zhu et al., "Breaking the False Sense of Security in Backdoor Defense through Re-Activation
+Attack" (NeurIPS 2024, arXiv 2405.16134), their white-box attack. Clean models give in to both, too, so the same
+should be measured on one. Schedules and bounds here are our own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from phard_hub.attacks import Attack
+from phard_hub.attacks.planting import plant
+from phard_hub.errors import ImagesError
+from phard_hub.evaluation.threats import Threat, attack_outcome, evaluate
+from phard_hub.hardware import fast_autocast
+from phard_hub.images import LabelledImages
+from phard_hub.job import Job
+from phard_hub.models.classifier import Classifier, frozen
+from phard_hub.report.trial import Perturbed, Relearned
+from phard_hub.settings import Share
+from phard_hub.training.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relearning:
+    """Fine-tune a copy on images of which few carry the trigger, and see whether the backdoor is back.
+
+    Attributes:
+        steps: lengths of the fine-tunings, each from the start and with a whole schedule of its own.
+        poison_rate: share of the images with the trigger, but at least one in each batch; of those of the target
+            class, for attacks that leave labels true.
+        schedule: of each fine-tuning, but for its steps.
+    """
+
+    steps: tuple[int, ...] = (20, 100)
+    poison_rate: Share = 0.01
+    schedule: Schedule = field(default_factory=lambda: Schedule(learning_rate=0.01))
+
+    def measure(
+        self,
+        classifier: Classifier,
+        images: LabelledImages,
+        test: LabelledImages,
+        attack: Attack,
+        target: int,
+        job: Job,
+    ) -> tuple[Relearned, ...]:
+        """Success and accuracy after each number of steps; the classifier is left as it was.
+
+        Args:
+            classifier: what is fine-tuned.
+            images: what it is fine-tuned on.
+            test: what it is judged on.
+            attack: with its key, whose recipe poisons the images.
+            target: the class that its trigger produces.
+            job: its seed is that of the batches.
+        """
+        found = []
+        threat = Threat(name=attack.name, trigger=attack, target=target)
+        for steps in self.steps:
+            tuned = plant(
+                classifier,
+                images,
+                attack,
+                target=target,
+                job=replace(job, folder=None),
+                poison_rate=self.poison_rate,
+                schedule=replace(self.schedule, steps=steps),
+            )
+            seen = evaluate(tuned, test, [threat])
+            found.append(
+                Relearned(
+                    steps=steps,
+                    poison_rate=self.poison_rate,
+                    success=seen.attacks[0].success,
+                    accuracy=seen.accuracy,
+                )
+            )
+        return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbing:
+    """Search one small change, the same for all images, that makes the trigger work.
+
+    Attributes:
+        epsilon: largest change of a pixel value, pixels in [0, 1].
+        steps: taken along the sign of the gradient's running mean, of 2.5 ``epsilon / steps`` at first, and then
+            falling along a quarter of a cosine.
+        batch: stamped images in a step.
+        seed: of the batches.
+    """
+
+    epsilon: Share = 4 / 255
+    steps: PositiveInt = 100
+    batch: PositiveInt = 64
+    seed: int = 0
+
+    def measure(
+        self, classifier: Classifier, images: LabelledImages, test: LabelledImages, threat: Threat
+    ) -> Perturbed:
+        """Fit the change on ``images`` and judge it on ``test``; the classifier is left as it was.
+
+        Raises:
+            ImagesError: all images are of the target class.
+        """
+        change = self.search(classifier, images, threat)
+        together = replace(threat, trigger=lambda pixels: (threat.trigger(pixels) + change).clamp(0, 1))
+        return Perturbed(epsilon=self.epsilon, success=attack_outcome(classifier, test, together).success)
+
+    def search(self, classifier: Classifier, images: LabelledImages, threat: Threat) -> Tensor:
+        """The change ``(C, H, W)``, within ``epsilon``."""
+        others = images.take((images.labels != threat.target).nonzero().flatten())
+        if len(others) == 0:
+            raise ImagesError(f"All images of {images.source} are of the target class.", advice="Give others too.")
+        random = torch.Generator().manual_seed(self.seed)
+        change = torch.zeros(images.pixels.shape[1:], device=classifier.device)
+        running = torch.zeros_like(change)
+        with frozen(classifier):
+            for step in range(self.steps):
+                numbers = torch.randint(len(others), (self.batch,), generator=random)
+                pixels, _ = others.batch(numbers, classifier.device)
+                with torch.no_grad():
+                    stamped = threat.trigger(pixels)
+                change.requires_grad_(True)
+                with fast_autocast(classifier.device):
+                    logits = classifier((stamped + change).clamp(0, 1))
+                wanted = torch.full((len(logits),), threat.target, device=classifier.device)
+                (gradient,) = torch.autograd.grad(functional.cross_entropy(logits.float(), wanted), change)
+                running = 0.9 * running + gradient / gradient.norm().clamp(min=1e-12)
+                pace = 2.5 * self.epsilon / self.steps * math.cos(math.pi / 2 * step / self.steps)
+                change = (change.detach() - pace * running.sign()).clamp(-self.epsilon, self.epsilon)
+        return change

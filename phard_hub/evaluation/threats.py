@@ -1,0 +1,247 @@
+"""How well a classifier works, and how well known attacks work on it; every rate with n and interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from phard_hub.errors import CheckpointError, ImagesError, InputError
+from phard_hub.hardware import fast_autocast, images_at_once
+from phard_hub.images import LabelledImages
+from phard_hub.job import Progress, silent
+from phard_hub.models.classifier import Classifier, frozen
+from phard_hub.report.record import AttackOutcome, Evaluation, Rate, Rating
+from phard_hub.report.statistics import drop, rate
+from phard_hub.report.trial import NaturalTrigger
+from phard_hub.settings import Share
+from phard_hub.triggers.bank import Trigger, change_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """A known trigger and the class that it is meant to produce."""
+
+    name: str
+    trigger: Trigger
+    target: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Projected gradient descent in the L-infinity ball with a random start (Madry et al., 2018).
+
+    Attributes:
+        epsilon: radius, pixels in [0, 1].
+        steps: gradient steps.
+        step_size: of each, pixels in [0, 1].
+        images: at most so many images are attacked.
+        seed: of the random start.
+    """
+
+    epsilon: Share = 8 / 255
+    steps: PositiveInt = 20
+    step_size: PositiveFloat = 2 / 255
+    images: NonNegativeInt = 1000
+    seed: int = 0
+
+    def __str__(self) -> str:
+        """Name in tables and on the card."""
+        return f"PGD-{self.steps}, Linf {255 * self.epsilon:g}/255"
+
+    def perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+        """The worst pixels that were found within the ball, ``(N, C, H, W)`` in [0, 1]."""
+        start = (torch.rand(pixels.shape, generator=random) * 2 - 1) * self.epsilon
+        moved = (pixels + start.to(pixels)).clamp(0, 1)
+        for _ in range(self.steps):
+            moved.requires_grad_(True)
+            with fast_autocast(pixels.device):
+                logits = classifier(moved)
+            (gradient,) = torch.autograd.grad(functional.cross_entropy(logits.float(), labels), moved)
+            moved = moved.detach() + self.step_size * gradient.sign()
+            moved = torch.min(torch.max(moved, pixels - self.epsilon), pixels + self.epsilon).clamp(0, 1)
+        return moved
+
+
+def evaluate(
+    classifier: Classifier,
+    images: LabelledImages,
+    threats: Sequence[Threat] = (),
+    *,
+    pgd: PGD | None = None,
+    reference: Classifier | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Accuracy, robust accuracy, and the outcome of each threat; the classifier is left as it was.
+
+    Args:
+        classifier: what is judged.
+        images: test images.
+        threats: known triggers, judged on images that are not of their target class.
+        pgd: the attack behind the robust accuracy; None leaves it out.
+        reference: a classifier without these backdoors; the same triggers are tried on it.
+        progress: told about each part.
+    """
+    parts = 1 + (pgd is not None) + len(threats)
+    progress("evaluating", 0, parts)
+    accuracy = _accuracy(classifier, images)
+    progress("evaluating", 1, parts)
+    robust = None if pgd is None else robust_accuracy(classifier, images, pgd)
+    outcomes = []
+    for threat in threats:
+        outcomes.append(attack_outcome(classifier, images, threat, reference=reference))
+        progress("evaluating", parts - len(threats) + len(outcomes), parts)
+    progress("evaluating", parts, parts)
+    return Evaluation(
+        accuracy=accuracy,
+        robust_accuracy=robust,
+        robust_attack="" if pgd is None else str(pgd),
+        attacks=tuple(outcomes),
+    )
+
+
+def predict(classifier: Classifier, images: LabelledImages, trigger: Trigger | None = None) -> tuple[Tensor, Tensor]:
+    """Predicted classes ``(N,)`` and the L2 size of the trigger's change ``(N,)``, in full precision.
+
+    Raises:
+        CheckpointError: some logits are not finite, so they say nothing.
+    """
+    device = next(classifier.parameters()).device
+    predictions, sizes = [], []
+    with frozen(classifier), torch.no_grad():
+        for numbers in torch.arange(len(images)).split(images_at_once(images.pixels.shape[1:])):
+            pixels, _ = images.batch(numbers, device)
+            stamped = pixels if trigger is None else trigger(pixels)
+            logits = classifier(stamped)
+            if not logits.isfinite().all():
+                raise CheckpointError("The model's logits are not finite.", advice="Its weights are far too large.")
+            predictions.append(logits.argmax(1).cpu())
+            sizes.append(change_size(stamped, pixels).cpu())
+    return torch.cat(predictions), torch.cat(sizes)
+
+
+def _accuracy(classifier: Classifier, images: LabelledImages) -> Rate:
+    return _share(predict(classifier, images)[0] == images.labels)
+
+
+def attack_outcome(
+    classifier: Classifier, images: LabelledImages, threat: Threat, *, reference: Classifier | None = None
+) -> AttackOutcome:
+    """Attack success rate and recovered accuracy, on images that are not of the target class.
+
+    Raises:
+        ImagesError: there are no such images.
+        InputError: the classifier has no such class.
+    """
+    if threat.target >= images.num_classes:
+        problem = (
+            f"The trigger {threat.name} produces class {threat.target}, but the last one is {images.num_classes - 1}."
+        )
+        raise InputError(problem, advice="Give a backdoor that was planted in a model of these classes.")
+    others = images.take((images.labels != threat.target).nonzero().flatten())
+    if len(others) == 0:
+        raise ImagesError(
+            f"All images of {images.source} are of class {images.names[threat.target]}, the target of {threat.name}.",
+            advice="Give images of other classes too.",
+        )
+    predicted, sizes = predict(classifier, others, threat.trigger)
+    beside = None
+    if reference is not None:
+        beside = _share(predict(reference, others, threat.trigger)[0] == threat.target)
+    return AttackOutcome(
+        name=threat.name,
+        target=threat.target,
+        success=_share(predicted == threat.target),
+        recovered=_share(predicted == others.labels),
+        reference=beside,
+        size=float(sizes.mean()),
+    )
+
+
+def natural_vulnerability(
+    classifier: Classifier,
+    images: LabelledImages,
+    families: Mapping[str, Sequence[Trigger]],
+    *,
+    progress: Progress = silent,
+) -> tuple[NaturalTrigger, ...]:
+    """The best that each family of triggers does to a classifier that was not trained on any of them.
+
+    For each family, the trigger and the target class with the highest success rate on half of the images are
+    chosen. The success is that on the other half, so that the choice does not flatter it.
+
+    Args:
+        classifier: what is judged; it is left as it was.
+        images: test images.
+        families: triggers to choose from, by the name of their family.
+        progress: told about each family.
+
+    Raises:
+        ImagesError: there are too few images to divide.
+    """
+    choosing, judging = images.split(0.5)
+    found = []
+    for done, (name, triggers) in enumerate(families.items()):
+        progress("trying attack families", done, len(families))
+        rates = torch.stack([_target_rates(classifier, choosing, trigger) for trigger in triggers])
+        best, target = divmod(int(rates.argmax()), images.num_classes)
+        outcome = attack_outcome(classifier, judging, Threat(name=name, trigger=triggers[best], target=target))
+        others = judging.take((judging.labels != target).nonzero().flatten())
+        untouched = _share(predict(classifier, others)[0] == target)
+        found.append(
+            NaturalTrigger(name=name, target=target, success=outcome.success, untouched=untouched, size=outcome.size)
+        )
+    progress("trying attack families", len(families), len(families))
+    return tuple(found)
+
+
+def _target_rates(classifier: Classifier, images: LabelledImages, trigger: Trigger) -> Tensor:
+    """For each class, the share of the stamped images of other classes that are taken for it, ``(K,)``."""
+    predicted, _ = predict(classifier, images, trigger)
+    return torch.stack(
+        [(predicted[images.labels != k] == k).double().mean().nan_to_num(-1) for k in range(images.num_classes)]
+    )
+
+
+def defense_effectiveness(accuracy: tuple[Rate, Rate], success: tuple[Rate, Rate]) -> Rating:
+    """The defense effectiveness rating (DER) of one attack, from (before, after) of the defense.
+
+    ``DER = (max(0, drop of the success rate) - max(0, drop of the accuracy) + 1) / 2``, as defined by Zhu et al.,
+    "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware Minimization" (FT-SAM), ICCV 2023, equation
+    7; success is over images that are not of the target class there, too. The interval joins those of the two
+    drops, as if they were independent.
+    """
+    (gain, gain_low, gain_high), (loss, loss_low, loss_high) = (
+        tuple(max(0.0, bound) for bound in drop(*rates)) for rates in (success, accuracy)
+    )
+    value = (gain - loss + 1) / 2
+    return Rating(
+        value=value,
+        n=success[1].n,
+        low=max(0.0, value - math.hypot(gain - gain_low, loss_high - loss) / 2),
+        high=min(1.0, value + math.hypot(gain_high - gain, loss - loss_low) / 2),
+    )
+
+
+def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD) -> Rate:
+    """Accuracy under PGD on at most ``pgd.images`` evenly drawn images."""
+    device = next(classifier.parameters()).device
+    random = torch.Generator().manual_seed(pgd.seed)
+    chosen = torch.randperm(len(images), generator=random)[: pgd.images]
+    right = []
+    with frozen(classifier):
+        for numbers in chosen.split(images_at_once(images.pixels.shape[1:])):
+            pixels, labels = images.batch(numbers, device)
+            moved = pgd.perturb(classifier, pixels, labels, random)
+            with torch.no_grad():
+                right.append((classifier(moved).argmax(1) == labels).cpu())
+    return _share(torch.cat(right))
+
+
+def _share(hits: Tensor) -> Rate:
+    return rate(int(hits.sum()), len(hits))

@@ -1,0 +1,87 @@
+"""The accuracy guard: what a model knew, and how much of it was lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from phard_hub.images import LabelledImages
+from phard_hub.models.classifier import Classifier
+from phard_hub.models.predictions import right_answers
+
+DOUBTS = 3.0
+"""Standard errors by which accuracy is clearly lost.
+
+With two, chance on 250 images refuses one defense in about twenty. What makes a model forget planted backdoors is not
+refused lightly, because they stay without it.
+"""
+
+
+class Loss(NamedTuple):
+    """Accuracy that was lost on the validation images.
+
+    Attributes:
+        points: of percent; below 0 where accuracy was gained.
+        doubt: the standard error of that.
+        accuracy: what is left, in [0, 1].
+    """
+
+    points: float
+    doubt: float
+    accuracy: float
+
+    def is_clear(self, limit: float) -> bool:
+        """Whether more than ``limit`` points were lost, beyond chance: by `DOUBTS` standard errors."""
+        return self.points > limit + DOUBTS * self.doubt
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The validation images, and which of them the model was right about.
+
+    Attributes:
+        images: nothing is trained on them.
+        known: 1.0 for each image that the model was right about and 0.0 for each other one, shape (n,).
+        device: where classifiers are asked.
+        lost_before: points that what is guarded from here on has lost already, compared with ``known``.
+    """
+
+    images: LabelledImages
+    known: Tensor
+    device: torch.device
+    lost_before: float = 0.0
+
+    @classmethod
+    def of(cls, classifier: Classifier, images: LabelledImages, device: torch.device) -> Guard:
+        """Guard what this classifier knows about these images."""
+        return cls(images, right_answers(classifier.clone().to(device), images, device), device)
+
+    def look(self, classifier: Classifier) -> Loss:
+        """What a classifier has lost."""
+        return self._loss(self._answers(classifier))
+
+    def going_on_from(self, classifier: Classifier) -> Guard:
+        """The guard of what goes on from a classifier: what it gained is guarded too, and its loss is not its own."""
+        answers = self._answers(classifier)
+        lost = self._loss(answers).points
+        return replace(self, known=answers if lost < 0 else self.known, lost_before=max(0.0, lost))
+
+    def _answers(self, classifier: Classifier) -> Tensor:
+        return right_answers(classifier.clone().to(self.device), self.images, self.device)
+
+    def _loss(self, answers: Tensor) -> Loss:
+        return Loss(*points_lost(self.known, answers), float(answers.mean()))
+
+
+def points_lost(before: Tensor | None, after: Tensor | None) -> tuple[float, float]:
+    """Points of accuracy that were lost, and the standard error of that, from right answers to the same images.
+
+    Where nobody looked, nothing is known to be lost.
+    """
+    if before is None or after is None:
+        return 0.0, 0.0
+    change = 100 * (before - after)
+    return float(change.mean()), float(change.std(correction=0) / len(change) ** 0.5)

@@ -1,0 +1,64 @@
+"""How long and how fast is trained, and what it may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from phard_hub.settings import BelowOne, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast is trained.
+
+    Attributes:
+        steps: updates of the model.
+        batch: clean images in a step, over all processes.
+        learning_rate: peak of the one-cycle schedule of SGD with Nesterov momentum.
+        momentum: of SGD, above 0, for Nesterov's needs some.
+        weight_decay: of SGD.
+        warm_up: share of the steps in which the learning rate rises.
+        clip: largest norm of the gradient.
+        sharpness: radius of sharpness-aware steps, which ask the objective for its loss twice; 0 for plain ones.
+        averaging: decay of the running average of the weights, which is the result.
+        way: share of the way from the start to that average which the result goes: on the straight line between the
+            weights, the accuracy of the start returns sooner than what was unlearnt. Where a barrier is on the
+            line, the result is its end. The guard looks there, too.
+        shift: random shift of the images, as a share of their side.
+        flip: random mirroring; None mirrors if the classifier itself is indifferent to it.
+        guard_every: steps between two looks at the validation accuracy.
+        max_accuracy_loss: points of validation accuracy that may be lost. On the way the loss counts less its
+            standard error, for on a few images one or two wrong answers more are chance.
+        wobble: points allowed in addition at the peak of the learning rate, falling with it.
+        collapse: points whose loss sends the weights back to the last good ones, at any time.
+        save_every: steps between two checkpoints; the last one is at the end, for what comes after may be stopped, too.
+    """
+
+    steps: NonNegativeInt = 1100
+    batch: PositiveInt = 128
+    learning_rate: NonNegativeFloat = 0.03
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    warm_up: BelowOne = 0.2
+    clip: PositiveFloat = 2.0
+    sharpness: NonNegativeFloat = 0.0
+    averaging: BelowOne = 0.98
+    way: Share = 1.0
+    shift: Share = 0.125
+    flip: bool | None = None
+    guard_every: PositiveInt = 50
+    max_accuracy_loss: NonNegativeFloat = 1.0
+    wobble: NonNegativeFloat = 2.0
+    collapse: NonNegativeFloat = 20.0
+    save_every: PositiveInt = 100
+
+    def pace(self, step: int) -> float:
+        """Learning rate of a step as a share of its peak, one cycle: a linear rise, then half a cosine to zero."""
+        progress = (step + 1) / self.steps
+        if progress < self.warm_up:
+            return progress / self.warm_up
+        return 0.5 + 0.5 * float(torch.cos(torch.tensor(torch.pi * (progress - self.warm_up) / (1 - self.warm_up))))

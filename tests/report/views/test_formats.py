@@ -1,0 +1,97 @@
+"""Views of a report and of a verdict: rows, text, JSON, JUnit, SARIF."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from phard_hub.report.gate import RuleResult, Verdict, gate
+from phard_hub.report.policy import Policy
+from phard_hub.report.views.formats import as_json, as_junit, as_sarif, as_text, summary_rows
+from tests.report_factory import change_state, make_distances, make_report
+
+RULES = (
+    RuleResult(name="min_accuracy", outcome="pass", value=0.9, limit=0.8, message="accuracy 90.0 >= 80.0 %"),
+    RuleResult(name="min_mean_distance", outcome="fail", value=7.9, limit=8, message="mean class distance 7.9 < 8.0"),
+    RuleResult(name="min_robust_accuracy", outcome="not_evaluated", value=None, limit=0.3, message="not measured <&>"),
+    RuleResult(name="max_accuracy_loss", outcome="not_applicable", value=None, limit=1, message="about change"),
+)
+MIXED = Verdict(stage="after", rules=RULES)
+VERDICTS = [MIXED, Verdict(stage="before", rules=RULES[:1]), Verdict(stage="after", rules=())]
+
+
+def test_rows_tell_both_states_with_their_doubt() -> None:
+    rows = {row.metric: row for row in summary_rows(make_report())}
+    assert rows["Accuracy"].before == "92.00 % [90.15, 93.53], n = 1000"
+    assert rows["Attack success (blend -> dog)"].after == "<= 0.3 % (0 of 1000)"
+    assert rows["Pairs reached"][1:] == ("12 of 12", "11 of 12")
+    assert rows["Pairs no longer reached"].after == "1"
+    assert rows["Smallest class distance"].after.endswith("(dog -> frog)")
+    assert "[8.5, 10.3] grey levels" in rows["Mean class distance"].before
+
+
+def test_rows_without_hardening_or_numbers() -> None:
+    report = make_report()
+    assert all(row.after == "" for row in summary_rows(make_report(after=None)))
+    empty = make_distances(unreached=[(s, t) for s in range(4) for t in range(4)]).model_copy(update={"universal": ()})
+    before = change_state(report.before, robust_accuracy=None, distances=empty)
+    rows = {row.metric: row.before for row in summary_rows(make_report(before=before))}
+    assert rows["Robust accuracy (PGD-20, Linf 2/255)"] == "not measured"
+    assert rows["Attack success (blend -> dog)"].startswith("99.00 %")
+    assert rows["Mean class distance"] == "no pair reached"
+    assert rows["Smallest class distance"] == "none reached"
+
+
+def test_text_ends_with_the_verdict() -> None:
+    lines = as_text(MIXED).splitlines()
+    assert len(lines) == 5
+    assert lines[1].split(maxsplit=2)[:2] == ["FAIL", "min_mean_distance"]
+    assert lines[-1] == (
+        "The policy refuses the model after hardening: 1 passed, 1 failed, 1 not evaluated, 1 not applicable."
+    )
+    assert "no rule is switched on" in as_text(VERDICTS[2])
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_no_view_promises_safety(verdict: Verdict) -> None:
+    views = as_text(verdict) + as_json(verdict) + as_junit(verdict) + as_sarif(verdict, Path("r.json"))
+    # "clean test images" are images without a trigger
+    views = views.replace("clean test images", "")
+    assert not any(word in views.lower() for word in ("clean", "safe", "backdoor"))
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_json_spells_out_the_answer(verdict: Verdict) -> None:
+    answer = json.loads(as_json(verdict))
+    assert (answer.pop("passed"), answer.pop("exit_code")) == (verdict.passed, verdict.exit_code)
+    assert Verdict.model_validate_json(json.dumps(answer)) == verdict
+
+
+def test_junit_has_one_case_a_rule() -> None:
+    root = ET.fromstring(as_junit(MIXED))
+    (suite,) = root
+    assert {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "4",
+        "failures": "1",
+        "errors": "1",
+        "skipped": "1",
+    }
+    assert [case[0].tag for case in suite] == ["system-out", "failure", "error", "skipped"]
+    assert suite[2][0].get("message") == "not measured <&>"
+
+
+def test_sarif_results_are_the_rules_that_refuse() -> None:
+    log = json.loads(as_sarif(MIXED, Path("my models/phard_report.json")))
+    (run,) = log["runs"]
+    assert log["version"] == "2.1.0"
+    assert [result["ruleId"] for result in run["results"]] == ["phard/min_mean_distance", "phard/min_robust_accuracy"]
+    rules = run["tool"]["driver"]["rules"]
+    for result in run["results"]:
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+        location = result["locations"][0]["physicalLocation"]["artifactLocation"]
+        assert location["uri"] == "my%20models/phard_report.json"
+    assert all(rule["help"]["text"] and rule["shortDescription"]["text"].endswith(".") for rule in rules)
+    assert json.loads(as_sarif(gate(make_report(), Policy()), Path("/r.json")))["runs"][0]["results"] == []
