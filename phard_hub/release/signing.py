@@ -9,6 +9,7 @@ verified by the hashes that the Hub tells, like a folder, and no link or FIFO is
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -170,7 +171,10 @@ def _fault(error: Exception) -> str:
     if said.startswith("Key mismatch"):
         return f"{SIGNATURE_NAME} was made by another key"
     if said.startswith("Signature mismatch: "):
-        return printable(f"{SIGNATURE_NAME} is about other files: {said.removeprefix('Signature mismatch: ')}", 200)
+        # The library shows the bytes of both hashes, and escapes its quotes where these hold one.
+        differences = re.sub(r": Expected .*?(?=Hash mismatch|$)", "; ", said.replace("\\'", "'"))
+        differences = differences.removeprefix("Signature mismatch: [").strip('; ]"').removeprefix("'")
+        return printable(f"{SIGNATURE_NAME} is about other files: {differences}", 200)
     return printable(f"{SIGNATURE_NAME} is broken: {type(error).__name__}: {said}", 200)
 
 
