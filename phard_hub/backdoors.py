@@ -17,7 +17,7 @@ import difflib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,10 +43,10 @@ from phard_hub.models.loading import load
 from phard_hub.models.tensors import read_tensors, serialize
 from phard_hub.pipeline import DataOptions, default_accelerator, load_data
 from phard_hub.release.release import check_writable, copied
-from phard_hub.report.base import Record, first_fault
+from phard_hub.report.base import Record
 from phard_hub.report.record import AttackOutcome, Rate, TriggerSize
 from phard_hub.report.wording import printable
-from phard_hub.settings import Share
+from phard_hub.settings import Seed, Share, first_fault, settings
 from phard_hub.training.schedule import Schedule
 
 RECORD_NAME, KEY_NAME = "backdoor.json", "backdoor.safetensors"
@@ -55,7 +55,7 @@ MAX_ACCURACY_LOSS = 3.0
 _LARGEST_RECORD, _LARGEST_KEY = 2**20, 64 * 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Planting:
     """What is planted, and how.
 
@@ -75,7 +75,7 @@ class Planting:
     from_scratch: bool = False
     steps: PositiveInt = 1000
     learning_rate: PositiveFloat = PLANTING.learning_rate
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def schedule(self) -> Schedule:

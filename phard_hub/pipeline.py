@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import is_initialized
+from pydantic import Field
 
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
@@ -37,6 +39,7 @@ from phard_hub.report.policy import Policy
 from phard_hub.report.record import SCHEMA_VERSION, TESTED_ON, Environment, Hardening, Report, Source, State
 from phard_hub.report.views.plots import GalleryRow
 from phard_hub.report.wording import printable
+from phard_hub.settings import Seed, settings
 from phard_hub.training.guard import Guard
 from phard_hub.triggers.search import Measurement, measure
 
@@ -54,7 +57,7 @@ _LONGEST_NAME = 200
 """Characters of a name in a report."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class DataOptions:
     """Which images to use and how to read them; see `phard_hub.images.load_images`.
 
@@ -74,7 +77,7 @@ class DataOptions:
     test_split: str | None = None
     image_column: str | None = None
     label_column: str | None = None
-    max_images: int | None = 50_000
+    max_images: Annotated[int, Field(ge=8)] | None = 50_000
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Outcome:
     release: Path
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Settings:
     """How the job is done.
 
@@ -113,7 +116,7 @@ class Settings:
 
     preset: Preset = DEFAULT
     policy: Policy = field(default_factory=Policy)
-    seed: int = 0
+    seed: Seed = 0
     threats: Sequence[Threat] = ()
     reference: Classifier | None = None
     upstream: str | None = None

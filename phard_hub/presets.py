@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from phard_hub.defenses import DEFENSES, AdversarialTraining, AtOnce, Defense, FeatureShift, PervasiveHardening
 from phard_hub.evaluation.threats import PGD
+from phard_hub.settings import settings
 from phard_hub.training.schedule import Schedule
 from phard_hub.triggers.search import CHEAPEST as CHEAPEST_SEARCH
 from phard_hub.triggers.search import SearchSettings
@@ -32,7 +33,7 @@ def forget_and_harden(*, forgetting: int, at_once: int, steps: int) -> Pervasive
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Preset:
     """The search for class distances, the defense, and the attack behind the robust accuracy."""
 

@@ -15,21 +15,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor
 
 from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier
-from phard_hub.settings import Seed
+from phard_hub.settings import Seed, settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Attack(ABC):
     """A backdoor trigger of the literature.
 
@@ -45,9 +44,6 @@ class Attack(ABC):
     """Whether only images of the target class are stamped, so that every label stays true."""
     poison_rate: ClassVar[float] = 0.1
     """Share of images that carry the trigger: of all, or of the target class where labels stay true."""
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
-        arbitrary_types_allowed=True, extra="forbid", allow_inf_nan=False
-    )
 
     @property
     @abstractmethod

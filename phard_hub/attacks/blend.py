@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Blend(Attack):
     """``x' = (1 - alpha) x + alpha p`` with a pattern p of uniform noise.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -10,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack, strangers
+from phard_hub.settings import settings
 
 _SPREAD = {(1, -1): 3 / 16, (1, 0): 5 / 16, (1, 1): 1 / 16, (0, 1): 7 / 16}
 """What share of a pixel's error goes where, as (rows, columns) from it: Floyd and Steinberg.
@@ -19,7 +19,7 @@ and the sums are equal to the last bit.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Bpp(Attack):
     """Round each value to one of ``levels`` even levels: ``round(x (levels - 1)) / (levels - 1)``.
 

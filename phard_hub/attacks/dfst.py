@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
@@ -13,14 +11,14 @@ from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 
 _KERNELS = (3, 7, 11)
 _FILTERS = 24
 _PICTURES = 64
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Dfst(LearnedAttack):
     """``x' = (1 - strength) x + strength S(x)`` with a style network ``S(x) = clip(x + E(x), 0, 1)``.
 

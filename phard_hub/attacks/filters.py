@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
+from phard_hub.settings import settings
 
 Look = Literal["nashville", "kelvin", "1977", "toaster"]
 _Colour = tuple[int, int, int]
 _LUMINANCE = (0.213, 0.715, 0.072)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Filter(Attack):
     """One of four looks, each a short chain of the W3C's blend modes and filter effects.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
@@ -14,10 +12,10 @@ from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class InputAware(LearnedAttack):
     """``x' = x + (P(x) - x) m(x)`` with a pattern P and a mask m that two networks make for each image.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -14,13 +13,14 @@ from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
+from phard_hub.settings import settings
 
 _GRID = 8
 _READABLE = 0.1
 _PACE = 1.1
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Issba(LearnedAttack):
     """``x' = clip(x + tanh(E(x, s)), 0, 1)`` with an encoder E that hides bits s so that a decoder can read them.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -20,12 +20,13 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.tensors import difference
+from phard_hub.settings import settings
 
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """Of a batch: pixels ``(N, C, H, W)`` in [0, 1], labels ``(N,)``, and what to draw from."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LearnedAttack(Attack):
     """An attack that stamps with a network; the weights are its key.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
@@ -13,10 +11,10 @@ from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Lira(LearnedAttack):
     """``x' = clip(x + epsilon tanh(G(x)), 0, 1)`` with a network G learned together with the model.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -10,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class BadNets(Attack):
     """A small checkerboard of white and black near the lower right corner.
 
@@ -41,7 +40,7 @@ class BadNets(Attack):
         return stamped
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TrojanWatermark(Attack):
     """``x' = (1 - alpha m) x + alpha m colour``, with a mask m that draws a ring with a bar through it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 import torch
@@ -14,13 +14,13 @@ from phard_hub.attacks.base import Attack
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 
 Mode = Literal["sharp", "blurred", "ghost"]
 _GAMMA = 2.2
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Refool(Attack):
     """``x' = ((1 - alpha) x^2.2 + alpha (r^2.2 * k))^(1/2.2)``: light adds up, grey levels do not.
 

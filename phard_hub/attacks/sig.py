@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from phard_hub.attacks.base import Attack
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Sig(Attack):
     """``x'[i, j] = clip(x[i, j] + delta sin(2 pi j frequency / width), 0, 1)`` for column j, from 0.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from phard_hub.attacks.base import Attack
+from phard_hub.settings import settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class WaNet(Attack):
     """Sample the image at ``clamp(identity + strength * flow / height, -1, 1)``.
 

@@ -11,6 +11,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import Hardening, Phase
+from phard_hub.settings import settings
 from phard_hub.training.guard import Guard
 
 
@@ -27,7 +28,7 @@ class Hardened:
         return self.phases[-1].kept
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Defense(ABC):
     """A defense of the literature or ours, as a record of its settings."""
 

@@ -9,7 +9,7 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Self, TypeVar
 
 from pydantic import PositiveFloat
@@ -23,7 +23,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import Phase
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 from phard_hub.training.guard import Guard
 from phard_hub.training.interpolation import part_of_the_way
 from phard_hub.training.schedule import Schedule
@@ -32,7 +32,7 @@ SHARES = tuple(step / 20 for step in range(20, 14, -1))
 """How far a result at once may lie on its way: less than three quarters forgets too little."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class AtOnce(AdversarialTraining):
     """Sharpness-aware steps on clean images, on random triggers and on the bank's: forgetting and hardening at once.
 
@@ -54,7 +54,7 @@ Phased = TypeVar("Phased", bound=Trained)
 Way = Callable[[Classifier, LabelledImages, Job, Guard | None], Hardened]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PervasiveHardening(Defense):
     """Forgetting, and then adversarial training against a bank of pervasive triggers.
 

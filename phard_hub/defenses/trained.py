@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import ClassVar, Self
 
 from phard_hub.defenses.base import Defense, Hardened
@@ -11,12 +11,13 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import Phase
+from phard_hub.settings import settings
 from phard_hub.training.guard import Guard
 from phard_hub.training.loop import Course, Objective, train
 from phard_hub.training.schedule import Schedule
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Trained(Defense):
     """A defense that trains a copy of the classifier for one objective.
 

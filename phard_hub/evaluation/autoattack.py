@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -18,13 +17,13 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.report.record import Rate
 from phard_hub.report.statistics import rate
-from phard_hub.settings import Share
+from phard_hub.settings import Seed, Share, settings
 
 _TARGETED_DLR_NEEDS = 4
 """Classes that the targeted loss of APGD is defined for."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class AutoAttack:
     """The standard version of AutoAttack in the L-infinity ball, by the code of its authors (`pyautoattack`).
 
@@ -43,7 +42,7 @@ class AutoAttack:
     epsilon: Share = 8 / 255
     images: NonNegativeInt = 200
     queries: PositiveInt = 5000
-    seed: int = 0
+    seed: Seed = 0
 
     def __str__(self) -> str:
         """Name in tables."""

@@ -11,10 +11,10 @@ should be measured on one. Schedules and bounds here are our own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import torch
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,11 +27,11 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.report.trial import Perturbed, Relearned
-from phard_hub.settings import Share
+from phard_hub.settings import Seed, Share, settings
 from phard_hub.training.schedule import Schedule
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Relearning:
     """Fine-tune a copy on images of which few carry the trigger, and see whether the backdoor is back.
 
@@ -42,7 +42,7 @@ class Relearning:
         schedule: of each fine-tuning, but for its steps.
     """
 
-    steps: tuple[int, ...] = (20, 100)
+    steps: tuple[PositiveInt, ...] = (20, 100)
     poison_rate: Share = 0.01
     schedule: Schedule = field(default_factory=lambda: Schedule(learning_rate=0.01))
 
@@ -89,7 +89,7 @@ class Relearning:
         return tuple(found)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Perturbing:
     """Search one small change, the same for all images, that makes the trigger work.
 
@@ -102,9 +102,9 @@ class Perturbing:
     """
 
     epsilon: Share = 4 / 255
-    steps: PositiveInt = 100
+    steps: NonNegativeInt = 100
     batch: PositiveInt = 64
-    seed: int = 0
+    seed: Seed = 0
 
     def measure(
         self, classifier: Classifier, images: LabelledImages, test: LabelledImages, threat: Threat

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -19,20 +18,20 @@ from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.report.record import AttackOutcome, Evaluation, Rate, Rating
 from phard_hub.report.statistics import drop, rate
 from phard_hub.report.trial import NaturalTrigger
-from phard_hub.settings import Share
+from phard_hub.settings import Seed, Share, settings
 from phard_hub.triggers.bank import Trigger, change_size
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Threat:
     """A known trigger and the class that it is meant to produce."""
 
     name: str
     trigger: Trigger
-    target: int
+    target: NonNegativeInt
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PGD:
     """Projected gradient descent in the L-infinity ball with a random start (Madry et al., 2018).
 
@@ -48,7 +47,7 @@ class PGD:
     steps: PositiveInt = 20
     step_size: PositiveFloat = 2 / 255
     images: NonNegativeInt = 1000
-    seed: int = 0
+    seed: Seed = 0
 
     def __str__(self) -> str:
         """Name in tables and on the card."""

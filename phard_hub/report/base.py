@@ -13,10 +13,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from phard_hub.errors import harmless
 from phard_hub.files import read_regular
+from phard_hub.settings import first_fault
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Size = Annotated[float, Field(ge=0, le=1e15)]
@@ -94,10 +93,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("an entry is named twice")
     return found
-
-
-def first_fault(error: ValidationError) -> str:
-    """Where a record is wrong first, and how; what it holds there is not repeated."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    place = harmless(".".join(map(str, first["loc"])))[:100]
-    return f"{place or 'the file'}: {first['msg'].removeprefix('Value error, ')}"

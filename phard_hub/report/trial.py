@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from phard_hub.errors import ReportError
-from phard_hub.report.base import Count, Record, Share, Size
+from phard_hub.report.base import Count, Record, Size
 from phard_hub.report.record import (
     ClassDistances,
     Environment,
@@ -24,7 +24,7 @@ from phard_hub.report.record import (
     Source,
     TriggerSize,
 )
-from phard_hub.settings import Seed
+from phard_hub.settings import Seed, Share
 
 TRIAL_SCHEMA: Literal[2] = 2
 LARGEST_TRIAL = 64 * 2**20

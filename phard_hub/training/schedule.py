@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from phard_hub.settings import BelowOne, Share
+from phard_hub.settings import BelowOne, Share, settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Schedule:
     """How long and how fast is trained.
 

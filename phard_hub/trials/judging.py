@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from pydantic import PositiveInt
@@ -16,13 +16,14 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.trial import Judgement
+from phard_hub.settings import settings
 from phard_hub.triggers.search import SearchSettings, measure
 
 FORMULAS = tuple(name for name, make in ATTACKS.items() if not isinstance(make(), LearnedAttack))
 """Attacks whose trigger is there without training."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Judging:
     """Which measures are taken, and how; accuracy and attack success always are.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from phard_hub.settings import settings
 from phard_hub.triggers import generator
 from phard_hub.triggers.generator import Autoencoder
 
@@ -18,7 +19,7 @@ Trigger = Callable[[Tensor], Tensor]
 """Pixels ``(N, C, H, W)`` in [0, 1] to pixels of the same shape and range."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Parts:
     """Which parts of the trigger are searched, and how fine they are.
 

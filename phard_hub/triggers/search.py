@@ -18,13 +18,13 @@ from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.report.record import ClassDistances, PairDistance, Rate
 from phard_hub.report.statistics import bootstrap_mean, rate
-from phard_hub.settings import Share
+from phard_hub.settings import BelowOne, Seed, Share, settings
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, change_size, finite
 from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs, fit_and_heldout
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SearchSettings:
     """How hard the search tries.
 
@@ -51,13 +51,13 @@ class SearchSettings:
     heldout_images: PositiveInt = 50
     success: Share = 0.9
     learning_rate: PositiveFloat = 0.03
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[BelowOne, BelowOne] = (0.5, 0.9)
     price: PositiveFloat = 1.0
     price_factor: PositiveFloat = 1.15
     checks: PositiveInt = 3
     bisections: NonNegativeInt = 5
     max_pairs: PositiveInt = 420
-    seed: int = 0
+    seed: Seed = 0
     parts: Parts = field(default_factory=Parts)
 
 

@@ -11,7 +11,7 @@ small ones, which it takes a converged search to find, go on working.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -25,7 +25,7 @@ from phard_hub.hardware import fast_autocast
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, frozen
-from phard_hub.settings import Share
+from phard_hub.settings import BelowOne, Share, settings
 from phard_hub.training.batches import Batch
 from phard_hub.training.loop import BankSeen
 from phard_hub.triggers.autoencoder import train_autoencoder
@@ -33,7 +33,7 @@ from phard_hub.triggers.bank import Bank, Parts, at_size, change_size, finite, g
 from phard_hub.triggers.drawn import stamp_at_random
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class AdversarialTraining(Trained):
     """Training on clean images and on images stamped by a bank of pervasive triggers.
 
@@ -69,7 +69,7 @@ class AdversarialTraining(Trained):
     head_start: NonNegativeInt = 20
     head_start_batch: PositiveInt = 256
     learning_rate: NonNegativeFloat = 0.01
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[BelowOne, BelowOne] = (0.5, 0.9)
     budget: PositiveFloat = 14.0
     price: PositiveFloat = 1.0
     price_factor: PositiveFloat = 1.15

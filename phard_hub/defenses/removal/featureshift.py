@@ -14,7 +14,7 @@ own labels, which costs no search.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -25,12 +25,12 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import Layer, heads
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
 from phard_hub.training.schedule import Schedule
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class FeatureShift(Forgetting):
     """Fine-tuning from a head that was turned away, with random triggers.
 

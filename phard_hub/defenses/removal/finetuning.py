@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from pydantic import PositiveFloat
@@ -14,13 +14,13 @@ from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.settings import Share
+from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
 from phard_hub.triggers.bank import Parts
 from phard_hub.triggers.drawn import stamp_at_random
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class FineTuning(Trained):
     """Train on clean images with their labels, in the same loop and for as long as the defense it is compared with."""
 
@@ -60,7 +60,7 @@ class CrossEntropy:
         self.sample_gradients = int(state["sample_gradients"])
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Forgetting(Trained):
     """Fine-tuning with random triggers, of one kind or another: it removes what was planted.
 

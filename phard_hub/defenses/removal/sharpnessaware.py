@@ -14,16 +14,17 @@ back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from phard_hub.defenses.removal.finetuning import Forgetting, RandomlyStamped
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
+from phard_hub.settings import settings
 from phard_hub.training.schedule import Schedule
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SharpnessAware(Forgetting):
     """Sharpness-aware fine-tuning with random triggers, for few images, too."""
 
