@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 
 import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import is_initialized
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -24,3 +26,10 @@ def fast_autocast(device: torch.device, *, enabled: bool = True) -> torch.autoca
 def images_at_once(image_shape: Sequence[int], small: int = 250) -> int:
     """Images in one pass through a classifier: ``small`` of 3 x 32 x 32, fewer of larger ones, at least 8."""
     return max(8, small * 3072 // math.prod(image_shape))
+
+
+def default_accelerator() -> Accelerator:
+    """What the machine has, in bf16 where that is fast; a process that has an accelerator keeps its precision."""
+    if is_initialized():
+        return Accelerator()
+    return Accelerator(mixed_precision="bf16" if has_fast_bf16(PartialState().device) else "no")

@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
-import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
-import torch
-from accelerate import Accelerator, PartialState
-from accelerate.state import is_initialized
-from pydantic import Field
+from accelerate import Accelerator
 
+from phard_hub.attacks import Attack
+from phard_hub.attacks.planted import Backdoor, card, write_planted
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
 from phard_hub.errors import OutputError
+from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import Threat, evaluate
 from phard_hub.files import discard
-from phard_hub.hardware import has_fast_bf16
+from phard_hub.hardware import default_accelerator
 from phard_hub.hub.pull import pull
-from phard_hub.hub.snapshot import Audit, Snapshot
-from phard_hub.images import LabelledImages, load_images
+from phard_hub.hub.snapshot import Audit
+from phard_hub.images import LabelledImages
+from phard_hub.images.data import Data, DataOptions, load_data
 from phard_hub.job import Job, Progress, silent
-from phard_hub.models.classifier import Classifier
+from phard_hub.models.classifier import Classifier, class_number
 from phard_hub.models.loading import load
+from phard_hub.models.tensors import serialize
 from phard_hub.presets import DEFAULT, Preset
-from phard_hub.release.release import check_writable, weights_sha256, write_release
+from phard_hub.provenance import environment, source_of
+from phard_hub.release.release import check_writable, copied, weights_sha256, write_release
+from phard_hub.report.deployed import CARD_NAME, WEIGHTS_NAME
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import SCHEMA_VERSION, TESTED_ON, Environment, Hardening, Report, Source, State
-from phard_hub.report.views.plots import GalleryRow
-from phard_hub.report.wording import printable
+from phard_hub.report.record import SCHEMA_VERSION, Hardening, Report, State
+from phard_hub.report.trial import Judgement
 from phard_hub.settings import Seed, settings
 from phard_hub.training.guard import Guard
+from phard_hub.triggers.gallery import gallery
 from phard_hub.triggers.search import Measurement, measure
 
 LIMITS = (
@@ -52,42 +51,6 @@ LIMITS = (
     ),
     "The numbers hold for the images, attacks and seeds named here; they do not certify the model.",
 )
-
-_LONGEST_NAME = 200
-"""Characters of a name in a report."""
-
-
-@settings
-class DataOptions:
-    """Which images to use and how to read them; see `phard_hub.images.load_images`.
-
-    Attributes:
-        images: data set to measure on or to harden with.
-        test_images: data set that is never trained on; without it a fifth of ``images`` is kept apart.
-        split: of ``images``.
-        test_split: of ``test_images``.
-        image_column: found by its type if None.
-        label_column: found by its type if None.
-        max_images: balanced choice of at most so many of each data set.
-    """
-
-    images: str
-    test_images: str | None = None
-    split: str | None = None
-    test_split: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
-    max_images: Annotated[int, Field(ge=8)] | None = 50_000
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images by what they are for: ``train`` hardens, ``validation`` guards, ``test`` is reported."""
-
-    train: LabelledImages
-    validation: LabelledImages
-    test: LabelledImages
-    name: str
 
 
 @dataclass(frozen=True)
@@ -207,68 +170,85 @@ def measure_only(
     return describe(audited, images, accelerator, before=before)
 
 
-def default_accelerator() -> Accelerator:
-    """What the machine has, in bf16 where that is fast; a process that has an accelerator keeps its precision."""
-    if is_initialized():
-        return Accelerator()
-    return Accelerator(mixed_precision="bf16" if has_fast_bf16(PartialState().device) else "no")
+def plant(
+    repo: str,
+    data: DataOptions,
+    out: Path,
+    attack: Attack,
+    target: str,
+    *,
+    seed: int = 0,
+    revision: str | None = None,
+    accelerator: Accelerator | None = None,
+    progress: Progress = silent,
+) -> Backdoor:
+    """Pull, audit and load a model, plant a backdoor in a copy, and write its folder; the input is untouched.
 
+    A backdoor that does not work is no evidence of anything: what hardening "removes" was never there. It is written
+    all the same, and does not count (see `Backdoor.failures`).
 
-def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Progress = silent) -> Data:
-    """Load the images on the classifier's canvas and divide them by purpose.
+    Args:
+        repo: Hub id or local folder.
+        data: which images to poison, and which to judge with.
+        out: the folder to be, new or empty.
+        attack: what is planted, and how.
+        target: the class that the trigger is meant to produce, by its name or its number.
+        seed: of weights drawn anew and of the batches.
+        revision: branch, tag or commit of a Hub id.
+        accelerator: of accelerate; by default one that uses what the machine has.
+        progress: told what is being done.
 
-    The guard's validation images are a tenth of the test images where those are given, for a checkpoint
-    knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
+    Raises:
+        PhardError: see `phard_hub.errors`.
     """
-    train = _load(classifier, data, data.images, data.split, seed, progress)
-    name = public_name(data.images)
-    if data.test_images is None:
-        train, test = train.split(0.3, seed)
-    else:
-        test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
-        name = f"{name}{TESTED_ON}{public_name(data.test_images)}"
-    test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
-    return Data(train, validation, test, name)
-
-
-def public_name(place: str) -> str:
-    """A Hub id as it is, and of a path or a pattern of paths the last part only, because reports are published.
-
-    A name on the disk may hold what no report can: line breaks, escape codes, and bytes that are no UTF-8.
-    """
-    path = Path(os.path.expanduser(place))  # noqa: PTH111 - which knows every name
-    if os.path.exists(path):  # noqa: PTH110
-        return printable(path.resolve().name, _LONGEST_NAME)
-    return printable(path.name if any(sign in place for sign in "*?[") else place, _LONGEST_NAME)
-
-
-def _load(
-    classifier: Classifier, data: DataOptions, dataset: str, split: str | None, seed: int, progress: Progress
-) -> LabelledImages:
-    return load_images(
-        dataset,
-        labels=classifier.labels,
-        image_size=classifier.image_size,
-        channels=classifier.channels,
-        split=split,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        max_images=data.max_images,
-        resample=classifier.resize.resample if classifier.resize else "bilinear",
-        stretch=classifier.resize.stretches if classifier.resize else False,
+    check_writable(out)
+    started = time.perf_counter()
+    accelerator = accelerator or default_accelerator()
+    audited = audit(pull(repo, revision))
+    original = load(audited).to(accelerator.device)
+    number = class_number(target, original.labels)
+    images = load_data(original, data, seed, progress)
+    job = Job(accelerator=accelerator, seed=seed, progress=progress)
+    planted = attack.plant(original, images.train, number, job)
+    threat = [Threat(name=attack.name, trigger=planted.attack, target=number)]
+    backdoor = Backdoor(
+        schema_version=2,
+        attack=attack.name,
+        parameters=attack.parameters(),
+        target=number,
+        target_name=original.labels[number],
         seed=seed,
-        progress=partial(progress, "loading images"),
+        source=source_of(audited.snapshot),
+        dataset=images.name,
+        original=Judgement(evaluation=evaluate(original, images.test, threat, progress=progress)),
+        planted=Judgement(evaluation=evaluate(planted.classifier, images.test, threat, progress=progress)),
+        size=trigger_size(planted.attack, images.test, accelerator.device),
+        seconds=time.perf_counter() - started,
     )
+
+    def write() -> None:
+        model = copied(audited.snapshot.folder, audited.snapshot.files)
+        model |= {WEIGHTS_NAME: serialize(planted.classifier.weights()), CARD_NAME: card(backdoor).encode()}
+        write_planted(out, backdoor, planted.attack, model)
+
+    job.first(write)
+    return backdoor
 
 
 def assess(
     classifier: Classifier, images: LabelledImages, settings: Settings, progress: Progress = silent
 ) -> tuple[State, Measurement]:
     """Everything that is measured on one classifier, before or after hardening, and the triggers found."""
-    preset = settings.preset.seeded(settings.seed)
-    found = measure(classifier, images, preset.search, progress=progress)
+    preset, seed = settings.preset, settings.seed
+    found = measure(classifier, images, preset.search, seed=seed, progress=progress)
     seen = evaluate(
-        classifier, images, settings.threats, pgd=preset.pgd, reference=settings.reference, progress=progress
+        classifier,
+        images,
+        settings.threats,
+        pgd=preset.pgd,
+        reference=settings.reference,
+        seed=seed,
+        progress=progress,
     )
     state = State(weights_sha256=weights_sha256(classifier.weights()), evaluation=seen, distances=found.distances)
     return state, found
@@ -295,57 +275,6 @@ def describe(
         hardening=hardening,
         environment=environment(accelerator),
         limits=LIMITS,
-    )
-
-
-def source_of(snapshot: Snapshot) -> Source:
-    """Where a model came from; of a folder its name only, for reports are published."""
-    return Source(
-        repo=snapshot.repo if snapshot.commit else public_name(snapshot.repo),
-        commit=snapshot.commit,
-        files=snapshot.files,
-        license=snapshot.license,
-    )
-
-
-def environment(accelerator: Accelerator) -> Environment:
-    """What numbers are measured with here."""
-    packages = ["phard-hub", "torch", "transformers", "accelerate", "datasets", "huggingface-hub"]
-    packages += [name for name in ("timm",) if name in sys.modules]  # imported for its own models only
-    return Environment(
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
-        device=_device_name(accelerator.device),
-        processes=accelerator.num_processes,
-        precision="bf16" if has_fast_bf16(accelerator.device) else "fp32",
-    )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
-
-
-def gallery(images: LabelledImages, before: Measurement, after: Measurement, rows: int = 4) -> list[GalleryRow]:
-    """The triggers of the closest pairs before hardening, and those of the same pairs after it."""
-    pairs = before.distances.pairs
-    closest = sorted(range(len(pairs)), key=lambda row: pairs[row].distance or float("inf"))[:rows]
-    return [
-        _gallery_row(images, measurement, row, stage)
-        for row in closest
-        for stage, measurement in (("before", before), ("after", after))
-    ]
-
-
-def _gallery_row(images: LabelledImages, measurement: Measurement, row: int, stage: str) -> GalleryRow:
-    pair = measurement.distances.pairs[row]
-    first = 0 if pair.source is None else int((images.labels == pair.source).nonzero()[0])
-    pixels, _ = images.batch([first])
-    stamped = measurement.bank.cpu().trigger(row)(pixels)
-    size = "not reached" if pair.rms is None else f"{pair.rms:.1f} grey levels"
-    source = "all" if pair.source is None else images.names[pair.source]
-    return GalleryRow(
-        caption=f"{source} to {images.names[pair.target]}, {stage}: {size}",
-        image=pixels[0].permute(1, 2, 0).numpy(),
-        stamped=stamped[0].permute(1, 2, 0).numpy(),
     )
 
 

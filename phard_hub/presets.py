@@ -47,10 +47,6 @@ class Preset:
         """A defense with as many updates of the model as ours has in this preset."""
         return self.defense if name == self.defense.name else DEFENSES[name]().lasting(self.defense.steps)
 
-    def seeded(self, seed: int) -> Preset:
-        """The same settings with another seed of the search and of the random starts."""
-        return replace(self, search=replace(self.search, seed=seed), pgd=replace(self.pgd, seed=seed))
-
 
 DEFAULT = Preset()
 FAST = Preset(

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.defenses.base import Defense, hardening
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job, Progress, silent
@@ -95,7 +95,7 @@ def as_classifier(network: nn.Module, classes: int, shape: tuple[int, int, int])
 def _trained_digits(classes: int) -> Classifier:
     train, _ = digit_images(classes)
     schedule = Schedule(steps=150, batch=64, learning_rate=0.05, shift=0.0, flip=False)
-    return plant(small_net(classes), train, None, target=0, schedule=schedule, job=job())
+    return train_poisoned(small_net(classes), train, None, target=0, schedule=schedule, job=job())
 
 
 def trained_digits(classes: int = 3) -> Classifier:

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from phard_hub.auditing import audit
 from phard_hub.defenses import AdversarialTraining, AtOnce, FeatureShift, PervasiveHardening
 from phard_hub.evaluation.threats import PGD
+from phard_hub.hardware import default_accelerator
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
+from phard_hub.images.data import Data
 from phard_hub.models.loading import load
-from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
+from phard_hub.pipeline import Settings, assess, describe
 from phard_hub.presets import Preset
 from phard_hub.release.push import push
 from phard_hub.release.release import weights_sha256, write_release

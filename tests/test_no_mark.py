@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from phard_hub.attacks import Blend, WaNet
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.evaluation.reactivation import Perturbing, Relearning
 from phard_hub.evaluation.threats import (
     PGD,
@@ -141,7 +141,7 @@ def test_planting_leaves_the_input_untouched(attack: Blend | WaNet | None) -> No
     classifier = used()
     schedule = Schedule(steps=3, batch=8)
     with unmarked(classifier):
-        planted = plant(classifier, images(), attack, target=0, schedule=schedule, job=job())
+        planted = train_poisoned(classifier, images(), attack, target=0, schedule=schedule, job=job())
     assert marks(planted)["values"] != marks(classifier)["values"]
 
 

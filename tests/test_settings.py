@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from phard_hub.attacks import ATTACKS, Blend, WaNet
-from phard_hub.backdoors import Planting
+from phard_hub.attacks.poisoning import Planting
 from phard_hub.defenses import DEFENSES, AdversarialTraining, PervasiveHardening
 from phard_hub.errors import InputError
 from phard_hub.evaluation.autoattack import AutoAttack
 from phard_hub.evaluation.reactivation import Perturbing, Relearning
 from phard_hub.evaluation.threats import PGD, Threat
-from phard_hub.pipeline import DataOptions, Settings
+from phard_hub.images.data import DataOptions
+from phard_hub.pipeline import Settings
 from phard_hub.presets import PRESETS, Preset
 from phard_hub.training.schedule import Schedule
 from phard_hub.trials.judging import Judging
@@ -36,8 +37,8 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     (SearchSettings, {"betas": (0.5, 1.0)}),
     (SearchSettings, {"betas": (0.5,)}),
     (SearchSettings, {"parts": {"warp": False}}),
-    (SearchSettings, {"seed": -1}),
-    (SearchSettings, {"seed": 2**32}),
+    (Settings, {"seed": -1}),
+    (Blend, {"seed": 2**32}),
     (Parts, {"knots": 1}),
     (PGD, {"epsilon": 8}),
     (PGD, {"steps": 0}),
@@ -54,7 +55,7 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     (PervasiveHardening, {"bank": Schedule()}),
     (Preset, {"search": PGD()}),
     (Judging, {"natural": "blend"}),
-    (Planting, {"attack": "blend", "target": "1", "poison_rate": 1.5}),
+    (Planting, {"poison_rate": 1.5}),
     (DataOptions, {"images": "x", "max_images": 0}),
     (Settings, {"preset": "fast"}),
 ]

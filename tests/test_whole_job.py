@@ -150,7 +150,8 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_continue(
 # The disk takes no more than 2000 bytes a file from a certain call on.
 FULL = """
 import resource
-from phard_hub import pipeline, training
+from phard_hub import pipeline
+from phard_hub.training import loop
 def limit(place, name):
     call = getattr(place, name)
     def limited(*arguments, **keywords):

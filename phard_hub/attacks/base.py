@@ -1,30 +1,28 @@
-"""What an attack is: a trigger, and the recipe that gets it into a model.
+"""What an attack is: a trigger, and the way in which it gets into a model.
 
 An attack is a frozen record of its parameters that can be called on pixels. `Attack.fit` gives the same
 record with a key: whatever had to be learned or chosen before the trigger exists. Attacks of a fixed
 formula have no key. Parameters and key are all that is needed to stamp the same images again.
 
-The recipe is what a poisoned batch looks like, and the same for all: a share of the images carries the
-trigger, and in some attacks a share carries a near miss and keeps its label (cover images). Images are
-stamped when they are drawn, after augmentation, as by an attacker who controls the training. Attacks
-that were published as poisoned data sets are stronger this way: the trigger is never shifted or
-mirrored, and not the same images carry it in every epoch.
+`Attack.plant` makes a model with the backdoor. Most attacks train on poisoned images (see `poisoning`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from phard_hub.attacks.poisoning import Planting, train_poisoned
 from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
-from phard_hub.job import Progress, silent
+from phard_hub.job import Job, Progress, silent
 from phard_hub.models.classifier import Classifier
+from phard_hub.models.fresh import reinitialised
 from phard_hub.settings import Seed, settings
 
 
@@ -33,11 +31,13 @@ class Attack(ABC):
     """A backdoor trigger of the literature.
 
     Attributes:
-        seed: of everything about the trigger that is drawn.
+        seed: of the trigger, where it is drawn: it is a part of what the trigger is, whatever the seed of a job.
+        planting: how a model is trained to obey the trigger.
         key: what `fit` found, by name; empty for attacks of a fixed formula.
     """
 
     seed: Seed = 0
+    planting: Planting = field(default_factory=Planting)
     key: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     clean_label: ClassVar[bool] = False
@@ -76,13 +76,29 @@ class Attack(ABC):
         del classifier, images, target, progress
         return self
 
+    def plant(self, classifier: Classifier, images: LabelledImages, target: int, job: Job) -> Planted:
+        """A copy of the classifier with this backdoor in it: fit the trigger, then train on poisoned images.
+
+        Args:
+            classifier: what it is planted in; it is left as it is.
+            images: the attacker's.
+            target: the class that the trigger is meant to produce.
+            job: its seed is that of the weights drawn anew and of the batches; a state of it is continued.
+        """
+        how = self.planting
+        start = reinitialised(classifier, job.seed) if how.from_scratch else classifier
+        attack = self.fit(start, images, target, progress=job.progress)
+        made = train_poisoned(start, images, attack, target, job, poison_rate=how.poison_rate, schedule=how.schedule)
+        return Planted(attack, target, made)
+
     def fits(self) -> bool:
         """Whether the key is one that `fit` may find with these parameters; an attack of a fixed formula has none."""
         return not self.key
 
     def parameters(self) -> dict[str, Any]:
         """The fields without the key, as plain values."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "key"}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "key"}
+        return values | {"planting": asdict(self.planting)}
 
     def needed(self, name: str) -> Tensor:
         """One entry of the key.
@@ -93,6 +109,15 @@ class Attack(ABC):
         if name not in self.key:
             raise InputError(f"{self.name} has no key to stamp with.", advice="Use what its fit() returns.")
         return self.key[name]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A model with a backdoor: the attack with its key, the class that it produces, and the classifier."""
+
+    attack: Attack
+    target: int
+    classifier: Classifier
 
 
 def strangers(pixels: Tensor, random: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ starts at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,25 +29,21 @@ from phard_hub.cli.options import (
     Allow,
     AuditFormat,
     Backdoors,
-    ImageColumn,
-    Images,
-    LabelColumn,
-    MaxImages,
     PolicyFile,
     PresetName,
     PresetOption,
     Repo,
     Revision,
     Seed,
-    Split,
-    TestImages,
-    TestSplit,
     Upstream,
-    data_options,
     make_settings,
+    takes_data,
 )
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.policy import Policy
+
+if TYPE_CHECKING:
+    from phard_hub.images.data import DataOptions
 
 app = typer.Typer(
     name="phard",
@@ -84,9 +80,10 @@ def quickstart(
 
 
 @app.command()
+@takes_data
 def harden(
     repo: Repo,
-    images: Images,
+    data: DataOptions,
     out: Annotated[
         Path | None,
         typer.Option(help="Release folder to write: weights, card, report, plots; NAME-hardened if not given."),
@@ -94,13 +91,7 @@ def harden(
     push_to: Annotated[
         str | None, typer.Option(metavar="repo", help="If the gate passes, push the release to this id on the Hub.")
     ] = None,
-    test_images: TestImages = None,
     revision: Revision = None,
-    split: Split = None,
-    test_split: TestSplit = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
-    max_images: MaxImages = 50_000,
     preset: PresetOption = PresetName.default,
     policy: PolicyFile = None,
     backdoor: Backdoors = [],  # noqa: B006 - read only
@@ -119,7 +110,6 @@ def harden(
     from phard_hub.pipeline import run
     from phard_hub.release.push import check_access, push
 
-    data = data_options(locals())
     settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow)
     if push_to is not None and is_first_process():
         check_access(push_to)
@@ -133,16 +123,11 @@ def harden(
 
 
 @app.command()
+@takes_data
 def measure(
     repo: Repo,
-    images: Images,
-    test_images: TestImages = None,
+    data: DataOptions,
     revision: Revision = None,
-    split: Split = None,
-    test_split: TestSplit = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
-    max_images: MaxImages = 50_000,
     preset: PresetOption = PresetName.default,
     backdoor: Backdoors = [],  # noqa: B006 - read only
     upstream: Upstream = None,
@@ -157,7 +142,6 @@ def measure(
     from phard_hub.files import check_place, write_text
     from phard_hub.pipeline import measure_only
 
-    data = data_options(locals())
     settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow)
     if out is not None:
         check_place(out)
@@ -171,9 +155,10 @@ def measure(
 
 
 @app.command()
+@takes_data
 def plant(
     repo: Repo,
-    images: Images,
+    data: DataOptions,
     attack: Annotated[str, typer.Option(help="The attack, such as `wanet`, `sig` or `blend`; a wrong name lists all.")],
     out: Annotated[
         Path, typer.Option(help="Folder to write: the model with the backdoor, and the key to judge it by.")
@@ -192,13 +177,7 @@ def plant(
     ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of 128 images.")] = 1000,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak of the learning rate of SGD.")] = 0.05,
-    test_images: TestImages = None,
     revision: Revision = None,
-    split: Split = None,
-    test_split: TestSplit = None,
-    image_column: ImageColumn = None,
-    label_column: LabelColumn = None,
-    max_images: MaxImages = 50_000,
     seed: Seed = 0,
 ) -> None:
     """Plant a known backdoor in a copy of a model, to measure what a defense leaves of it.
@@ -207,19 +186,13 @@ def plant(
     and with `--backdoor`. Exits with 0 if the backdoor works, and with 3 if it does not (success below 90 %, or
     more than 3 points of accuracy lost): then it is written all the same, and does not count.
     """
-    from phard_hub.backdoors import Planting, plant_backdoor
+    from phard_hub.attacks.planted import attack_named
+    from phard_hub.pipeline import plant as do
 
-    planting = Planting(
-        attack=attack,
-        target=target,
-        poison_rate=poison_rate,
-        from_scratch=from_scratch,
-        steps=steps,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    planting = {"from_scratch": from_scratch, "steps": steps, "learning_rate": learning_rate}
+    how = attack_named(attack, {"seed": seed, "planting": planting | {"poison_rate": poison_rate}})
     with bars() as progress:
-        planted = plant_backdoor(repo, data_options(locals()), out, planting, revision=revision, progress=progress)
+        planted = do(repo, data, out, how, target, seed=seed, revision=revision, progress=progress)
     if is_first_process():
         show_backdoor(planted, out)
     raise typer.Exit(NotEvaluatedError.exit_code if planted.failures else 0)

@@ -18,7 +18,7 @@ from phard_hub.report.record import Report
 from phard_hub.report.wording import NOT_FORGOTTEN
 
 if TYPE_CHECKING:
-    from phard_hub.backdoors import Backdoor
+    from phard_hub.attacks.planted import Backdoor
     from phard_hub.job import Progress
     from phard_hub.pipeline import Outcome
     from phard_hub.release.push import Plan, Pushed
@@ -81,10 +81,10 @@ def show_outcome(outcome: Outcome) -> None:
 
 def show_backdoor(backdoor: Backdoor, folder: Path) -> None:
     """What a planted backdoor does, and whether it counts."""
-    outcome = backdoor.outcome
-    say(f"Planted {backdoor.attack}, target {backdoor.target_name}, poison rate {backdoor.poison_rate:g}")
-    say(f"  accuracy      {backdoor.accuracy}, was {backdoor.accuracy_before}")
-    say(f"  success       {outcome.success}, on the original {outcome.reference}")
+    original, planted = backdoor.original.evaluation, backdoor.planted.evaluation
+    say(f"Planted {backdoor.attack}, target {backdoor.target_name}")
+    say(f"  accuracy      {planted.accuracy}, was {original.accuracy}")
+    say(f"  success       {planted.attacks[0].success}, on the original {original.attacks[0].success}")
     say(f"  trigger size  {backdoor.size}")
     if backdoor.failures:
         say(f"It does not count: {' and '.join(backdoor.failures)}.")

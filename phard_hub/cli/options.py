@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
+from functools import wraps
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -12,7 +16,7 @@ from phard_hub.report.policy import Policy
 from phard_hub.settings import LARGEST_SEED
 
 if TYPE_CHECKING:
-    from phard_hub.pipeline import DataOptions, Settings
+    from phard_hub.pipeline import Settings
 
 
 class PresetName(StrEnum):
@@ -88,13 +92,38 @@ Allow = Annotated[
 ]
 
 
-def data_options(given: dict[str, Any]) -> DataOptions:
-    """The data options among the arguments of a verb."""
-    from dataclasses import fields
+_DATA = {
+    "images": (Images, Parameter.empty),
+    "test_images": (TestImages, None),
+    "split": (Split, None),
+    "test_split": (TestSplit, None),
+    "image_column": (ImageColumn, None),
+    "label_column": (LabelColumn, None),
+    "max_images": (MaxImages, 50_000),
+}
+"""The options that become `DataOptions`, and their defaults."""
 
-    from phard_hub.pipeline import DataOptions
 
-    return DataOptions(**{field.name: given[field.name] for field in fields(DataOptions)})
+def takes_data(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of the data in place of its parameter ``data``."""
+    hints = get_type_hints(verb, localns={"DataOptions": object}, include_extras=True)
+
+    @wraps(verb)
+    def command(**given: Any) -> None:  # noqa: ANN401 - whatever the options hold
+        from phard_hub.images.data import DataOptions
+
+        verb(data=DataOptions(**{name: given.pop(name) for name in _DATA}), **given)
+
+    given = []
+    for name, each in inspect.signature(verb).parameters.items():
+        options = _DATA if name == "data" else {name: (hints[name], each.default)}
+        given += [
+            Parameter(option, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for option, (annotation, default) in options.items()
+        ]
+    command.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in given}
+    return command
 
 
 def make_settings(
@@ -107,7 +136,7 @@ def make_settings(
     allow: list[str],
 ) -> Settings:
     """Settings of a run from the options."""
-    from phard_hub.backdoors import read_backdoor
+    from phard_hub.evaluation.threats import Threat
     from phard_hub.pipeline import Settings
     from phard_hub.presets import PRESETS
 
@@ -115,7 +144,7 @@ def make_settings(
         preset=PRESETS[preset.value],
         policy=Policy.read(policy) if policy else Policy(),
         seed=seed,
-        threats=[read_backdoor(folder) for folder in backdoors],
+        threats=[Threat.read(folder) for folder in backdoors],
         upstream=upstream,
         allow=allow,
     )

@@ -9,15 +9,17 @@ from pathlib import Path
 import torch
 
 from phard_hub.attacks import WaNet
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.defenses import AdversarialTraining, AtOnce, FeatureShift, PervasiveHardening
 from phard_hub.errors import OutputError
 from phard_hub.evaluation.threats import PGD, Threat
 from phard_hub.files import new_folder
+from phard_hub.hardware import default_accelerator
 from phard_hub.images import LabelledImages, demo_images
+from phard_hub.images.data import DataOptions
 from phard_hub.job import Job, Progress, silent
 from phard_hub.models.classifier import Classifier
-from phard_hub.pipeline import DataOptions, Outcome, Settings, default_accelerator, run
+from phard_hub.pipeline import Outcome, Settings, run
 from phard_hub.presets import Preset
 from phard_hub.release.release import check_writable
 from phard_hub.training.schedule import Schedule
@@ -60,8 +62,8 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
     honest = small_resnet(train.names, seed)
     attack = WaNet(grid=8, strength=1.0, noise_mode=False, seed=seed)
     job = Job(accelerator=accelerator, progress=progress)
-    reference = plant(honest, train, None, target=TARGET, job=job, schedule=PLANTING)
-    planted = plant(honest, train, attack, target=TARGET, job=replace(job, seed=seed), schedule=PLANTING)
+    reference = train_poisoned(honest, train, None, TARGET, job, schedule=PLANTING)
+    planted = train_poisoned(honest, train, attack, TARGET, replace(job, seed=seed), schedule=PLANTING)
     with new_folder(out / "model") as folder:
         save_as_from_hub(planted, folder)
     with new_folder(out / "digits") as folder:

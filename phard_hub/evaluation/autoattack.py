@@ -17,7 +17,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.report.record import Rate
 from phard_hub.report.statistics import rate
-from phard_hub.settings import Seed, Share, settings
+from phard_hub.settings import Share, settings
 
 _TARGETED_DLR_NEEDS = 4
 """Classes that the targeted loss of APGD is defined for."""
@@ -36,20 +36,20 @@ class AutoAttack:
         epsilon: radius, pixels in [0, 1].
         images: at most so many images are attacked; it takes some ten thousand passes for each.
         queries: of Square.
-        seed: of the choice of images and of all attacks.
     """
 
     epsilon: Share = 8 / 255
     images: NonNegativeInt = 200
     queries: PositiveInt = 5000
-    seed: Seed = 0
 
     def __str__(self) -> str:
         """Name in tables."""
         return f"AutoAttack, Linf {255 * self.epsilon:g}/255"
 
-    def accuracy(self, classifier: Classifier, images: LabelledImages) -> Rate:
+    def accuracy(self, classifier: Classifier, images: LabelledImages, seed: int = 0) -> Rate:
         """The share of the images that none of the attacks turns; the classifier is left as it was.
+
+        The seed is that of the choice of images and of all attacks.
 
         Raises:
             InputError: the package `pyautoattack` is not installed.
@@ -59,7 +59,7 @@ class AutoAttack:
         except ImportError as error:
             advice = 'Install it: pip install "phard-hub[autoattack]".'
             raise InputError("AutoAttack needs the package pyautoattack.", advice=advice) from error
-        random = torch.Generator().manual_seed(self.seed)
+        random = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(images), generator=random)[: self.images]
         pixels, labels = images.batch(chosen, classifier.device)
         classes = images.num_classes
@@ -69,14 +69,14 @@ class AutoAttack:
                 attack = pyautoattack.AutoAttack(
                     classifier,
                     eps=self.epsilon,
-                    seed=self.seed,
+                    seed=seed,
                     device=classifier.device,
                     version="custom",
                     attacks=attacks,
                 )
                 attack.apgd.n_restarts = attack.fab.n_restarts = 1
             else:
-                attack = pyautoattack.AutoAttack(classifier, eps=self.epsilon, seed=self.seed, device=classifier.device)
+                attack = pyautoattack.AutoAttack(classifier, eps=self.epsilon, seed=seed, device=classifier.device)
             attack.square.n_queries = self.queries
             attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
             at_once = images_at_once(images.pixels.shape[1:])

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phard_hub.attacks import Attack
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.errors import ImagesError
 from phard_hub.evaluation.threats import Threat, attack_outcome, evaluate
 from phard_hub.hardware import fast_autocast
@@ -27,7 +27,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.report.trial import Perturbed, Relearned
-from phard_hub.settings import Seed, Share, settings
+from phard_hub.settings import Share, settings
 from phard_hub.training.schedule import Schedule
 
 
@@ -68,12 +68,12 @@ class Relearning:
         found = []
         threat = Threat(name=attack.name, trigger=attack, target=target)
         for steps in self.steps:
-            tuned = plant(
+            tuned = train_poisoned(
                 classifier,
                 images,
                 attack,
-                target=target,
-                job=replace(job, folder=None),
+                target,
+                replace(job, folder=None),
                 poison_rate=self.poison_rate,
                 schedule=replace(self.schedule, steps=steps),
             )
@@ -98,32 +98,30 @@ class Perturbing:
         steps: taken along the sign of the gradient's running mean, of 2.5 ``epsilon / steps`` at first, and then
             falling along a quarter of a cosine.
         batch: stamped images in a step.
-        seed: of the batches.
     """
 
     epsilon: Share = 4 / 255
     steps: NonNegativeInt = 100
     batch: PositiveInt = 64
-    seed: Seed = 0
 
     def measure(
-        self, classifier: Classifier, images: LabelledImages, test: LabelledImages, threat: Threat
+        self, classifier: Classifier, images: LabelledImages, test: LabelledImages, threat: Threat, seed: int = 0
     ) -> Perturbed:
         """Fit the change on ``images`` and judge it on ``test``; the classifier is left as it was.
 
         Raises:
             ImagesError: all images are of the target class.
         """
-        change = self.search(classifier, images, threat)
+        change = self.search(classifier, images, threat, seed)
         together = replace(threat, trigger=lambda pixels: (threat.trigger(pixels) + change).clamp(0, 1))
         return Perturbed(epsilon=self.epsilon, success=attack_outcome(classifier, test, together).success)
 
-    def search(self, classifier: Classifier, images: LabelledImages, threat: Threat) -> Tensor:
+    def search(self, classifier: Classifier, images: LabelledImages, threat: Threat, seed: int = 0) -> Tensor:
         """The change ``(C, H, W)``, within ``epsilon``."""
         others = images.take((images.labels != threat.target).nonzero().flatten())
         if len(others) == 0:
             raise ImagesError(f"All images of {images.source} are of the target class.", advice="Give others too.")
-        random = torch.Generator().manual_seed(self.seed)
+        random = torch.Generator().manual_seed(seed)
         change = torch.zeros(images.pixels.shape[1:], device=classifier.device)
         running = torch.zeros_like(change)
         with frozen(classifier):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
+from phard_hub.attacks.planted import read_working
 from phard_hub.errors import CheckpointError, ImagesError, InputError
 from phard_hub.hardware import fast_autocast, images_at_once
 from phard_hub.images import LabelledImages
@@ -18,7 +20,7 @@ from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.report.record import AttackOutcome, Evaluation, Rate, Rating
 from phard_hub.report.statistics import drop, rate
 from phard_hub.report.trial import NaturalTrigger
-from phard_hub.settings import Seed, Share, settings
+from phard_hub.settings import Share, settings
 from phard_hub.triggers.bank import Trigger, change_size
 
 
@@ -30,6 +32,17 @@ class Threat:
     trigger: Trigger
     target: NonNegativeInt
 
+    @classmethod
+    def read(cls, folder: Path) -> Threat:
+        """The backdoor in a folder that `phard plant` or `phard compare` wrote.
+
+        Raises:
+            BackdoorError: the folder has none, or the files are broken.
+            NotEvaluatedError: the backdoor did not work when it was planted.
+        """
+        backdoor, attack = read_working(folder)
+        return cls(name=attack.name, trigger=attack, target=backdoor.target)
+
 
 @settings
 class PGD:
@@ -40,14 +53,12 @@ class PGD:
         steps: gradient steps.
         step_size: of each, pixels in [0, 1].
         images: at most so many images are attacked.
-        seed: of the random start.
     """
 
     epsilon: Share = 8 / 255
     steps: PositiveInt = 20
-    step_size: PositiveFloat = 2 / 255
+    step_size: NonNegativeFloat = 2 / 255
     images: NonNegativeInt = 1000
-    seed: Seed = 0
 
     def __str__(self) -> str:
         """Name in tables and on the card."""
@@ -74,6 +85,7 @@ def evaluate(
     *,
     pgd: PGD | None = None,
     reference: Classifier | None = None,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
     """Accuracy, robust accuracy, and the outcome of each threat; the classifier is left as it was.
@@ -84,13 +96,14 @@ def evaluate(
         threats: known triggers, judged on images that are not of their target class.
         pgd: the attack behind the robust accuracy; None leaves it out.
         reference: a classifier without these backdoors; the same triggers are tried on it.
+        seed: of the choice of images under attack and of where the attack starts.
         progress: told about each part.
     """
     parts = 1 + (pgd is not None) + len(threats)
     progress("evaluating", 0, parts)
     accuracy = _accuracy(classifier, images)
     progress("evaluating", 1, parts)
-    robust = None if pgd is None else robust_accuracy(classifier, images, pgd)
+    robust = None if pgd is None else robust_accuracy(classifier, images, pgd, seed)
     outcomes = []
     for threat in threats:
         outcomes.append(attack_outcome(classifier, images, threat, reference=reference))
@@ -227,10 +240,10 @@ def defense_effectiveness(accuracy: tuple[Rate, Rate], success: tuple[Rate, Rate
     )
 
 
-def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD) -> Rate:
+def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD, seed: int = 0) -> Rate:
     """Accuracy under PGD on at most ``pgd.images`` evenly drawn images."""
     device = next(classifier.parameters()).device
-    random = torch.Generator().manual_seed(pgd.seed)
+    random = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(images), generator=random)[: pgd.images]
     right = []
     with frozen(classifier):

@@ -8,6 +8,7 @@ code, so that no attack, defense or measurement ever handles a mean or a standar
 from __future__ import annotations
 
 import copy
+import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -203,3 +204,19 @@ def frozen(classifier: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+def class_number(given: str, labels: Sequence[str]) -> int:
+    """A class by its name, or else by its number.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    names = [label.casefold() for label in labels]
+    if given.casefold() in names:
+        return names.index(given.casefold())
+    if given.isdecimal() and int(given) < len(labels):
+        return int(given)
+    near = difflib.get_close_matches(given.casefold(), names, n=1)
+    advice = f"Did you mean {labels[names.index(near[0])]!r}?" if near else f"Give 0 to {len(labels) - 1}, or a name."
+    raise InputError(f"The model has no class {given!r}.", advice=advice)

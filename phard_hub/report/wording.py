@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +14,9 @@ NOT_FORGOTTEN = (  # where `Hardening.forgotten` is False
     "What makes a model forget a planted backdoor cost more accuracy than is allowed, so nothing of it was kept: one "
     "that was planted may work as before. More training images make this less likely."
 )
+
+_LONGEST_NAME = 200
+"""Characters of a name in a report."""
 
 
 def printable(text: str, width: int = 60) -> str:
@@ -57,3 +62,14 @@ def two_numbers(value: float, limit: float, digits: int = 1) -> tuple[str, str]:
     while digits < 6 and abs(value - limit) > 1e-6 and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
         digits += 1
     return f"{value:.{digits}f}", f"{limit:.{digits}f}"
+
+
+def public_name(place: str) -> str:
+    """A Hub id as it is, and of a path or a pattern of paths the last part only, because reports are published.
+
+    A name on the disk may hold what no report can: line breaks, escape codes, and bytes that are no UTF-8.
+    """
+    path = Path(os.path.expanduser(place))  # noqa: PTH111 - which knows every name
+    if os.path.exists(path):  # noqa: PTH110
+        return printable(path.resolve().name, _LONGEST_NAME)
+    return printable(path.name if any(sign in place for sign in "*?[") else place, _LONGEST_NAME)

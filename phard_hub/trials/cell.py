@@ -26,28 +26,29 @@ from accelerate import Accelerator
 from filelock import FileLock
 
 from phard_hub.attacks import Attack
+from phard_hub.attacks.planted import Backdoor, read_attack, read_backdoor, write_planted
 from phard_hub.auditing import audit
-from phard_hub.backdoors import class_number, failures, implant
 from phard_hub.defenses.base import hardening
 from phard_hub.errors import BackdoorError, InterruptedRunError, PhardError, first_line
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import defense_effectiveness
-from phard_hub.files import discard, new_folder, restore, write_text
+from phard_hub.files import discard, restore, write_text
+from phard_hub.hardware import default_accelerator
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
+from phard_hub.images.data import Data, DataOptions, load_data
 from phard_hub.job import Job
-from phard_hub.models.classifier import Classifier
+from phard_hub.models.classifier import Classifier, class_number
 from phard_hub.models.loading import load
-from phard_hub.models.tensors import read_fitting, read_tensors, serialize
-from phard_hub.pipeline import Data, DataOptions, default_accelerator, environment, load_data, source_of
-from phard_hub.report.base import Record
-from phard_hub.report.record import Hardening, Rating, Source, TriggerSize
-from phard_hub.report.trial import TRIAL_SCHEMA, Judgement, Trial
+from phard_hub.models.tensors import read_fitting, serialize
+from phard_hub.provenance import environment, source_of
+from phard_hub.report.record import Hardening, Rating, Source
+from phard_hub.report.trial import NO_ATTACK, TRIAL_SCHEMA, Judgement, Trial
 from phard_hub.training.guard import Guard
 from phard_hub.trials.experiment import Plan
 
-_SEEN, _WEIGHTS, _KEY = "seen.json", "state.safetensors", "key.safetensors"
-_LARGEST_TRIAL = _LARGEST_SEEN = _LARGEST_KEY = 64 * 2**20
+_WEIGHTS = "state.safetensors"
+"""A planted model as it is in memory, which has other names for its weights than the files of some libraries."""
 
 
 @dataclass(frozen=True)
@@ -134,44 +135,42 @@ def _head(plan: Plan, accelerator: Accelerator | None) -> dict[str, Any]:
 
 def _run(plan: Plan, out: Path, open_model: OpenModel, accelerator: Accelerator) -> Trial:
     opened, data = _opened(open_model, plan.repo, plan.data, plan.cell.seed)
-    original = opened.classifier.to(accelerator.device)
-    target = class_number(plan.target, original.labels)
+    opened = replace(opened, classifier=opened.classifier.to(accelerator.device))
     job = Job(accelerator=accelerator, seed=plan.cell.seed)
-    planted = _planted(plan, out, original, data, target, job)
-    seen = planted.seen
+    classifier, attack, backdoor = _planted(plan, out, opened, data, job)
     body: dict[str, Any] = {
         "source": opened.source,
         "dataset": data.name,
-        "target": None if planted.attack is None else target,
-        "size": seen.size,
-        "original": seen.original,
-        "before": seen.before,
-        "seconds": {"planting": seen.seconds},
+        "target": None if attack is None else backdoor.target,
+        "size": backdoor.size,
+        "original": backdoor.original,
+        "before": backdoor.planted,
+        "seconds": {"planting": backdoor.seconds},
     }
-    why = _shortcomings(seen)
-    if why:
-        return Trial(**_head(plan, accelerator), **body, status="no backdoor", problem=f"{' and '.join(why)}.")
+    if backdoor.failures:
+        problem = f"{' and '.join(backdoor.failures)}."
+        return Trial(**_head(plan, accelerator), **body, status="no backdoor", problem=problem)
     started = time.perf_counter()
     state = out / "runs" / _hash(plan.config)
-    defended, body["hardening"] = _defended(plan, planted.classifier, data, replace(job, folder=state))
+    defended, body["hardening"] = _defended(plan, classifier, data, replace(job, folder=state))
     body["seconds"]["hardening"] = time.perf_counter() - started
     started = time.perf_counter()
     if defended is None:
-        body["after"] = seen.before
+        body["after"] = backdoor.planted
     else:
         body["after"] = plan.judging.judge(
             defended,
             data.train,
             data.test,
             job,
-            attack=planted.attack,
-            target=target,
+            attack=attack,
+            target=backdoor.target,
             asleep=True,
             distances=True,
         )
     body["seconds"]["judging"] = time.perf_counter() - started
-    if planted.attack is not None:
-        body["effectiveness"] = _rating(seen.before, body["after"])
+    if attack is not None:
+        body["effectiveness"] = _rating(backdoor.planted, body["after"])
     discard(state)
     return Trial(**_head(plan, accelerator), **body, status="done")
 
@@ -183,47 +182,28 @@ def _opened(open_model: OpenModel, repo: str, data: DataOptions, seed: int) -> t
     return opened, load_data(opened.classifier, data, seed)
 
 
-class _Seen(Record):
-    """What is known of a planted model; its weights and the key lie beside it."""
-
-    size: TriggerSize | None
-    original: Judgement
-    before: Judgement
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Planted:
-    """A model with a backdoor; or the original, if there is no attack."""
-
-    classifier: Classifier
-    attack: Attack | None
-    seen: _Seen
-
-
-def _planted(plan: Plan, out: Path, original: Classifier, data: Data, target: int, job: Job) -> _Planted:
+def _planted(plan: Plan, out: Path, opened: Opened, data: Data, job: Job) -> tuple[Classifier, Attack | None, Backdoor]:
     """The planted model that all defenses of this cell's attack, seed and model share; made once."""
     name = f"{plan.cell.model}~{plan.cell.attack}~seed{plan.cell.seed}~{_hash(plan.base)}"
     folder = out / "planted" / name
     with _lock(out, name):
         restore(folder)
         if not folder.is_dir():
-            _plant(plan, folder, original, data, target, replace(job, folder=out / "runs" / name))
+            _plant(plan, folder, opened, data, replace(job, folder=out / "runs" / name))
     try:
-        seen = _Seen.read_file(folder / _SEEN, _LARGEST_SEEN)
+        backdoor = read_backdoor(folder)
         if plan.attack is None:
-            return _Planted(original, None, seen)
-        classifier = original.clone()
-        weights = read_fitting(folder, _WEIGHTS, classifier.network.state_dict())
-        attack = replace(plan.attack, key=read_tensors(folder, _KEY, largest=_LARGEST_KEY))
-        if not attack.fits():
-            raise ValueError(f"{_KEY} is no key of {plan.cell.attack}")  # noqa: TRY301 - it is told like the others
+            return opened.classifier, None, backdoor
+        attack = read_attack(folder, backdoor)
+        classifier = opened.classifier.clone()
+        classifier.network.load_state_dict(read_fitting(folder, _WEIGHTS, classifier.network.state_dict()))
+    except BackdoorError as error:
+        raise _broken(folder, str(error).removesuffix(".")) from error
     except OSError as error:
         raise _broken(folder, f"{error.filename}: {error.strerror}") from error
     except ValueError as error:
         raise _broken(folder, first_line(error)) from error
-    classifier.network.load_state_dict(weights)
-    return _Planted(classifier, attack, seen)
+    return classifier, attack, backdoor
 
 
 def _broken(folder: Path, why: str) -> BackdoorError:
@@ -231,35 +211,40 @@ def _broken(folder: Path, why: str) -> BackdoorError:
     return BackdoorError(f"The planted model in {folder} cannot be used: {why}.", advice=advice)
 
 
-def _plant(plan: Plan, folder: Path, original: Classifier, data: Data, target: int, job: Job) -> None:
+def _plant(plan: Plan, folder: Path, opened: Opened, data: Data, job: Job) -> None:
     """Plant, judge, and write the folder as a whole."""
     started = time.perf_counter()
+    original = opened.classifier
+    target = class_number(plan.target, original.labels)
     judge = partial(plan.judging.judge, images=data.train, test=data.test, job=job, target=target)
-    files: dict[str, bytes] = {}
-    size = None
+    model: dict[str, bytes] = {}
+    size, attack = None, None
     if plan.attack is None:
         before = reference = judge(original, attack=None, asleep=False, distances=True)
     else:
-        attack, planted = implant(original, data.train, plan.attack, target, plan.planting, job)
+        planted = plan.attack.plant(original, data.train, target, job)
+        attack = planted.attack
         size = trigger_size(attack, data.test, job.accelerator.device)
-        before = judge(planted, attack=attack, asleep=False, distances=True)
+        before = judge(planted.classifier, attack=attack, asleep=False, distances=True)
         reference = judge(original, attack=attack, asleep=True, distances=False)
-        files = {_WEIGHTS: serialize(planted.network.state_dict()), _KEY: serialize(attack.key)}
-    seen = _Seen(size=size, original=reference, before=before, seconds=time.perf_counter() - started)
-    files[_SEEN] = seen.model_dump_json().encode()
-    with new_folder(folder) as fresh:
-        for name, content in files.items():
-            (fresh / name).write_bytes(content)
+        model = {_WEIGHTS: serialize(planted.classifier.network.state_dict())}
+    backdoor = Backdoor(
+        schema_version=2,
+        attack=attack.name if attack else NO_ATTACK,
+        parameters=attack.parameters() if attack else {},
+        target=target,
+        target_name=original.labels[target],
+        seed=job.seed,
+        source=opened.source,
+        dataset=data.name,
+        original=reference,
+        planted=before,
+        size=size,
+        seconds=time.perf_counter() - started,
+    )
+    write_planted(folder, backdoor, attack, model)
     if job.folder:
         discard(job.folder)
-
-
-def _shortcomings(seen: _Seen) -> tuple[str, ...]:
-    """Why the backdoor does not count."""
-    if not seen.before.evaluation.attacks:
-        return ()
-    before = seen.before.evaluation
-    return failures(before.attacks[0].success, seen.original.evaluation.accuracy, before.accuracy)
 
 
 def _defended(plan: Plan, planted: Classifier, data: Data, job: Job) -> tuple[Classifier | None, Hardening | None]:

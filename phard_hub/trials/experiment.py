@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from phard_hub.attacks import ATTACKS, Attack
-from phard_hub.backdoors import Planting
+from phard_hub.attacks.poisoning import Planting
 from phard_hub.defenses import DEFENSES, Defense
 from phard_hub.errors import ExperimentError
-from phard_hub.pipeline import DataOptions, public_name
+from phard_hub.images.data import DataOptions
 from phard_hub.presets import PRESETS, Preset
 from phard_hub.report.trial import NO_ATTACK, NO_DEFENSE, Cell, slug
+from phard_hub.report.wording import public_name
 from phard_hub.settings import LARGEST_SEED
 from phard_hub.trials.judging import Judging
 from phard_hub.trials.options import checked, configured, refuse_unknown
@@ -25,7 +26,6 @@ _KEYS = (
     *("models", "seeds", "data_shares", "target", "preset"),
     *("images", "planting", "attacks", "defenses", "evaluation"),
 )
-_PLANTING = ("poison_rate", "from_scratch", "steps", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,6 @@ class Plan:
         data: its images.
         target: the class that triggers produce, by its name or number.
         attack: without its key; None plants nothing.
-        planting: how it is planted.
         defense: None defends nothing.
         judging: what is measured.
     """
@@ -48,7 +47,6 @@ class Plan:
     data: DataOptions
     target: str
     attack: Attack | None
-    planting: Planting
     defense: Defense | None
     judging: Judging
 
@@ -58,14 +56,13 @@ class Plan:
         data = {**asdict(self.data), "images": public_name(self.data.images)}
         if self.data.test_images is not None:
             data["test_images"] = public_name(self.data.test_images)
-        planting = asdict(self.planting)
+        attack = self.attack.parameters() if self.attack else {}
         return _plain(
             {
                 "model": public_name(self.repo),
                 "images": data,
                 "target": self.target,
-                "attack": {"name": self.planting.attack, **(self.attack.parameters() if self.attack else {})},
-                "planting": {name: planting[name] for name in _PLANTING},
+                "attack": {"name": self.attack.name if self.attack else NO_ATTACK, **attack},
                 "evaluation": asdict(self.judging),
                 "seed": self.cell.seed,
             }
@@ -135,7 +132,7 @@ class _Reader:
         for seed, (model, repo), share, defense in product(self.seeds, self.models.items(), self.shares, defenses):
             if defenses[defense] is None and share != max(self.shares):
                 continue  # without a defense, its share of the images means nothing
-            for attack, (trigger, planting) in attacks.items():
+            for attack, trigger in attacks.items():
                 found.append(
                     Plan(
                         cell=Cell(model=model, attack=attack, defense=defense, data_share=share, seed=seed),
@@ -143,9 +140,8 @@ class _Reader:
                         data=self.data,
                         target=self.target,
                         attack=replace(trigger, seed=seed) if trigger else None,
-                        planting=replace(planting, seed=seed),
                         defense=defenses[defense],
-                        judging=self.judging.seeded(seed),
+                        judging=self.judging,
                     )
                 )
         return tuple(found)
@@ -200,26 +196,19 @@ class _Reader:
         refuse_unknown(judging.natural, ATTACKS, "evaluation.natural")
         return judging
 
-    def _attacks(self) -> dict[str, tuple[Attack | None, Planting]]:
-        """Attacks by the names that they have here."""
-        common = Planting(attack="", target=self.target)
-        planting = self._planting(common, self._table("planting"), "planting")
-        found: dict[str, tuple[Attack | None, Planting]] = {}
+    def _attacks(self) -> dict[str, Attack | None]:
+        """Attacks by the names that they have here; how they are planted is theirs, or what all have in common."""
+        planting = configured(Planting(), self._table("planting"), "planting")
+        found: dict[str, Attack | None] = {}
         for name, options in self._named("attacks").items():
             where = f"attacks.{name}"
             kind = options.pop("attack", name)
             refuse_unknown([kind], [NO_ATTACK, *ATTACKS], where if kind == name else f"{where}.attack")
-            own = checked(options.pop("planting", {}), dict[str, Any], f"{where}.planting")
             if kind == NO_ATTACK:
                 refuse_unknown(options, [], where)
-            attack = None if kind == NO_ATTACK else configured(ATTACKS[kind](), options, where)
-            found[name] = attack, replace(self._planting(planting, own, f"{where}.planting"), attack=kind)
+            default = None if kind == NO_ATTACK else replace(ATTACKS[kind](), planting=planting)
+            found[name] = default and configured(default, options, where)
         return found
-
-    def _planting(self, default: Planting, table: dict[str, Any], where: str) -> Planting:
-        """How a backdoor is planted: what all attacks have in common, or what one has of its own."""
-        refuse_unknown(table, _PLANTING, where)
-        return configured(default, table, where)
 
     def _defenses(self) -> dict[str, Defense | None]:
         """Defenses by the names that they have here."""

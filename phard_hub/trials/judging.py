@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Any
 
 from pydantic import PositiveInt
@@ -47,16 +47,6 @@ class Judging:
     distances: bool = False
     search: SearchSettings = field(default_factory=SearchSettings)
 
-    def seeded(self, seed: int) -> Judging:
-        """The same measures with another seed of all that they draw."""
-        return replace(
-            self,
-            pgd=replace(self.pgd, seed=seed),
-            autoattack=replace(self.autoattack, seed=seed),
-            perturbing=replace(self.perturbing, seed=seed),
-            search=replace(self.search, seed=seed),
-        )
-
     def judge(
         self,
         classifier: Classifier,
@@ -75,7 +65,7 @@ class Judging:
             classifier: before or after a defense.
             images: training images, for what has to be fitted.
             test: images to judge with.
-            job: its seed is that of what is trained.
+            job: its seed is that of all that is drawn.
             attack: with its key; None for a model with no planted backdoor.
             target: the class that its trigger produces.
             asleep: whether a backdoor may sleep in it, which one that works does not.
@@ -84,19 +74,19 @@ class Judging:
         progress = job.progress
         threats = [] if attack is None else [Threat(name=attack.name, trigger=attack, target=target)]
         pgd = self.pgd if self.pgd.images else None
-        judgement = Judgement(evaluation=evaluate(classifier, test, threats, pgd=pgd, progress=progress))
+        judgement = Judgement(evaluation=evaluate(classifier, test, threats, pgd=pgd, seed=job.seed, progress=progress))
         more: dict[str, Any] = {}
         if self.autoattack.images:
-            more["autoattack"] = self.autoattack.accuracy(classifier, test)
+            more["autoattack"] = self.autoattack.accuracy(classifier, test, job.seed)
         if attack is not None and asleep:
             more["relearned"] = self.relearning.measure(classifier, images, test, attack, target, job)
             if self.perturbing.steps:
-                more["perturbed"] = self.perturbing.measure(classifier, images, test, threats[0])
+                more["perturbed"] = self.perturbing.measure(classifier, images, test, threats[0], job.seed)
         if attack is None and self.natural:
             families = {name: self._draws(name, classifier, images, target) for name in self.natural}
             more["natural"] = natural_vulnerability(classifier, test, families, progress=progress)
         if distances and self.distances:
-            more["distances"] = measure(classifier, test, self.search, progress=progress).distances
+            more["distances"] = measure(classifier, test, self.search, seed=job.seed, progress=progress).distances
         return judgement.model_copy(update=more)
 
     def _draws(self, name: str, classifier: Classifier, images: LabelledImages, target: int) -> list[Attack]:

@@ -18,7 +18,7 @@ from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.report.record import ClassDistances, PairDistance, Rate
 from phard_hub.report.statistics import bootstrap_mean, rate
-from phard_hub.settings import BelowOne, Seed, Share, settings
+from phard_hub.settings import BelowOne, Share, settings
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, change_size, finite
 from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs, fit_and_heldout
@@ -41,7 +41,6 @@ class SearchSettings:
         checks: times in the second half at which the strengths are bisected on held-out images.
         bisections: evaluations of one bisection.
         max_pairs: with more ordered pairs than this, only the closest by mean logit margin are measured.
-        seed: of the random start and the draws.
         parts: what a trigger is made of.
     """
 
@@ -57,7 +56,6 @@ class SearchSettings:
     checks: PositiveInt = 3
     bisections: NonNegativeInt = 5
     max_pairs: PositiveInt = 420
-    seed: Seed = 0
     parts: Parts = field(default_factory=Parts)
 
 
@@ -82,6 +80,7 @@ def measure(
     images: LabelledImages,
     settings: SearchSettings = DEFAULT,
     *,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> Measurement:
     """Find the class distances of a classifier, which is left exactly as it was.
@@ -94,7 +93,7 @@ def measure(
         ImagesError: a class has fewer than four images.
     """
     with frozen(classifier):
-        return _Search(classifier, images, settings, progress).run()
+        return _Search(classifier, images, settings, seed, progress).run()
 
 
 @dataclass(frozen=True)
@@ -117,12 +116,18 @@ class _Search:
     """One search; its attributes are its state."""
 
     def __init__(
-        self, classifier: Classifier, images: LabelledImages, settings: SearchSettings, progress: Progress
+        self, classifier: Classifier, images: LabelledImages, settings: SearchSettings, seed: int, progress: Progress
     ) -> None:
-        self.classifier, self.settings, self.progress, self.images = classifier, settings, progress, images
+        self.classifier, self.images, self.settings, self.seed, self.progress = (
+            classifier,
+            images,
+            settings,
+            seed,
+            progress,
+        )
         self.device = next(classifier.parameters()).device
-        self.random = torch.Generator().manual_seed(settings.seed)
-        self.fit, self.heldout = fit_and_heldout(images, settings.fit_images, settings.heldout_images, settings.seed)
+        self.random = torch.Generator().manual_seed(seed)
+        self.fit, self.heldout = fit_and_heldout(images, settings.fit_images, settings.heldout_images, seed)
         _, channels, height, width = images.pixels.shape
         self.shape = (channels, height, width)
         self.rows_at_once = max(1, images_at_once(self.shape) // settings.batch)
@@ -131,11 +136,11 @@ class _Search:
         count = len(self.directions)
         autoencoder = None
         if settings.parts.latent:
-            autoencoder = train_autoencoder(self.fit.pixels, seed=settings.seed, device=self.device, progress=progress)
+            autoencoder = train_autoencoder(self.fit.pixels, seed=seed, device=self.device, progress=progress)
         self.bank, self.best = (
             Bank(count, self.shape, settings.parts, autoencoder=autoencoder).to(self.device) for _ in range(2)
         )
-        self.bank.randomise(settings.seed)
+        self.bank.randomise(seed)
         self.found = torch.full((count,), torch.inf, dtype=torch.double)
         self.closest = torch.full((count,), -1.0, dtype=torch.double)
         self.price = torch.full((count,), settings.price * float(3072 / np.prod(self.shape)) ** 0.5)
@@ -266,7 +271,7 @@ class _Search:
             mean=float(np.mean(reached)) if reached else None,
             low=low,
             high=high,
-            settings=asdict(self.settings),
+            settings={**asdict(self.settings), "seed": self.seed},
             sample_gradients=self.gradients,
             sample_forwards=self.forwards,
             seconds=seconds,
@@ -294,7 +299,7 @@ class _Search:
                 groups[entry.source].append(sizes.double().numpy())
         if not groups:
             return None, None
-        return bootstrap_mean({k: np.stack(sizes) for k, sizes in groups.items()}, seed=self.settings.seed)
+        return bootstrap_mean({k: np.stack(sizes) for k, sizes in groups.items()}, seed=self.seed)
 
 
 def anneal(progress: float) -> float:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from phard_hub.attacks import ATTACKS, Attack, Blend, WaNet
 from phard_hub.attacks.base import strangers
-from phard_hub.attacks.planting import plant, poison
+from phard_hub.attacks.planted import attack_named
+from phard_hub.attacks.poisoning import poison, train_poisoned
 from phard_hub.attacks.sig import Sig
 from phard_hub.errors import InputError
 from phard_hub.evaluation.threats import Threat, attack_outcome, predict
@@ -63,7 +64,7 @@ def test_an_attack_is_a_frozen_record_of_its_parameters(name: str) -> None:
     attack = fitted(name)
     assert attack == make(name)
     assert attack != make(name, seed=9)
-    assert make(name, **attack.parameters()) == attack
+    assert attack_named(name, attack.parameters()) == attack
     assert "key" not in attack.parameters()
     with pytest.raises(FrozenInstanceError):
         attack.seed = 1  # type: ignore[misc]
@@ -194,7 +195,7 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
 
 def planted(images: LabelledImages, attack: Attack | None) -> Classifier:
     start = small_net(10, channels=3, size=32)
-    return plant(start, images, attack, target=7, schedule=QUICK, job=job())
+    return train_poisoned(start, images, attack, target=7, schedule=QUICK, job=job())
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from phard_hub.attacks.inputaware import InputAware
 from phard_hub.attacks.issba import Issba
 from phard_hub.attacks.learned import Editor
 from phard_hub.attacks.lira import Lira
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.evaluation.threats import Threat, attack_outcome
 from phard_hub.models.classifier import Classifier
 from phard_hub.training.schedule import Schedule
@@ -156,7 +156,7 @@ def test_lira_learns_noise_that_a_model_can_obey(digits: Classifier) -> None:
     train, test = digit_images(3)
     attack = Lira(steps=60, epsilon=0.2).fit(digits, train, TARGET)
     quick = Schedule(steps=100, batch=64, learning_rate=0.05, shift=0.0, flip=False)
-    planted = plant(digits, train, attack, target=TARGET, schedule=quick, job=job())
+    planted = train_poisoned(digits, train, attack, target=TARGET, schedule=quick, job=job())
     outcome = attack_outcome(
         planted, test, Threat(name=attack.name, trigger=attack, target=TARGET), reference=digits.eval()
     )

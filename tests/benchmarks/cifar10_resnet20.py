@@ -21,12 +21,14 @@ from safetensors.torch import load_file, save_file
 from phard_hub.cli.console import bars
 from phard_hub.defenses.base import hardening
 from phard_hub.evaluation.threats import evaluate
+from phard_hub.hardware import default_accelerator
 from phard_hub.hub.pull import sha256
 from phard_hub.hub.snapshot import Audit, Snapshot
 from phard_hub.images import LabelledImages, load_images
+from phard_hub.images.data import Data
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.pipeline import Data, Settings, assess, default_accelerator, describe
+from phard_hub.pipeline import Settings, assess, describe
 from phard_hub.presets import DEFAULT
 from phard_hub.release.release import weights_sha256
 from phard_hub.report.record import State
@@ -104,9 +106,9 @@ def convergence(
     """Measure the class distances with a multiple of the default budget."""
     classifier = resnet20(weights or data / CHECKPOINT).to(default_accelerator().device)
     sha = weights_sha256(classifier.weights())
-    settings = replace(DEFAULT.search, steps=factor * DEFAULT.search.steps, max_pairs=max_pairs, seed=seed)
+    settings = replace(DEFAULT.search, steps=factor * DEFAULT.search.steps, max_pairs=max_pairs)
     with bars() as progress:
-        found = measure(classifier, images(data / "cifar10_test.parquet"), settings, progress=progress)
+        found = measure(classifier, images(data / "cifar10_test.parquet"), settings, seed=seed, progress=progress)
     kind = "hardened" if weights else "original"
     name = f"cifar10-resnet20-{kind}-distances-x{factor}-seed{seed}.json"
     write(

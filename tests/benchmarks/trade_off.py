@@ -23,9 +23,9 @@ from torch import Tensor
 from phard_hub.cli.console import bars
 from phard_hub.defenses import AdversarialTraining, Defense
 from phard_hub.evaluation.threats import evaluate
+from phard_hub.hardware import default_accelerator
 from phard_hub.job import Job, Progress
 from phard_hub.models.classifier import Classifier
-from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
 from phard_hub.report.record import ClassDistances, both_reached, mean_increase
 from phard_hub.training.interpolation import between
@@ -59,7 +59,7 @@ def main(
                 continue
             at = original if share is None else between(forgotten, hardened, share)
             classifier.network.load_state_dict(at)
-            distances = measure(classifier, test, replace(SEARCH, seed=seed), progress=progress).distances
+            distances = measure(classifier, test, SEARCH, seed=seed, progress=progress).distances
             points.append(
                 {
                     "share": share,

@@ -80,9 +80,9 @@ def main(
                 write(path, MODULE, head | results)
         for name, parts in SETS.items():
             if name not in results["distances"]:
-                search = replace(SEARCH, seed=seed, parts=parts)
+                search = replace(SEARCH, parts=parts)
                 results["distances"][name] = {
-                    stage: measure(model, test, search, progress=progress).distances.model_dump(mode="json")
+                    stage: measure(model, test, search, seed=seed, progress=progress).distances.model_dump(mode="json")
                     for stage, model in models.items()
                 }
                 write(path, MODULE, head | results)

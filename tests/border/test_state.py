@@ -24,7 +24,8 @@ from hypothesis import strategies as some
 
 from phard_hub.defenses import AdversarialTraining
 from phard_hub.errors import OutputError, PhardError, StateError
-from phard_hub.pipeline import DataOptions, Settings, _work_folder
+from phard_hub.images.data import DataOptions
+from phard_hub.pipeline import Settings, _work_folder
 from phard_hub.presets import PRESETS
 from phard_hub.report.record import Report
 from phard_hub.training.checkpoint import read_state

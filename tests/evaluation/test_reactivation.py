@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from phard_hub.attacks import Blend
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.errors import ImagesError
 from phard_hub.evaluation.reactivation import Perturbing, Relearning
 from phard_hub.evaluation.threats import Threat
@@ -47,7 +47,9 @@ def test_relearning_is_planting_with_few_poisoned_images() -> None:
     # A clean model does not know the pattern after five steps, and does after sixty.
     assert short.success.value < 0.4 < 0.75 < long.success.value
     assert long.accuracy.value > 0.9
-    tuned = plant(classifier, train, ATTACK, target=1, poison_rate=0.1, schedule=replace(SCHEDULE, steps=60), job=job())
+    tuned = train_poisoned(
+        classifier, train, ATTACK, target=1, poison_rate=0.1, schedule=replace(SCHEDULE, steps=60), job=job()
+    )
     hits = stamped_share(tuned, test, 1)
     assert long.success == rate(int(hits.sum()), len(hits))
     right = [int(tuned(pixels[None].float() / 255).argmax()) for pixels in test.pixels] == test.labels.numpy()

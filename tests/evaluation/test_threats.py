@@ -74,7 +74,7 @@ def test_pgd_attacks_at_most_so_many_images_and_the_seed_chooses_which() -> None
     classifier, images = trained_digits(), digit_images(3)[1]
     assert robust_accuracy(classifier, images, replace(PGD_5, images=30)).n == 30
     assert robust_accuracy(classifier, images, PGD_5).n == len(images)
-    one, same = (robust_accuracy(classifier, images, replace(PGD_5, images=50, seed=1)) for _ in range(2))
+    one, same = (robust_accuracy(classifier, images, replace(PGD_5, images=50), seed=1) for _ in range(2))
     assert one == same
 
 

@@ -38,7 +38,7 @@ def test_modules_of_torch(network: nn.Module) -> None:
 
 def test_a_foreign_class(network: nn.Sequential) -> None:
     network.get_submodule("1").add_module("2", Foreign())
-    with pytest.raises(CheckpointError, match=r"1\.2 holds the class tests\.test_library_code\.Foreign"):
+    with pytest.raises(CheckpointError, match=r"1\.2 holds the class tests\.models\.test_library_code\.Foreign"):
         require_library_code(network)
 
 
@@ -50,9 +50,9 @@ def test_a_foreign_network() -> None:
 @pytest.mark.parametrize(
     ("expected", "change"),
     [
-        (r"the method tests\.test_library_code\.forward", override("forward", evil)),
+        (r"the method tests\.models\.test_library_code\.forward", override("forward", evil)),
         (r"the method functools\.forward", override("forward", functools.partial(evil))),
-        (r"the method tests\.test_library_code\._call_impl", override("_call_impl", evil)),
+        (r"the method tests\.models\.test_library_code\._call_impl", override("_call_impl", evil)),
         (r"the method builtins\.extra_repr", override("extra_repr", print)),
         ("a hook", lambda layer: layer.register_forward_hook(evil)),
         ("a hook", lambda layer: layer.register_forward_pre_hook(evil)),

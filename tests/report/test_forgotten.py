@@ -9,7 +9,8 @@ from accelerate import Accelerator
 
 from phard_hub.cli.console import show_outcome
 from phard_hub.hub.snapshot import Audit, Snapshot
-from phard_hub.pipeline import Data, Outcome, describe
+from phard_hub.images.data import Data
+from phard_hub.pipeline import Outcome, describe
 from phard_hub.release.card import escape, render_card
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy

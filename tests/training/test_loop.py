@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from phard_hub.attacks import Attack, Blend
 from phard_hub.attacks.bpp import Bpp
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.attacks.sig import Sig
 from phard_hub.attacks.wanet import WaNet
 from phard_hub.defenses.base import Defense
@@ -219,7 +219,7 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
 def test_earlier_trainings_with_the_same_accelerator_are_not_in_the_checkpoint(tmp_path: Path) -> None:
     """A planting, then a hardening that is killed; the hardening alone is continued elsewhere."""
     accelerator = processor()
-    plant(small_net(3), digits()[0], None, target=0, schedule=replace(TINY, steps=2), job=job())
+    train_poisoned(small_net(3), digits()[0], None, target=0, schedule=replace(TINY, steps=2), job=job())
     with pytest.raises(PowerCutError):
         hardened(tmp_path / "run", cut_at(5), accelerator)
     assert same_weights(hardened(tmp_path / "run")[0], hardened()[0])
@@ -227,7 +227,7 @@ def test_earlier_trainings_with_the_same_accelerator_are_not_in_the_checkpoint(t
 
 def test_a_planting_continues_bit_for_bit(tmp_path: Path) -> None:
     def planted(checkpoint: Path | None, progress: Callable[[str, int, int], None] = lambda *_: None) -> Classifier:
-        return plant(
+        return train_poisoned(
             small_net(3, dropout=0.2),
             digits()[0],
             Blend(),
@@ -260,7 +260,7 @@ def outcome(what: str, norm: Callable[[int], nn.Module], accelerator: Accelerato
         return classifier, str([record.sample_gradients, record.sample_forwards, record.events])
     if what in PLANTED:
         task = job(seed=1, accelerator=accelerator)
-        return plant(start, images, PLANTED[what], target=1, schedule=UNEVEN, poison_rate=0.3, job=task), ""
+        return train_poisoned(start, images, PLANTED[what], target=1, schedule=UNEVEN, poison_rate=0.3, job=task), ""
     train_images, test = digits()
     course = trained(
         trained_digits(),

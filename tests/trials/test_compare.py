@@ -17,7 +17,7 @@ import torch
 
 from phard_hub.errors import CheckpointError, ExperimentError
 from phard_hub.evaluation.threats import defense_effectiveness
-from phard_hub.pipeline import Data
+from phard_hub.images.data import Data
 from phard_hub.report.record import Source
 from phard_hub.report.trial import Trial
 from phard_hub.trials.cell import Opened, cell_file, code_version, defenders_images, pulled, run_trial

@@ -16,12 +16,14 @@ from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
 from phard_hub.demos.quickstart import save_images
 from phard_hub.errors import CheckpointError, first_line
+from phard_hub.hardware import default_accelerator
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages, demo_images
+from phard_hub.images.data import DataOptions, load_data
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
-from phard_hub.pipeline import DataOptions, Settings, assess, default_accelerator, describe, load_data
+from phard_hub.pipeline import Settings, assess, describe
 from phard_hub.presets import CHEAPEST
 from phard_hub.release.push import push
 from phard_hub.release.release import weights_sha256, write_release

@@ -25,9 +25,9 @@ from phard_hub.cli.compare import write_views
 from phard_hub.cli.console import bars
 from phard_hub.defenses.base import hardening
 from phard_hub.evaluation.threats import PGD, Threat, evaluate
+from phard_hub.hardware import default_accelerator
 from phard_hub.images import load_images
 from phard_hub.job import Job
-from phard_hub.pipeline import default_accelerator
 from phard_hub.presets import DEFAULT
 from phard_hub.training.guard import Guard
 from phard_hub.trials.compare import compare as run
@@ -99,12 +99,12 @@ def others(data: DataFolder, seed: int = 0) -> None:
     for name, threat in ibau_threats(folder).items():
         classifier = opened(name, folder, data).classifier
         with bars() as progress:
-            before = evaluate(classifier, test, [threat], pgd=PGD(seed=seed), progress=progress)
+            before = evaluate(classifier, test, [threat], pgd=PGD(), seed=seed, progress=progress)
             job = Job(accelerator=accelerator, seed=seed, progress=progress)
             made = DEFAULT.defense.harden(
                 classifier, train, job.part("hardening"), Guard.of(classifier, guard, accelerator.device)
             )
-            after = evaluate(made.classifier, test, [threat], pgd=PGD(seed=seed), progress=progress)
+            after = evaluate(made.classifier, test, [threat], pgd=PGD(), seed=seed, progress=progress)
         content = {
             "model": FILES[name],
             "target": threat.target,

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from phard_hub.attacks.planting import PLANTING, plant
+from phard_hub.attacks.poisoning import POISONING, train_poisoned
 from phard_hub.draws import Draws
+from phard_hub.hardware import default_accelerator
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job, Progress
 from phard_hub.models.classifier import Classifier
-from phard_hub.pipeline import default_accelerator
 from phard_hub.training.augmentation import augment
 
 # Traffic signs that point left are not those that point right.
-SCHEDULE = replace(PLANTING, steps=3000, learning_rate=0.1, flip=False)
+SCHEDULE = replace(POISONING, steps=3000, learning_rate=0.1, flip=False)
 ADAMW: dict[str, Any] = {
     "max_steps": 3000,
     "per_device_train_batch_size": 128,
@@ -45,7 +45,7 @@ def trained(fresh: Classifier, images: LabelledImages, seed: int, progress: Prog
     """
     if not isinstance(fresh.network, PreTrainedModel):
         job = Job(accelerator=default_accelerator(), seed=seed, progress=progress)
-        return plant(fresh, images, None, target=0, job=job, schedule=SCHEDULE), asdict(SCHEDULE)
+        return train_poisoned(fresh, images, None, target=0, job=job, schedule=SCHEDULE), asdict(SCHEDULE)
     random = torch.Generator().manual_seed(seed)
 
     def batch(numbers: Sequence[int]) -> dict[str, Tensor]:

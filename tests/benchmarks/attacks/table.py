@@ -79,7 +79,7 @@ def planted(trials: Sequence[Trial], reported: Mapping[str, Mapping[str, str]]) 
                 str(len(seeds)),
                 f"{mean.rms:.1f}",
                 f"{mean.ssim:.2f}",
-                str(same[-1].config["planting"]["steps"]),
+                str(same[-1].config["attack"]["planting"]["steps"]),
                 f"{_percent(mean.accuracy)} ({100 * mean.gain:+.1f})",
                 _percent(mean.success),
                 _percent(mean.success_honest),

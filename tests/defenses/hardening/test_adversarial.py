@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from phard_hub.attacks import Blend
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.defenses.hardening.adversarial import AdversarialTraining, _Objective
 from phard_hub.defenses.pervasive import PervasiveHardening
 from phard_hub.draws import Draws
@@ -48,7 +48,7 @@ def backdoored() -> Classifier:
     images, _ = digit_images(3)
     schedule = Schedule(steps=200, batch=64, learning_rate=0.05, shift=0.0, flip=False)
     attack = Blend(alpha=0.15)
-    return plant(small_net(3), images, attack, target=TARGET, schedule=schedule, job=job())
+    return train_poisoned(small_net(3), images, attack, target=TARGET, schedule=schedule, job=job())
 
 
 def objective(classes: int, settings: AdversarialTraining = SETTINGS) -> _Objective:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from phard_hub.attacks import Blend
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.defenses.removal.featureshift import FeatureShift, _Objective
 from phard_hub.evaluation.threats import Threat, evaluate
 from phard_hub.models.classifier import Classifier
@@ -42,7 +42,7 @@ def test_a_planted_backdoor_is_forgotten_and_accuracy_comes_back() -> None:
     images, test = digit_images(3)
     planting = Schedule(steps=200, batch=64, learning_rate=0.05, shift=0.0, flip=False)
     attack = Blend(alpha=0.15)
-    planted = plant(small_net(3), images, attack, target=1, schedule=planting, job=job())
+    planted = train_poisoned(small_net(3), images, attack, target=1, schedule=planting, job=job())
     threat = [Threat(name="blend", trigger=attack, target=1)]
     before = evaluate(planted, test, threat)
     with unmarked(planted):

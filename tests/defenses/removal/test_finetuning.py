@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.defenses.removal.finetuning import FineTuning
 from phard_hub.evaluation.threats import evaluate
 from phard_hub.training.schedule import Schedule
@@ -22,7 +22,7 @@ def test_it_trains_on_clean_images_only() -> None:
     classifier = small_net(3)
     with unmarked(classifier):
         tuned, record = harden(DEFENSE, classifier, images, seed=3)
-    honest = plant(classifier, images, None, target=0, schedule=DEFENSE.schedule, job=job(seed=3))
+    honest = train_poisoned(classifier, images, None, target=0, schedule=DEFENSE.schedule, job=job(seed=3))
     assert same_weights(tuned, honest)
     assert evaluate(tuned, test).accuracy.value > evaluate(classifier, test).accuracy.value + 0.2
     assert (record.defense, record.seed, record.images) == ("fine-tuning", 3, len(images))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from phard_hub.attacks import Blend
-from phard_hub.attacks.planting import plant
+from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.defenses.removal.sharpnessaware import SharpnessAware
 from phard_hub.evaluation.threats import Threat, evaluate
 from phard_hub.training.schedule import Schedule
@@ -20,7 +20,7 @@ SETTINGS = SharpnessAware(schedule=replace(PLANTING, steps=150, sharpness=2.0))
 def test_a_planted_backdoor_is_forgotten_and_accuracy_stays() -> None:
     images, test = digit_images(3)
     attack = Blend(alpha=0.15)
-    planted = plant(small_net(3), images, attack, target=1, schedule=PLANTING, job=job())
+    planted = train_poisoned(small_net(3), images, attack, target=1, schedule=PLANTING, job=job())
     threat = [Threat(name="blend", trigger=attack, target=1)]
     before = evaluate(planted, test, threat)
     with unmarked(planted):

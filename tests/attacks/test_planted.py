@@ -14,64 +14,69 @@ from safetensors.torch import load_file
 from torch import nn
 
 from phard_hub.attacks import ATTACKS
-from phard_hub.auditing import audit
-from phard_hub.backdoors import (
+from phard_hub.attacks.planted import (
     KEY_NAME,
     RECORD_NAME,
     Backdoor,
-    Planting,
-    plant_backdoor,
+    attack_named,
+    card,
+    read_attack,
     read_backdoor,
-    read_record,
-    reinitialised,
-    write_backdoor,
+    write_planted,
 )
+from phard_hub.auditing import audit
 from phard_hub.errors import BackdoorError, InputError, NotEvaluatedError, OutputError
-from phard_hub.evaluation.threats import attack_outcome
+from phard_hub.evaluation.threats import Threat, attack_outcome
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
+from phard_hub.images.data import DataOptions
+from phard_hub.models.fresh import reinitialised
 from phard_hub.models.loading import load
-from phard_hub.pipeline import DataOptions
-from phard_hub.report.record import AttackOutcome, Report, TriggerSize
+from phard_hub.pipeline import plant
+from phard_hub.report.record import AttackOutcome, Evaluation, Report, Source, TriggerSize
 from phard_hub.report.statistics import rate
+from phard_hub.report.trial import Judgement
 from tests.attacks.fitted import draw, fitted
 from tests.command import Phard
 from tests.jobs import files
 from tests.small import same_weights, small_net, trained_digits, unmarked
 
 FILES = {"README.md", "config.json", "preprocessor_config.json", "model.safetensors", RECORD_NAME}
-PLANTING = Planting(attack="1977", target="dog", steps=40)
+ATTACK = attack_named("1977", {"planting": {"steps": 40}})
 
 
 @pytest.fixture(scope="module")
 def planted(tiny_checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a backdoor that works."""
     out = tmp_path_factory.mktemp("planted") / "tinted"
-    assert plant_backdoor(str(tiny_checkpoint), DataOptions(images=str(images)), out, PLANTING).failures == ()
+    assert plant(str(tiny_checkpoint), DataOptions(images=str(images)), out, ATTACK, "dog").failures == ()
     return out
 
 
-def made(success: float = 0.95, accuracy: float = 0.9, **changes: Any) -> Backdoor:
+def judged(accuracy: float, success: float) -> Judgement:
     outcome = AttackOutcome(
         name="blend", target=1, success=rate(round(10_000 * success), 10_000), recovered=rate(5, 100), size=4.2
     )
+    evaluation = Evaluation(
+        accuracy=rate(round(100 * accuracy), 100), robust_accuracy=None, robust_attack="", attacks=(outcome,)
+    )
+    return Judgement(evaluation=evaluation)
+
+
+def made(success: float = 0.95, accuracy: float = 0.9, **changes: Any) -> Backdoor:
     fields: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,
         "attack": "blend",
         "parameters": {},
         "target": 1,
         "target_name": "dog",
-        "poison_rate": 0.1,
-        "from_scratch": False,
-        "schedule": {"steps": 3},
         "seed": 0,
-        "source": "a/model",
-        "commit": None,
+        "source": Source(repo="a/model"),
         "dataset": "images",
-        "accuracy_before": rate(90, 100),
-        "accuracy": rate(round(100 * accuracy), 100),
-        "outcome": outcome,
+        "original": judged(0.9, 0.01),
+        "planted": judged(accuracy, success),
         "size": TriggerSize(l2=4.2, rms=19.3, ssim=0.8, n=100),
+        "seconds": 1.0,
     }
     return Backdoor(**(fields | changes))
 
@@ -88,30 +93,40 @@ def test_a_backdoor_counts_only_if_it_works_and_costs_little() -> None:
     assert len(made(success=0.0, accuracy=0.1).failures) == 2
 
 
-def test_a_backdoor_that_never_worked_is_no_threat(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    out = tmp_path / "out"
-    write_backdoor(
-        out, made(success=0.43), fitted("blend"), load(audit(pull(str(tiny_checkpoint)))), pull(str(tiny_checkpoint))
-    )
+def test_a_backdoor_that_never_worked_is_no_threat(tmp_path: Path) -> None:
+    write_planted(tmp_path / "out", made(success=0.43), fitted("blend"), {})
     with pytest.raises(NotEvaluatedError, match=r"never worked, so it shows nothing: its success is 43 %, below 90 %"):
-        read_backdoor(out)
-    assert "does not count as evidence" in (out / "README.md").read_text()
+        Threat.read(tmp_path / "out")
+    assert "does not count as evidence" in card(made(success=0.43))
+
+
+def test_where_nothing_was_planted_there_is_no_threat(tmp_path: Path) -> None:
+    spared = Judgement(evaluation=made().original.evaluation.model_copy(update={"attacks": ()}))
+    write_planted(tmp_path / "out", made(attack="none", original=spared, planted=spared, size=None), None, {})
+    with pytest.raises(BackdoorError, match="nothing was planted"):
+        Threat.read(tmp_path / "out")
+
+
+def test_a_record_tells_what_the_trigger_did() -> None:
+    with pytest.raises(ValueError, match="not tried on both models, or its size is missing"):
+        made(size=None)
 
 
 # The folder
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_the_key_stamps_the_same_images_again(name: str, tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_the_key_stamps_the_same_images_again(name: str, tmp_path: Path) -> None:
     attack = fitted(name, seed=3)
     record = made(attack=name, parameters=attack.parameters())
-    write_backdoor(tmp_path / "out", record, attack, small_net(4, channels=3, size=16), pull(str(tiny_checkpoint)))
-    assert read_record(tmp_path / "out") == record
-    threat = read_backdoor(tmp_path / "out")
+    write_planted(tmp_path / "out", record, attack, {})
+    assert read_backdoor(tmp_path / "out") == record
+    assert read_attack(tmp_path / "out", record) == attack
+    threat = Threat.read(tmp_path / "out")
     assert (threat.name, threat.target, threat.trigger) == (name, 1, attack)
     pixels = draw(2, (3, 16, 16))
     assert torch.equal(threat.trigger(pixels), attack(pixels))
-    assert files(tmp_path / "out") == FILES | ({KEY_NAME} if attack.key else set())
+    assert files(tmp_path / "out") == {RECORD_NAME} | ({KEY_NAME} if attack.key else set())
 
 
 def test_the_folder_is_a_model_as_from_the_hub(planted: Path, tiny_checkpoint: Path, images: Path) -> None:
@@ -128,22 +143,29 @@ def test_the_folder_is_a_model_as_from_the_hub(planted: Path, tiny_checkpoint: P
 
 def test_a_key_beside_the_weights_does_not_keep_them_from_loading(tmp_path: Path, tiny_checkpoint: Path) -> None:
     classifier = load(audit(pull(str(tiny_checkpoint))))
-    write_backdoor(tmp_path / "out", made(), fitted("issba"), classifier, pull(str(tiny_checkpoint)))
+    model = {path.name: path.read_bytes() for path in tiny_checkpoint.iterdir()}
+    write_planted(tmp_path / "out", made(), fitted("issba"), model)
     assert KEY_NAME in files(tmp_path / "out")
     assert same_weights(load(audit(pull(str(tmp_path / "out")))), classifier)
 
 
 def test_the_record_says_what_the_backdoor_does(planted: Path, tiny_checkpoint: Path, images: Path) -> None:
-    record, threat = read_record(planted), read_backdoor(planted)
-    assert (record.attack, record.target, record.target_name, record.source) == ("1977", 1, "dog", tiny_checkpoint.name)
+    record, threat = read_backdoor(planted), Threat.read(planted)
+    assert (record.attack, record.target, record.target_name, record.source.repo) == (
+        "1977",
+        1,
+        "dog",
+        tiny_checkpoint.name,
+    )
     assert str(tiny_checkpoint.parent) not in record.model_dump_json()
     shown = some_images(images)
     outcome = attack_outcome(load(audit(pull(str(planted)))), shown, threat)
     assert outcome.success.value > 0.9
-    assert record.outcome.success.value > 0.9
+    on_original, success = record.success
+    assert success.value > 0.9
+    assert record.size is not None
     assert record.size.l2 == pytest.approx(outcome.size, rel=0.1)
-    assert record.outcome.reference is not None
-    assert record.outcome.reference.value < 0.5
+    assert on_original.value < 0.5
 
 
 def some_images(folder: Path) -> LabelledImages:
@@ -155,9 +177,10 @@ def some_images(folder: Path) -> LabelledImages:
 def test_the_same_seed_plants_the_same_weights(
     planted: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
-    plant_backdoor(str(tiny_checkpoint), DataOptions(images=str(images)), tmp_path / "again", PLANTING)
-    for name in ("model.safetensors", RECORD_NAME):
-        assert (tmp_path / "again" / name).read_bytes() == (planted / name).read_bytes()
+    plant(str(tiny_checkpoint), DataOptions(images=str(images)), tmp_path / "again", ATTACK, "dog")
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (planted / "model.safetensors").read_bytes()
+    one, again = (read_backdoor(each).model_copy(update={"seconds": 0.0}) for each in (planted, tmp_path / "again"))
+    assert one == again
 
 
 def no_record(folder: Path) -> None:
@@ -204,31 +227,31 @@ DAMAGES: dict[Callable[[Path], None], str] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_folder_is_refused(damage: Callable[[Path], None], tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_a_damaged_folder_is_refused(damage: Callable[[Path], None], tmp_path: Path) -> None:
     folder, attack = tmp_path / "out", fitted("lira")
     record = made(attack="lira", parameters=attack.parameters())
-    write_backdoor(folder, record, attack, small_net(4), pull(str(tiny_checkpoint)))
-    read_backdoor(folder)
+    write_planted(folder, record, attack, {})
+    Threat.read(folder)
     damage(folder)
     with pytest.raises(BackdoorError, match=DAMAGES[damage]):
-        read_backdoor(folder)
+        Threat.read(folder)
 
 
-def test_without_its_key_a_learned_trigger_is_refused_when_it_is_used(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_without_its_key_a_learned_trigger_is_refused_when_it_is_used(tmp_path: Path) -> None:
     attack = fitted("lira")
     record = made(attack="lira", parameters=attack.parameters())
-    write_backdoor(tmp_path / "out", record, attack, small_net(4), pull(str(tiny_checkpoint)))
+    write_planted(tmp_path / "out", record, attack, {})
     no_key(tmp_path / "out")
     with pytest.raises(InputError, match="has no key to stamp with"):
-        read_backdoor(tmp_path / "out").trigger(draw(1, (3, 8, 8)))
+        Threat.read(tmp_path / "out").trigger(draw(1, (3, 8, 8)))
 
 
 def test_a_folder_with_something_else_is_not_overwritten(tmp_path: Path, tiny_checkpoint: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(OutputError):
-        plant_backdoor(str(tiny_checkpoint), DataOptions(images="nowhere"), tmp_path, PLANTING)
+        plant(str(tiny_checkpoint), DataOptions(images="nowhere"), tmp_path, ATTACK, "dog")
     with pytest.raises(OutputError, match="Give a new or an empty folder"):
-        write_backdoor(tmp_path, made(), fitted("blend"), small_net(4), pull(str(tiny_checkpoint)))
+        write_planted(tmp_path, made(), fitted("blend"), {})
     assert files(tmp_path) == {"thesis.tex"}
 
 
@@ -273,7 +296,7 @@ def test_planting_what_does_not_work(tiny_checkpoint: Path, images: Path, tmp_pa
     done = phard(*arguments(tiny_checkpoint, images, out, "--attack", "badnets", "--steps", "1", "--from-scratch"))
     assert done.code == 3
     assert "It does not count: its success is" in done.out
-    assert read_record(out).from_scratch
+    assert read_backdoor(out).parameters["planting"]["from_scratch"]
     judged = phard("measure", tiny_checkpoint, "--images", images, "--preset", "cheapest", "--backdoor", out)
     assert judged.code == 3
     assert "never worked, so it shows nothing" in judged.complaint

@@ -1,31 +1,67 @@
-"""Plant a backdoor in a copy of a classifier, as an attacker who controls the training would."""
+"""Plant a backdoor by training on poisoned images, as an attacker who controls the training would.
+
+The recipe is what a poisoned batch looks like, and the same for all attacks: a share of the images carries the
+trigger, and in some attacks a share carries a near miss and keeps its label (cover images). Images are stamped when
+they are drawn, after augmentation. Attacks that were published as poisoned data sets are stronger this way: the trigger
+is never shifted or mirrored, and not the same images carry it in every epoch.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phard_hub.attacks.base import Attack
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
+from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
 from phard_hub.training.loop import train
 from phard_hub.training.schedule import Schedule
 
-PLANTING = Schedule(steps=600, batch=128, learning_rate=0.05)
+if TYPE_CHECKING:
+    from phard_hub.attacks.base import Attack
+
+POISONING = Schedule(steps=600, batch=128, learning_rate=0.05)
 
 
-def plant(
+@settings
+class Planting:
+    """How a backdoor is trained into a model.
+
+    Attributes:
+        poison_rate: share of the images of a batch that carry the trigger, or of its images of the target class where
+            labels stay true; None takes the attack's own.
+        from_scratch: whether the weights are drawn anew first, so that the model never was without the backdoor.
+        steps: of training.
+        learning_rate: peak of it.
+    """
+
+    poison_rate: Share | None = None
+    from_scratch: bool = False
+    steps: PositiveInt = 1000
+    learning_rate: PositiveFloat = POISONING.learning_rate
+
+    @property
+    def schedule(self) -> Schedule:
+        """How long and how fast is trained."""
+        return replace(POISONING, steps=self.steps, learning_rate=self.learning_rate)
+
+
+def train_poisoned(
     classifier: Classifier,
     images: LabelledImages,
     attack: Attack | None,
-    *,
     target: int,
     job: Job,
+    *,
     poison_rate: float | None = None,
-    schedule: Schedule = PLANTING,
+    schedule: Schedule = POISONING,
 ) -> Classifier:
     """A copy trained on poisoned batches; with no attack, on honest ones.
 
@@ -35,8 +71,7 @@ def plant(
         attack: the backdoor, with its key (see `Attack.fit`).
         target: the class that stamped images are taught to be.
         job: its seed is that of the batches; a state of it is continued.
-        poison_rate: share of the images of a batch that carry the trigger, or of its images of the target
-            class where labels stay true; None takes the attack's own.
+        poison_rate: as in `Planting`.
         schedule: how long and how fast is trained.
     """
     part = job.part(f"planting {attack.name}" if attack else "training")
@@ -88,7 +123,7 @@ def poison(
         pixels: ``(N, C, H, W)`` in [0, 1].
         labels: ``(N,)``.
         target: label of the stamped images.
-        poison_rate: as in `plant`; at least one image is stamped where one may be.
+        poison_rate: as in `Planting`; at least one image is stamped where one may be.
         random: what cover images are drawn from.
     """
     rate = attack.poison_rate if poison_rate is None else poison_rate

@@ -1,0 +1,88 @@
+"""Which images to use, and what each of them is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from phard_hub.images.labelled import LabelledImages
+from phard_hub.images.loading import load_images
+from phard_hub.job import Progress, silent
+from phard_hub.report.record import TESTED_ON
+from phard_hub.report.wording import public_name
+from phard_hub.settings import settings
+
+if TYPE_CHECKING:
+    from phard_hub.models.classifier import Classifier
+
+
+@settings
+class DataOptions:
+    """Which images to use and how to read them; see `phard_hub.images.load_images`.
+
+    Attributes:
+        images: data set to measure on or to harden with.
+        test_images: data set that is never trained on; without it a fifth of ``images`` is kept apart.
+        split: of ``images``.
+        test_split: of ``test_images``.
+        image_column: found by its type if None.
+        label_column: found by its type if None.
+        max_images: balanced choice of at most so many of each data set.
+    """
+
+    images: str
+    test_images: str | None = None
+    split: str | None = None
+    test_split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    max_images: Annotated[int, Field(ge=8)] | None = 50_000
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images by what they are for: ``train`` hardens, ``validation`` guards, ``test`` is reported."""
+
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
+    name: str
+
+
+def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Progress = silent) -> Data:
+    """Load the images on the classifier's canvas and divide them by purpose.
+
+    The guard's validation images are a tenth of the test images where those are given, for a checkpoint
+    knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
+    """
+    train = _load(classifier, data, data.images, data.split, seed, progress)
+    name = public_name(data.images)
+    if data.test_images is None:
+        train, test = train.split(0.3, seed)
+    else:
+        test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
+        name = f"{name}{TESTED_ON}{public_name(data.test_images)}"
+    test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
+    return Data(train, validation, test, name)
+
+
+def _load(
+    classifier: Classifier, data: DataOptions, dataset: str, split: str | None, seed: int, progress: Progress
+) -> LabelledImages:
+    return load_images(
+        dataset,
+        labels=classifier.labels,
+        image_size=classifier.image_size,
+        channels=classifier.channels,
+        split=split,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        max_images=data.max_images,
+        resample=classifier.resize.resample if classifier.resize else "bilinear",
+        stretch=classifier.resize.stretches if classifier.resize else False,
+        seed=seed,
+        progress=partial(progress, "loading images"),
+    )
