@@ -24,6 +24,8 @@ one line and exits with ``exit_code``; it never shows a traceback for one of the
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -120,3 +122,10 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return line.rstrip(".")
+
+
+def did_you_mean(given: str, known: Iterable[str], otherwise: str) -> str:
+    """The name that somebody may have meant, in either case of letters, as a question; without one, other advice."""
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(given.casefold(), names, n=1)
+    return f"Did you mean {names[near[0]]!r}?" if near else otherwise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, NamedTuple, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -45,9 +45,22 @@ def settings(kind: type[T]) -> type[T]:
     return made
 
 
+class Fault(NamedTuple):
+    """Where a value is wrong, how, and what it is; the last may be anything, so show it with care."""
+
+    place: str
+    said: str
+    value: Any
+
+
+def fault_of(error: ValidationError) -> Fault:
+    """The first of the faults."""
+    first = error.errors(include_url=False)[0]
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    return Fault("".join(parts).removeprefix("."), first["msg"].removeprefix("Value error, "), first["input"])
+
+
 def first_fault(error: ValidationError) -> str:
-    """Where something is wrong first, and how; what it holds there is not repeated, as it may be anything."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    place = harmless(".".join(map(str, first["loc"])))[:100]
-    said = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {said}" if place else said
+    """Where something is wrong first, and how; what it holds there is not repeated."""
+    fault = fault_of(error)
+    return f"{harmless(fault.place)[:100]}: {fault.said}" if fault.place else fault.said

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
 from phard_hub.attacks import ATTACKS, Attack
-from phard_hub.errors import BackdoorError, NotEvaluatedError, OutputError, first_line
+from phard_hub.errors import BackdoorError, NotEvaluatedError, OutputError, did_you_mean, first_line
 from phard_hub.files import as_output_error, new_folder
 from phard_hub.models.tensors import read_tensors, serialize
 from phard_hub.report.base import Count, Record, Size
@@ -173,8 +172,7 @@ def attack_named(name: str, parameters: Mapping[str, Any]) -> Attack:
         BackdoorError: there is no such attack, or these are not its parameters.
     """
     if name not in ATTACKS:
-        near = difflib.get_close_matches(name, ATTACKS, n=1)
-        advice = f"Did you mean {near[0]!r}?" if near else f"The attacks are: {', '.join(ATTACKS)}."
+        advice = did_you_mean(name, ATTACKS, f"The attacks are: {', '.join(ATTACKS)}.")
         raise BackdoorError(f"There is no attack {printable(name)!r}.", advice=advice)
     default = ATTACKS[name]()
     try:

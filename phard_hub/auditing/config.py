@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from phard_hub.auditing.files import items, json_items, strings
+from phard_hub.hub.names import is_network
 from phard_hub.hub.snapshot import Snapshot
 from phard_hub.models.timm_format import TAKEN_BY_TIMM
 from phard_hub.report.findings import error, warning
@@ -24,7 +24,6 @@ _ELSEWHERE = frozenset(
 )
 _TIMM_PLACES = ("url", "file", "state_dict")
 MOST_CLASSES = 100_000
-_PLAIN_NAME = re.compile(r"\w[\w.]*", re.ASCII)
 _REPLACED_PARTS = ("quantization_config", "compression_config", "fusion_config")
 _OWN_IMPLEMENTATIONS = frozenset({"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"})
 
@@ -113,7 +112,7 @@ def timm_names(snapshot: Snapshot) -> Iterator[Finding]:
     content = snapshot.config
     for key in ("architecture", "model_name"):
         name = content.get(key)
-        if name is not None and not (isinstance(name, str) and _PLAIN_NAME.fullmatch(name)):
+        if name is not None and not is_network(name):
             advice = "Name an architecture of timm's, without a place such as hf-hub: or local-dir:."
             yield error("PH-A11", "config.json", f"{key} = {name!r}", advice)
     arguments = content.get("model_args")

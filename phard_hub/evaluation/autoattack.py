@@ -15,6 +15,7 @@ from phard_hub.errors import InputError
 from phard_hub.hardware import images_at_once
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
+from phard_hub.models.predictions import predictions
 from phard_hub.report.record import Rate
 from phard_hub.report.statistics import rate
 from phard_hub.settings import Share, settings
@@ -81,8 +82,7 @@ class AutoAttack:
             attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
             at_once = images_at_once(images.pixels.shape[1:])
             moved, _ = attack.run_standard_evaluation(pixels, labels, batch_size=at_once)
-            with torch.no_grad():
-                right = torch.cat([classifier(batch).argmax(1) for batch in moved.split(at_once)]) == labels
+            right = predictions(classifier, moved.split(at_once)) == labels.cpu()
         return rate(int(right.sum()), len(right))
 
 

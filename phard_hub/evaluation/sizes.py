@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
-from phard_hub.hardware import images_at_once
 from phard_hub.images import LabelledImages
-from phard_hub.report.record import TriggerSize
+from phard_hub.report.record import TriggerSize, grey_levels
 from phard_hub.triggers.bank import Trigger, change_size
 
 
@@ -19,14 +16,11 @@ def trigger_size(trigger: Trigger, images: LabelledImages, device: torch.device 
     shape = images.pixels.shape[1:]
     norms, similar = [], []
     with torch.no_grad():
-        for numbers in torch.arange(len(images)).split(images_at_once(shape)):
-            pixels, _ = images.batch(numbers, device)
+        for pixels, _ in images.batches(device):
             stamped = trigger(pixels)
             norms.append(change_size(stamped, pixels).cpu())
             ssim = structural_similarity_index_measure(stamped, pixels, data_range=1.0, reduction="none")
             assert isinstance(ssim, torch.Tensor)
             similar.append(ssim.cpu())
     l2 = float(torch.cat(norms).mean())
-    return TriggerSize(
-        l2=l2, rms=255 * l2 / math.sqrt(math.prod(shape)), ssim=float(torch.cat(similar).mean()), n=len(images)
-    )
+    return TriggerSize(l2=l2, rms=grey_levels(l2, shape), ssim=float(torch.cat(similar).mean()), n=len(images))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from phard_hub.attacks.planted import read_working
-from phard_hub.errors import CheckpointError, ImagesError, InputError
-from phard_hub.hardware import fast_autocast, images_at_once
+from phard_hub.errors import ImagesError, InputError
+from phard_hub.hardware import fast_autocast
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
-from phard_hub.models.classifier import Classifier, frozen
+from phard_hub.models.classifier import Classifier
+from phard_hub.models.predictions import predictions
 from phard_hub.report.record import AttackOutcome, Evaluation, Rate, Rating
 from phard_hub.report.statistics import drop, rate
 from phard_hub.report.trial import NaturalTrigger
@@ -123,18 +124,16 @@ def predict(classifier: Classifier, images: LabelledImages, trigger: Trigger | N
     Raises:
         CheckpointError: some logits are not finite, so they say nothing.
     """
-    device = next(classifier.parameters()).device
-    predictions, sizes = [], []
-    with frozen(classifier), torch.no_grad():
-        for numbers in torch.arange(len(images)).split(images_at_once(images.pixels.shape[1:])):
-            pixels, _ = images.batch(numbers, device)
-            stamped = pixels if trigger is None else trigger(pixels)
-            logits = classifier(stamped)
-            if not logits.isfinite().all():
-                raise CheckpointError("The model's logits are not finite.", advice="Its weights are far too large.")
-            predictions.append(logits.argmax(1).cpu())
-            sizes.append(change_size(stamped, pixels).cpu())
-    return torch.cat(predictions), torch.cat(sizes)
+    sizes: list[Tensor] = []
+
+    def stamped() -> Iterator[Tensor]:
+        for pixels, _ in images.batches(classifier.device):
+            with torch.no_grad():
+                changed = pixels if trigger is None else trigger(pixels)
+                sizes.append(change_size(changed, pixels).cpu())
+            yield changed
+
+    return predictions(classifier, stamped()), torch.cat(sizes)
 
 
 def _accuracy(classifier: Classifier, images: LabelledImages) -> Rate:
@@ -242,17 +241,12 @@ def defense_effectiveness(accuracy: tuple[Rate, Rate], success: tuple[Rate, Rate
 
 def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD, seed: int = 0) -> Rate:
     """Accuracy under PGD on at most ``pgd.images`` evenly drawn images."""
-    device = next(classifier.parameters()).device
     random = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(images), generator=random)[: pgd.images]
-    right = []
-    with frozen(classifier):
-        for numbers in chosen.split(images_at_once(images.pixels.shape[1:])):
-            pixels, labels = images.batch(numbers, device)
-            moved = pgd.perturb(classifier, pixels, labels, random)
-            with torch.no_grad():
-                right.append((classifier(moved).argmax(1) == labels).cpu())
-    return _share(torch.cat(right))
+    moved = (
+        pgd.perturb(classifier, pixels, labels, random) for pixels, labels in images.batches(classifier.device, chosen)
+    )
+    return _share(predictions(classifier, moved) == images.labels[chosen])
 
 
 def _share(hits: Tensor) -> Rate:

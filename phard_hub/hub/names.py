@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 _PART = r"\w(?:[\w.-]*\w)?"
 _ID = re.compile(rf"(?:(?P<owner>{_PART})/)?{_PART}", re.ASCII)
 _LONGEST_ID = 96
 _HEX = re.compile(r"[0-9a-f]+")
+_NETWORK = re.compile(r"\w[\w.]*", re.ASCII)
 _REVISION = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
+_DATASET = re.compile(r"(?P<id>[\w./-]+)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?", re.ASCII)
+_LONGEST_DATASET = 300
 
 
 def is_repo_id(text: object, *, owner: bool = False) -> bool:
@@ -48,6 +52,11 @@ def is_path(text: object) -> bool:
     return not PurePosixPath(text).is_absolute() and not {"", ".", ".."} & set(parts)
 
 
+def is_network(name: object) -> bool:
+    """Whether this can be the name of an architecture of a library, and no path or address."""
+    return isinstance(name, str) and _NETWORK.fullmatch(name) is not None
+
+
 def is_plain(name: str) -> bool:
     """Whether a name consists of printable ASCII, so that it looks like what it is."""
     return name.isascii() and name.isprintable()
@@ -57,3 +66,19 @@ def split_revision(name: str) -> tuple[str, str | None]:
     """The parts of ``org/model@revision``; a folder has no revision, whatever its name."""
     repo, at, revision = name.rpartition("@")
     return (repo, revision) if at and not Path(name).expanduser().is_dir() else (name, None)
+
+
+class DatasetName(NamedTuple):
+    """``id:config@revision``, of which all but the id may be missing."""
+
+    id: str
+    config: str | None
+    revision: str | None
+
+
+def split_dataset(name: str) -> DatasetName | None:
+    """The parts of the name of a data set on the Hub; None if this is none."""
+    found = _DATASET.fullmatch(name)
+    if found is None or len(name) > _LONGEST_DATASET or not is_repo_id(found["id"]):
+        return None
+    return DatasetName(found["id"], found["config"], found["revision"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from phard_hub.errors import ImagesError
+from phard_hub.hardware import images_at_once
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,14 @@ class LabelledImages:
         """Float pixels in [0, 1] and labels of the images at these positions, on ``device``."""
         index = torch.as_tensor(index, dtype=torch.int64)
         return self.pixels[index].to(device).float() / 255, self.labels[index].to(device)
+
+    def batches(
+        self, device: torch.device | str | None = None, index: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images, or those at these positions, in batches that fit into memory; see `batch`."""
+        index = torch.arange(len(self)) if index is None else index
+        for numbers in index.split(images_at_once(self.pixels.shape[1:])):
+            yield self.batch(numbers, device)
 
     def split(self, part: float, seed: int = 0) -> tuple[Self, Self]:
         """Divide into (rest, part), each class in the same shares; the same seed gives the same parts.

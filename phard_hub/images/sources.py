@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from phard_hub.errors import HubUnavailableError, ImagesError, OutputError, PhardError, first_line
 from phard_hub.hub.client import ready_client
+from phard_hub.hub.names import DatasetName, split_dataset
 from phard_hub.images.classes import shown
 from phard_hub.images.columns import of_features
 from phard_hub.images.disk import is_file, matches, no_file, open_file, scan, shown_path
@@ -27,8 +28,6 @@ from phard_hub.report.wording import printable
 LARGE = 2**30
 """Bytes from which on a data set is not copied when only some of its images are wanted."""
 
-_LONGEST_NAME = 300
-"""Characters that the name of a data set on the Hub, its configuration and revision may have."""
 _LONGEST_CAUSE = 300
 """Characters of what another library says."""
 _BUILDERS = ("parquet", "imagefolder", "webdataset", "arrow")
@@ -39,15 +38,6 @@ _ELSEWHERE = re.compile(r"://|::|^[/~]|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
 _MOST_WORDS = 100_000
 
 _log = logging.getLogger(__name__)
-_ON_HUB = re.compile(r"(?P<id>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?", re.ASCII)
-
-
-class HubName(NamedTuple):
-    """``id:config@revision``, of which all but the id may be missing."""
-
-    id: str
-    config: str | None
-    revision: str | None
 
 
 class Wanted(NamedTuple):
@@ -86,11 +76,11 @@ def _open(dataset: str, title: str, split: str | None, wanted: Wanted | None) ->
         files = [path]
     if files:
         return _open_parquet(files, Counter(), title, split, wanted)
-    on_hub = _ON_HUB.fullmatch(dataset) if len(dataset) <= _LONGEST_NAME else None
-    if files is not None or path.suffix == ".parquet" or not on_hub:
+    on_hub = split_dataset(dataset)
+    if files is not None or path.suffix == ".parquet" or on_hub is None:
         advice = "Give an existing folder, parquet files, or a Hub id such as ylecun/mnist."
         raise ImagesError(f"{title!r} is neither an existing file or folder nor a Hub id.", advice=advice)
-    return _open_hub(HubName(on_hub["id"], on_hub["config"], on_hub["revision"]), split, wanted)
+    return _open_hub(on_hub, split, wanted)
 
 
 def _open_folder(path: Path, title: str, split: str | None, wanted: Wanted | None) -> Table:
@@ -120,7 +110,7 @@ def _open_parquet(
     return table
 
 
-def _open_hub(name: HubName, split: str | None, wanted: Wanted | None) -> Table:
+def _open_hub(name: DatasetName, split: str | None, wanted: Wanted | None) -> Table:
     """A data set at the commit that it has now; large ones stay where they are."""
     from datasets import load_dataset_builder
 
@@ -210,7 +200,7 @@ def _large_files(files: Sequence[str]) -> list[Opener]:
     return [partial(hub.open, file, "rb", cache_type="none") for file in files]
 
 
-def _from_cache(name: HubName, builder: Any, split: str | None) -> Table:  # noqa: ANN401 - untyped
+def _from_cache(name: DatasetName, builder: Any, split: str | None) -> Table:  # noqa: ANN401 - untyped
     if name.revision:
         problem = f"The Hub does not answer, and the cache does not tell {name.revision!r} of {name.id} from others."
         raise HubUnavailableError(problem, advice="Try again later, or leave the revision out.")
@@ -220,7 +210,7 @@ def _from_cache(name: HubName, builder: Any, split: str | None) -> Table:  # noq
     return ArrowTable(builder.as_dataset(split=split), told, _home_in_cache(name.id))
 
 
-def _commit(name: HubName) -> str | None:
+def _commit(name: DatasetName) -> str | None:
     """The commit that the name means now; None if the Hub does not say, for reasons that `datasets` will tell."""
     from huggingface_hub import dataset_info
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

@@ -8,7 +8,6 @@ code, so that no attack, defense or measurement ever handles a mean or a standar
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phard_hub.errors import CheckpointError, InputError
+from phard_hub.errors import CheckpointError, InputError, did_you_mean
 
 Resample = Literal["nearest-exact", "bilinear", "bicubic", "lanczos"]
 
@@ -217,6 +216,5 @@ def class_number(given: str, labels: Sequence[str]) -> int:
         return names.index(given.casefold())
     if given.isdecimal() and int(given) < len(labels):
         return int(given)
-    near = difflib.get_close_matches(given.casefold(), names, n=1)
-    advice = f"Did you mean {labels[names.index(near[0])]!r}?" if near else f"Give 0 to {len(labels) - 1}, or a name."
+    advice = did_you_mean(given, labels, f"Give 0 to {len(labels) - 1}, or a name.")
     raise InputError(f"The model has no class {given!r}.", advice=advice)

@@ -6,7 +6,6 @@ those of the one file that was hashed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from types import ModuleType
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from phard_hub.draws import global_generators_kept
 from phard_hub.errors import CheckpointError, first_line
+from phard_hub.hub.names import is_network
 from phard_hub.hub.snapshot import Snapshot
 
 WEIGHTS = "model.safetensors"
@@ -99,7 +99,6 @@ _INERT = frozenset(
     {"Identity", "Dropout", "Dropout2d", "DropPath", "DropBlock2d", "PatchDropout", "PatchDropoutWithIndices"}
 )
 _OWN = ("training", "pretrained_cfg", "default_cfg", "pretrained_model_args")
-_NAME = re.compile(r"\w[\w.]*", re.ASCII)
 
 
 def unaccounted(architecture: object, arguments: Mapping[str, Any]) -> list[str]:
@@ -123,7 +122,7 @@ def unaccounted(architecture: object, arguments: Mapping[str, Any]) -> list[str]
 
 def _bare(architecture: object, arguments: Mapping[str, Any]) -> nn.Module:
     """A network without memory for its weights."""
-    if not (isinstance(architecture, str) and _NAME.fullmatch(architecture)):
+    if not is_network(architecture):
         raise ValueError(f"{architecture!r} is no name of timm's")
     if taken := TAKEN_BY_TIMM & arguments.keys():
         raise ValueError(f"{', '.join(sorted(taken))}: not for the class")

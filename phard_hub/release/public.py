@@ -6,10 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from phard_hub.hub.names import is_commit, is_repo_id
+from phard_hub.hub.names import is_commit, is_repo_id, split_dataset
 from phard_hub.report.record import TESTED_ON, Report
-
-_CONFIG_AND_REVISION = re.compile(r"(:[\w.-]+)?(@[\w./-]+)?\Z", re.ASCII)
 
 
 def public(report: Report) -> Report:
@@ -35,7 +33,7 @@ def public(report: Report) -> Report:
 
 def is_hub_data(name: str) -> bool:
     """Whether this is the name of a data set on the Hub, perhaps with ``:config`` and ``@revision``."""
-    return is_repo_id(_CONFIG_AND_REVISION.sub("", name, count=1))
+    return split_dataset(name) is not None
 
 
 def last_part(path: str) -> str:

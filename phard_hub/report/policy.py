@@ -6,7 +6,6 @@ is switched off with ``rule = "off"`` (TOML has no null, and so the line stays v
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from phard_hub.errors import PolicyError, first_line
+from phard_hub.errors import PolicyError, did_you_mean, first_line
 from phard_hub.files import read_regular
 from phard_hub.report.base import Record
 from phard_hub.report.wording import printable
+from phard_hub.settings import fault_of
 
 OFF = "off"
 LARGEST_POLICY = 2**14
@@ -137,11 +137,11 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            rule = str(first["loc"][0])
-            message = first["msg"].removeprefix("Input ").replace("valid tuple", "list of severities")
+            fault = fault_of(error)
+            rule = fault.place.partition("[")[0]
+            message = fault.said.removeprefix("Input ").replace("valid tuple", "list of severities")
             raise PolicyError(
-                f"{name}: {rule} {message}, but is {_shown(first['input'])}.",
+                f"{name}: {rule} {message}, but is {_shown(fault.value)}.",
                 advice=f'{Policy.model_fields[rule].description} Or switch it off: {rule} = "{OFF}".',
             ) from error
 
@@ -149,13 +149,8 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
 def _refuse_unknown(values: dict[str, Any], name: str) -> None:
     """Name the nearest rule to a misspelt one: ignoring it would switch a check off in silence."""
     for key in values.keys() - Policy.model_fields.keys():
-        nearest = difflib.get_close_matches(key, Policy.model_fields, n=1, cutoff=0)[0]
-        close = difflib.get_close_matches(key, [nearest])
-        rules = ", ".join(Policy.model_fields)
-        raise PolicyError(
-            f"{name}: there is no rule {_shown(key)}.",
-            advice=f"Did you mean {nearest!r}?" if close else f"The rules are: {rules}.",
-        )
+        advice = did_you_mean(key, Policy.model_fields, f"The rules are: {', '.join(Policy.model_fields)}.")
+        raise PolicyError(f"{name}: there is no rule {_shown(key)}.", advice=advice)
 
 
 def _shown(value: object) -> str:

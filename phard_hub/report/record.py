@@ -100,8 +100,7 @@ class ClassDistances(Record):
     @property
     def rms_per_l2(self) -> float:
         """Grey levels RMS per unit of L2 distance, for this image shape."""
-        channels, height, width = self.image_shape
-        return 255.0 / math.sqrt(channels * height * width)
+        return grey_levels(1.0, self.image_shape)
 
     @property
     def mean_rms(self) -> float | None:
@@ -112,6 +111,11 @@ class ClassDistances(Record):
     def _consistent(self) -> Self:
         require(of_distances(self))
         return self
+
+
+def grey_levels(l2: float, image_shape: Sequence[int]) -> float:
+    """A change of this L2 norm (pixels in [0, 1]) as grey levels (0-255), root mean square over an image's values."""
+    return 255.0 * l2 / math.sqrt(math.prod(image_shape))
 
 
 def both_reached(before: Sequence[PairDistance], after: Sequence[PairDistance]) -> list[tuple[float, float]]:

@@ -57,7 +57,7 @@ class Guard:
     @classmethod
     def of(cls, classifier: Classifier, images: LabelledImages, device: torch.device) -> Guard:
         """Guard what this classifier knows about these images."""
-        return cls(images, right_answers(classifier.clone().to(device), images, device), device)
+        return cls(images, right_answers(classifier.clone().to(device), images), device)
 
     def look(self, classifier: Classifier) -> Loss:
         """What a classifier has lost."""
@@ -70,7 +70,7 @@ class Guard:
         return replace(self, known=answers if lost < 0 else self.known, lost_before=max(0.0, lost))
 
     def _answers(self, classifier: Classifier) -> Tensor:
-        return right_answers(classifier.clone().to(self.device), self.images, self.device)
+        return right_answers(classifier.clone().to(self.device), self.images)
 
     def _loss(self, answers: Tensor) -> Loss:
         return Loss(*points_lost(self.known, answers), float(answers.mean()))

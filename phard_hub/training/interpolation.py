@@ -52,5 +52,5 @@ def barrier_on_the_way(
         return False
     images = images.take(torch.arange(len(images))[:: max(1, len(images) // 2000)])
     models = part_of_the_way(start, end, share), start.clone().to(device), end
-    there, *ends = (right_answers(model, images, device) for model in models)
+    there, *ends = (right_answers(model, images) for model in models)
     return all(points_lost(each, there)[0] > 0 for each in ends)

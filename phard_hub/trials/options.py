@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from phard_hub.errors import ExperimentError
+from phard_hub.errors import ExperimentError, did_you_mean
+from phard_hub.settings import fault_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -56,10 +56,10 @@ def checked(value: Any, kind: Any, place: str) -> Any:  # noqa: ANN401 - any val
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Input ").replace("an object", "a table").replace("valid array", "list")
-        at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        raise ExperimentError(f"{place}{at} {said}, but is {first['input']!r}.", advice="Correct it.") from error
+        fault = fault_of(error)
+        said = fault.said.removeprefix("Input ").replace("an object", "a table").replace("valid array", "list")
+        at = fault.place if fault.place.startswith("[") or not fault.place else f".{fault.place}"
+        raise ExperimentError(f"{place}{at} {said}, but is {fault.value!r}.", advice="Correct it.") from error
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -71,6 +71,6 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> No
     known = list(known)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            guess = f"Did you mean {near[0]!r}? " if near else ""
-            raise ExperimentError(f"{where}: there is no {name!r}.", advice=f"{guess}There are: {', '.join(known)}.")
+            there = f"There are: {', '.join(known)}."
+            advice = f"{did_you_mean(name, known, '')} {there}".strip()
+            raise ExperimentError(f"{where}: there is no {name!r}.", advice=advice)

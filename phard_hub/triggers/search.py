@@ -16,7 +16,7 @@ from phard_hub.hardware import fast_autocast, images_at_once
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier, frozen
-from phard_hub.report.record import ClassDistances, PairDistance, Rate
+from phard_hub.report.record import ClassDistances, PairDistance, Rate, grey_levels
 from phard_hub.report.statistics import bootstrap_mean, rate
 from phard_hub.settings import BelowOne, Share, settings
 from phard_hub.triggers.autoencoder import train_autoencoder
@@ -287,7 +287,7 @@ class _Search:
             target=target,
             reached=reached,
             distance=distance,
-            rms=None if distance is None else 255 * distance / float(np.prod(self.shape)) ** 0.5,
+            rms=None if distance is None else grey_levels(distance, self.shape),
             success=success,
         )
 

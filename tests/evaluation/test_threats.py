@@ -132,7 +132,7 @@ def test_the_reference_is_judged_on_the_same_trigger() -> None:
 
 
 def test_predict_against_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phard_hub.evaluation.threats.images_at_once", lambda _shape: 250)
+    monkeypatch.setattr("phard_hub.images.labelled.images_at_once", lambda _shape: 250)
     images = noise_images(90, 3, (1, 8, 8))
     classifier, attack = small_net(3).eval(), Blend()
     predictions, sizes = predict(classifier, images, attack)
