@@ -30,61 +30,101 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from phard_hub.attacks import ATTACKS
     from phard_hub.auditing import audit
+    from phard_hub.defenses import DEFENSES
     from phard_hub.defenses.pervasive import PervasiveHardening
-    from phard_hub.evaluation.threats import evaluate
+    from phard_hub.evaluation.threats import PGD, Threat, evaluate
     from phard_hub.hub.pull import pull
     from phard_hub.images import LabelledImages, demo_images, load_images
+    from phard_hub.images.data import Data, DataOptions, load_data
     from phard_hub.job import Job
     from phard_hub.models.classifier import Classifier
     from phard_hub.models.loading import load
-    from phard_hub.pipeline import run
+    from phard_hub.pipeline import Settings, open_model, plant, run
+    from phard_hub.presets import PRESETS
     from phard_hub.release.push import push
     from phard_hub.report.gate import gate
     from phard_hub.report.policy import Policy
     from phard_hub.report.record import Report
+    from phard_hub.report.views.plots import distance_maps, training_curves, trigger_gallery
     from phard_hub.training.guard import Guard
-    from phard_hub.triggers.search import measure
+    from phard_hub.training.schedule import Schedule
+    from phard_hub.triggers.search import Measurement, SearchSettings, measure
 
 __all__ = [
+    "ATTACKS",
+    "DEFENSES",
+    "PGD",
+    "PRESETS",
     "Classifier",
+    "Data",
+    "DataOptions",
     "Guard",
     "Job",
     "LabelledImages",
+    "Measurement",
     "PervasiveHardening",
     "Policy",
     "Report",
+    "Schedule",
+    "SearchSettings",
+    "Settings",
+    "Threat",
     "audit",
     "demo_images",
+    "distance_maps",
     "evaluate",
     "gate",
     "load",
+    "load_data",
     "load_images",
     "measure",
+    "open_model",
+    "plant",
     "pull",
     "push",
     "run",
+    "training_curves",
+    "trigger_gallery",
 ]
 
-# Where each name lives. They are imported when first used, for most of them bring torch along.
+# Where each name lives. They are imported when first used, because most of them bring torch along.
 _HOMES = {
+    "ATTACKS": "attacks",
     "Classifier": "models.classifier",
+    "DEFENSES": "defenses",
+    "Data": "images.data",
+    "DataOptions": "images.data",
     "Guard": "training.guard",
     "Job": "job",
     "LabelledImages": "images",
+    "Measurement": "triggers.search",
+    "PGD": "evaluation.threats",
+    "PRESETS": "presets",
     "PervasiveHardening": "defenses.pervasive",
     "Policy": "report.policy",
     "Report": "report.record",
+    "Schedule": "training.schedule",
+    "SearchSettings": "triggers.search",
+    "Settings": "pipeline",
+    "Threat": "evaluation.threats",
     "audit": "auditing",
     "demo_images": "images",
+    "distance_maps": "report.views.plots",
     "evaluate": "evaluation.threats",
     "gate": "report.gate",
     "load": "models.loading",
+    "load_data": "images.data",
     "load_images": "images",
     "measure": "triggers.search",
+    "open_model": "pipeline",
+    "plant": "pipeline",
     "pull": "hub.pull",
     "push": "release.push",
     "run": "pipeline",
+    "training_curves": "report.views.plots",
+    "trigger_gallery": "report.views.plots",
 }
 
 if not TYPE_CHECKING:  # type checkers read the imports above, and would believe any name because of this function

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from phard_hub.errors import PhardError
+from phard_hub.hardware import default_accelerator
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
@@ -27,7 +28,7 @@ class Job:
     """What every long step needs: processes, a seed, a place for its state, and somebody to tell how far it is.
 
     Attributes:
-        accelerator: of accelerate; decides on devices, processes and precision.
+        accelerator: of accelerate; decides on devices, processes and precision. By default what the machine has.
         seed: of everything that is drawn.
         folder: for the states of the trainings; only this user may enter it, and those that are there are continued.
             Without it, a training that is stopped starts again.
@@ -35,7 +36,7 @@ class Job:
         parts: the names of this part of the job and of those around it.
     """
 
-    accelerator: Accelerator
+    accelerator: Accelerator = field(default_factory=default_accelerator)
     seed: int = 0
     folder: Path | None = None
     progress: Progress = silent

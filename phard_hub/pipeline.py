@@ -86,6 +86,19 @@ class Settings:
     allow: Sequence[str] = ()
 
 
+def open_model(repo: str, revision: str | None = None) -> Classifier:
+    """Pull, audit and load a model: the three steps that make files into a classifier.
+
+    Args:
+        repo: Hub id, also as ``org/model@revision``, or a local folder.
+        revision: branch, tag or commit of a Hub id.
+
+    Raises:
+        PhardError: it cannot be pulled, the audit refuses it, or it cannot be loaded; see `phard_hub.errors`.
+    """
+    return load(audit(pull(repo, revision)))
+
+
 def run(
     repo: str,
     data: DataOptions,

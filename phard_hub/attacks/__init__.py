@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from phard_hub.attacks.base import Attack
+from phard_hub.attacks.base import Attack, Planted
 from phard_hub.attacks.blend import Blend
 from phard_hub.attacks.bpp import Bpp
 from phard_hub.attacks.dfst import Dfst
@@ -12,6 +12,7 @@ from phard_hub.attacks.inputaware import InputAware
 from phard_hub.attacks.issba import Issba
 from phard_hub.attacks.lira import Lira
 from phard_hub.attacks.patch import BadNets, TrojanWatermark
+from phard_hub.attacks.poisoning import Planting
 from phard_hub.attacks.refool import Refool
 from phard_hub.attacks.sig import Sig
 from phard_hub.attacks.wanet import WaNet
@@ -37,4 +38,21 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 }
 """All attacks by name; call one, with fields to change, to get an `Attack`. The last two are local, not pervasive."""
 
-__all__ = ["ATTACKS", "Attack", "Blend", "WaNet"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "BadNets",
+    "Blend",
+    "Bpp",
+    "Dfst",
+    "Filter",
+    "InputAware",
+    "Issba",
+    "Lira",
+    "Planted",
+    "Planting",
+    "Refool",
+    "Sig",
+    "TrojanWatermark",
+    "WaNet",
+]

@@ -205,13 +205,13 @@ def frozen(classifier: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def class_number(given: str, labels: Sequence[str]) -> int:
+def class_number(given: str | int, labels: Sequence[str]) -> int:
     """A class by its name, or else by its number.
 
     Raises:
         InputError: there is no such class.
     """
-    names = [label.casefold() for label in labels]
+    given, names = str(given), [label.casefold() for label in labels]
     if given.casefold() in names:
         return names.index(given.casefold())
     if given.isdecimal() and int(given) < len(labels):

@@ -1,1 +1,19 @@
-"""The report and its views: record, policy, gate, formats, plots. Needs no torch."""
+"""The report and what follows from it: record, policy, gate. Needs no torch; the views are in `report.views`."""
+
+from phard_hub.report.gate import Verdict, gate
+from phard_hub.report.policy import Policy
+from phard_hub.report.record import ClassDistances, Evaluation, Hardening, PairDistance, Phase, Rate, Report, State
+
+__all__ = [
+    "ClassDistances",
+    "Evaluation",
+    "Hardening",
+    "PairDistance",
+    "Phase",
+    "Policy",
+    "Rate",
+    "Report",
+    "State",
+    "Verdict",
+    "gate",
+]

@@ -12,15 +12,16 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
+from phard_hub.errors import InputError, NotEvaluatedError
 from phard_hub.hardware import fast_autocast, images_at_once
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
-from phard_hub.models.classifier import Classifier, frozen
+from phard_hub.models.classifier import Classifier, class_number, frozen
 from phard_hub.report.record import ClassDistances, PairDistance, Rate, grey_levels
 from phard_hub.report.statistics import bootstrap_mean, rate
 from phard_hub.settings import BelowOne, Share, settings
 from phard_hub.triggers.autoencoder import train_autoencoder
-from phard_hub.triggers.bank import Bank, Parts, change_size, finite
+from phard_hub.triggers.bank import Bank, Parts, Trigger, change_size, finite
 from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs, fit_and_heldout
 
 
@@ -73,6 +74,27 @@ class Measurement:
 
     distances: ClassDistances
     bank: Bank
+
+    def trigger(self, source: str | int | None, target: str | int) -> Trigger:
+        """The trigger that was found for a pair of classes, by their names or numbers.
+
+        Args:
+            source: the class whose images it turns; None for the universal trigger, which turns those of all others.
+            target: the class that they are taken for.
+
+        Raises:
+            InputError: there is no such class, or the pair was not measured.
+            NotEvaluatedError: the search found no trigger that works.
+        """
+        labels, found = self.distances.labels, (*self.distances.pairs, *self.distances.universal)
+        numbers = None if source is None else class_number(source, labels), class_number(target, labels)
+        rows = [row for row, pair in enumerate(found) if (pair.source, pair.target) == numbers]
+        if not rows:
+            raise InputError(f"{source} -> {target} was not measured.", advice="Look at distances.pairs for what was.")
+        if not found[rows[0]].reached:
+            advice = "Search for longer: SearchSettings(steps=...)."
+            raise NotEvaluatedError(f"The search did not reach {source} -> {target}.", advice=advice)
+        return self.bank.trigger(rows[0])
 
 
 def measure(

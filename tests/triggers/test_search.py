@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phard_hub.errors import ImagesError
+from phard_hub.errors import ImagesError, InputError, NotEvaluatedError
 from phard_hub.evaluation.threats import predict
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
@@ -344,3 +344,21 @@ def test_measuring_with_the_latent_part_alone() -> None:
     found = measure(classifier, images, replace(TINY, steps=20, parts=parts))
     assert set(dict(found.bank.named_parameters())) == {"shift", "scale", "gain", "bias"}
     assert found.distances.reached
+
+
+def test_a_trigger_is_found_by_the_names_of_its_classes() -> None:
+    measurement, classifier, images = measured_law()
+    names = measurement.distances.labels
+    pixels, _ = images.of_class(0).batch(range(10))
+    stamped = measurement.trigger(names[0], names[1])(pixels)
+    assert torch.equal(stamped, measurement.trigger(0, 1)(pixels))
+    assert (classifier(stamped).argmax(1) == 1).float().mean() > 0.5
+    assert not torch.equal(stamped, measurement.trigger(None, 1)(pixels))
+    with pytest.raises(InputError, match="The model has no class 'nobody'"):
+        measurement.trigger("nobody", 1)
+    with pytest.raises(InputError, match="0 -> 0 was not measured"):
+        measurement.trigger(0, 0)
+    pairs = [pair.model_copy(update={"reached": False}) for pair in measurement.distances.pairs]
+    unreached = measurement.distances.model_copy(update={"pairs": tuple(pairs)})
+    with pytest.raises(NotEvaluatedError, match="did not reach 0 -> 1"):
+        replace(measurement, distances=unreached).trigger(0, 1)
