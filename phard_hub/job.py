@@ -25,7 +25,7 @@ def silent(_what: str, _done: int, _total: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every long step needs: processes, a seed, a place for its state, and somebody to tell how far it is.
+    """What every long step needs: processes, a seed, a place for its state, and a progress display.
 
     Attributes:
         accelerator: of accelerate; decides on devices, processes and precision. By default what the machine has.

@@ -121,7 +121,7 @@ def run(
         settings: how the job is done.
         revision: branch, tag or commit of a Hub id.
         accelerator: of accelerate; by default one that uses what the machine has.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         PhardError: see `phard_hub.errors`.
@@ -209,7 +209,7 @@ def plant(
         seed: of weights drawn anew and of the batches.
         revision: branch, tag or commit of a Hub id.
         accelerator: of accelerate; by default one that uses what the machine has.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         PhardError: see `phard_hub.errors`.

@@ -28,7 +28,7 @@ def forget_and_harden(*, forgetting: int, at_once: int, steps: int) -> Pervasive
     return PervasiveHardening(
         # Pushed for as many steps in a short run as in a long one: it is what they have to undo.
         forgetting=FeatureShift(pushed=80 / forgetting).lasting(forgetting),
-        bank=AdversarialTraining(distillation=3.0, schedule=Schedule(steps=steps, way=0.8)),
+        bank=AdversarialTraining(distillation=3.0, schedule=Schedule(steps=steps, interpolation=0.8)),
         at_once=AtOnce().lasting(at_once),
     )
 

@@ -16,7 +16,7 @@ from phard_hub.report.wording import public_name
 
 
 def source_of(snapshot: Snapshot) -> Source:
-    """Where a model came from; of a folder its name only, for reports are published."""
+    """Where a model came from; of a folder its name only, because reports are published."""
     return Source(
         repo=snapshot.repo if snapshot.commit else public_name(snapshot.repo),
         commit=snapshot.commit,

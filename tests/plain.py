@@ -12,7 +12,7 @@ from phard_hub.training.loop import BankSeen
 from phard_hub.training.schedule import Schedule
 from tests.small import digit_images
 
-GUARDED = Schedule(steps=60, batch=64, guard_every=5, learning_rate=0.05, shift=0.0, averaging=0.5, wobble=2.0)
+GUARDED = Schedule(steps=60, batch=64, guard_every=5, learning_rate=0.05, shift=0.0, averaging=0.5, peak_allowance=2.0)
 
 
 class Plain:

@@ -25,7 +25,7 @@ from phard_hub.triggers.search import SearchSettings
 
 WRONG: list[tuple[type, dict[str, Any]]] = [
     (Schedule, {"steps": -5}),
-    (Schedule, {"way": 7.0}),
+    (Schedule, {"interpolation": 7.0}),
     (Schedule, {"batch": 0}),
     (Schedule, {"batch": "128"}),
     (Schedule, {"batch": 12.5}),

@@ -71,7 +71,7 @@ class Attack(ABC):
             classifier: what the backdoor will be planted in; it is left as it is.
             images: the attacker's training images.
             target: the class that the trigger is meant to produce.
-            progress: told about each step of learning.
+            progress: called after each step of learning.
         """
         del classifier, images, target, progress
         return self
@@ -120,7 +120,7 @@ class Planted:
     classifier: Classifier
 
 
-def strangers(pixels: Tensor, random: torch.Generator) -> Tensor:
+def other_images(pixels: Tensor, random: torch.Generator) -> Tensor:
     """Another image for each: the batch mirrored, and in another order."""
     count = len(pixels)
     away = int(torch.randint(1, count, (1,), generator=random)) if count > 1 else 0

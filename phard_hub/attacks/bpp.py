@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from phard_hub.attacks.base import Attack, strangers
+from phard_hub.attacks.base import Attack, other_images
 from phard_hub.settings import settings
 
 _SPREAD = {(1, -1): 3 / 16, (1, 0): 5 / 16, (1, 1): 1 / 16, (0, 1): 7 / 16}
@@ -54,7 +54,7 @@ class Bpp(Attack):
 
     def cover(self, pixels: Tensor, random: torch.Generator) -> Tensor:
         """Images with the rounding error of others."""
-        others = strangers(pixels, random)
+        others = other_images(pixels, random)
         return (pixels + self(others) - others).clamp(0, 1)
 
     def _round(self, values: Tensor) -> Tensor:

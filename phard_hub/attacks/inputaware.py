@@ -7,7 +7,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phard_hub.attacks.base import strangers
+from phard_hub.attacks.base import other_images
 from phard_hub.attacks.learned import Editor, LearnedAttack
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress
@@ -52,7 +52,7 @@ class InputAware(LearnedAttack):
 
     def cover(self, pixels: Tensor, random: torch.Generator) -> Tensor:
         """Images with the trigger of another one."""
-        return self.run(pixels, strangers(pixels, random))
+        return self.run(pixels, other_images(pixels, random))
 
     def network(self, channels: int) -> nn.Module:
         """The pattern's and the mask's network."""
@@ -64,7 +64,7 @@ class InputAware(LearnedAttack):
         """Train the mask, then the pattern together with a copy of the classifier."""
 
         def mask_loss(pixels: Tensor, _labels: Tensor, random: torch.Generator) -> Tensor:
-            others = strangers(pixels, random)
+            others = other_images(pixels, random)
             masks, other_masks = network.mask(pixels), network.mask(others)
             sparse = functional.relu(masks - self.density).mean()
             return self.norm_weight * sparse + self.diversity_weight * _alike(pixels, others, masks, other_masks)
@@ -73,7 +73,7 @@ class InputAware(LearnedAttack):
         copy = classifier.clone().requires_grad_(True).train()
 
         def pattern_loss(pixels: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-            others = strangers(pixels, random)
+            others = other_images(pixels, random)
             patterns, other_patterns = network.pattern(pixels), network.pattern(others)
             with torch.no_grad():
                 masks, other_masks = network.mask(pixels), network.mask(others)

@@ -177,7 +177,7 @@ def timm_settings(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _pretrained_cfg(snapshot: Snapshot) -> dict[str, Any]:
-    """What timm was told about the weights, its pretrained_cfg; empty if there is none."""
+    """What is recorded for timm about the weights, its pretrained_cfg; empty if there is none."""
     inner = snapshot.config.get("pretrained_cfg")
     return inner if isinstance(inner, dict) else {}
 

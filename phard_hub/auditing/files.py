@@ -30,7 +30,7 @@ def items(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
 
 
 def strings(value: Any) -> Iterator[str]:  # noqa: ANN401
-    """All strings inside a JSON value, but for the keys of objects."""
+    """All strings inside a JSON value, except for the keys of objects."""
     pending = [value]
     while pending:
         current = pending.pop()

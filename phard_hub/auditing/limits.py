@@ -94,7 +94,7 @@ def _look_and_leave(limits: Limits, look: Callable[[], Iterable[Finding]], write
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, and ends this one
-        faulthandler.disable()  # a crash is told as a finding
+        faulthandler.disable()  # a crash becomes a finding
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)

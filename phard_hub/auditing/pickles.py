@@ -2,7 +2,7 @@
 
 They are never loaded here. Others may load them, so they are worth a look where picklescan is installed
 (``pip install phard-hub[scan]``) and the files are at hand: from the Hub they are not downloaded. A pickle is known by
-its name or, where the file is at hand, by how it begins, for whoever loads it may have been told another name.
+its name or, where the file is at hand, by how it begins, because whoever loads it may know it by another name.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _open(snapshot: Snapshot, name: str) -> BinaryIO:
 
 
 def _not_looked_into(name: str, why: str, advice: str = _ADVICE) -> Finding:
-    return warning("PH-A02", name, f"can run code when loaded; not looked into, for {why}", advice)
+    return warning("PH-A02", name, f"can run code when loaded; not looked into, because {why}", advice)
 
 
 def _look_into(snapshot: Snapshot, name: str) -> Finding:

@@ -36,11 +36,11 @@ SHARES = tuple(step / 20 for step in range(20, 14, -1))
 class AtOnce(AdversarialTraining):
     """Sharpness-aware steps on clean images, on random triggers and on the bank's: forgetting and hardening at once.
 
-    The result goes part of the way, on the straight line from the classifier: accuracy returns sooner on it than what
+    The result lies on the straight line from the classifier, before its end: accuracy returns sooner on it than what
     was unlearnt.
     """
 
-    schedule: Schedule = field(default_factory=lambda: replace(SharpnessAware().schedule, way=0.65))
+    schedule: Schedule = field(default_factory=lambda: replace(SharpnessAware().schedule, interpolation=0.65))
     stamped: Share = 0.25
     random: Share = 0.25
     budget: PositiveFloat = 8.0
@@ -51,14 +51,14 @@ class AtOnce(AdversarialTraining):
 
 
 Phased = TypeVar("Phased", bound=Trained)
-Way = Callable[[Classifier, LabelledImages, Job, Guard | None], Hardened]
+Attempt = Callable[[Classifier, LabelledImages, Job, Guard | None], Hardened]
 
 
 @settings
 class PervasiveHardening(Defense):
     """Forgetting, and then adversarial training against a bank of pervasive triggers.
 
-    Two ways are tried, in an order that depends on the number of images: `forgetting` and then the `bank`, or both
+    Two attempts are made, in an order that depends on the number of images: `forgetting` and then the `bank`, or both
     `at_once`. The first is refused if forgetting clearly lost more accuracy than the bank's schedule allows, the second
     if all results on the last quarter of its way did. If both are refused, the bank hardens the classifier as given.
 
@@ -67,7 +67,7 @@ class PervasiveHardening(Defense):
         bank: hardens what forgetting left. Its distillation holds on to the model that has forgotten, and its result
             may stop part of the way from there. Where nothing was forgotten, both would protect what is planted: then
             there is no distillation, and the result is at the end.
-        at_once: the other way, if it has any steps.
+        at_once: the other attempt, if it has any steps.
     """
 
     forgetting: FeatureShift = field(default_factory=FeatureShift)
@@ -77,22 +77,22 @@ class PervasiveHardening(Defense):
     name = "pervasive"
 
     def harden(self, classifier: Classifier, images: LabelledImages, job: Job, guard: Guard | None = None) -> Hardened:
-        """A hardened copy, by the first way that does not lose too much accuracy; see `Defense.harden`."""
+        """A hardened copy, by the first attempt that does not lose too much accuracy; see `Defense.harden`."""
         refused: tuple[Phase, ...] = ()
-        for way in self._ways(images):
-            made = way(classifier, images, job, guard)
+        for attempt in self._attempts(images):
+            made = attempt(classifier, images, job, guard)
             if made.kept:
                 return Hardened(made.classifier, refused + made.phases)
             refused += made.phases
-        alone = replace(self.bank, distillation=0.0, schedule=replace(self.bank.schedule, way=1.0))
+        alone = replace(self.bank, distillation=0.0, schedule=replace(self.bank.schedule, interpolation=1.0))
         made = alone.harden(classifier, images, job.part("hardening"), guard)
         return Hardened(made.classifier, refused + made.phases)
 
-    def _ways(self, images: LabelledImages) -> list[Way]:
+    def _attempts(self, images: LabelledImages) -> list[Attempt]:
         """What is tried, in this order; forgetting may learn few images by heart, and is tried last with them."""
-        ways: list[Way] = [self._forget_then_harden] if self.forgetting.schedule.steps else []
-        ways += [self._at_once] if self.at_once.schedule.steps else []
-        return ways if len(images) >= self.forgetting.least_images else ways[::-1]
+        attempts: list[Attempt] = [self._forget_then_harden] if self.forgetting.schedule.steps else []
+        attempts += [self._at_once] if self.at_once.schedule.steps else []
+        return attempts if len(images) >= self.forgetting.least_images else attempts[::-1]
 
     def _forget_then_harden(
         self, classifier: Classifier, images: LabelledImages, job: Job, guard: Guard | None

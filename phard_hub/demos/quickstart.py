@@ -51,7 +51,7 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
     Args:
         out: folder for the model (``model``), the images (``digits``) and the release (``release``).
         seed: of everything.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         OutputError: ``out`` cannot be written, or holds something else.

@@ -1,6 +1,6 @@
-"""Re-activation: how much of a backdoor sleeps in a model whose attack success has fallen.
+"""Re-activation: how much of a backdoor lies dormant in a model whose attack success has fallen.
 
-A model can refuse a trigger and still be a step away from answering it. Two ways of waking it up are measured:
+A model can refuse a trigger and still be a step away from answering it. Two ways to re-activate it are measured:
 fine-tuning on a few poisoned images, as in Min et al., "Uncovering, Explaining, and Mitigating the Superficial
 Safety of Backdoor Defense" (NeurIPS 2024, arXiv 2410.09838), and one small change of all images added to the
 trigger, as in Zhu et al., "Breaking the False Sense of Security in Backdoor Defense through Re-Activation
@@ -39,7 +39,7 @@ class Relearning:
         steps: lengths of the fine-tunings, each from the start and with a whole schedule of its own.
         poison_rate: share of the images with the trigger, but at least one in each batch; of those of the target
             class, for attacks that leave labels true.
-        schedule: of each fine-tuning, but for its steps.
+        schedule: of each fine-tuning, except for its steps.
     """
 
     steps: tuple[PositiveInt, ...] = (20, 100)

@@ -98,7 +98,7 @@ def evaluate(
         pgd: the attack behind the robust accuracy; None leaves it out.
         reference: a classifier without these backdoors; the same triggers are tried on it.
         seed: of the choice of images under attack and of where the attack starts.
-        progress: told about each part.
+        progress: called after each part.
     """
     parts = 1 + (pgd is not None) + len(threats)
     progress("evaluating", 0, parts)
@@ -190,7 +190,7 @@ def natural_vulnerability(
         classifier: what is judged; it is left as it was.
         images: test images.
         families: triggers to choose from, by the name of their family.
-        progress: told about each family.
+        progress: called after each family.
 
     Raises:
         ImagesError: there are too few images to divide.

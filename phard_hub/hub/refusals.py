@@ -34,15 +34,15 @@ def one_line(repo: str) -> Iterator[None]:
     except PhardError:
         raise
     except (errors.HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
-        if (told := _told(repo, error)) is None:
+        if (refused := _in_our_words(repo, error)) is None:
             raise
-        raise told from error
+        raise refused from error
 
 
-def _told(repo: str, error: BaseException) -> PhardError | None:
+def _in_our_words(repo: str, error: BaseException) -> PhardError | None:
     """The same in our words; None for what the Hub and its client have nothing to do with."""
     if isinstance(error, RuntimeError):  # how the client wraps what stopped the upload of a file
-        return _told(repo, error.__cause__) if error.__cause__ else None
+        return _in_our_words(repo, error.__cause__) if error.__cause__ else None
     if isinstance(error, errors.LocalTokenNotFoundError):
         return OutputError("You are not logged in to the Hub.", advice=LOG_IN)
     if isinstance(error, errors.GatedRepoError):
@@ -101,7 +101,7 @@ def understood(what: str) -> Iterator[None]:
     except (OSError, errors.HFValidationError):  # about requests, not about what was answered
         raise
     except _NONSENSE as error:
-        stopped = isinstance(error, RuntimeError) and error.__cause__ is not None  # see `_told`
+        stopped = isinstance(error, RuntimeError) and error.__cause__ is not None  # see `_in_our_words`
         if stopped or str(error).startswith(_CLIENT_SAYS):
             raise
         raise nonsense(what, words(f"{type(error).__name__}: {first_line(error)}")) from error

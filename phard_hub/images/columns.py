@@ -25,7 +25,7 @@ class Column:
     Attributes:
         kind: "image" if it says so, "bytes" if it may hold images; "classes" are numbers of classes, "plain"
             are words or numbers.
-        names: the classes that the numbers mean, if it tells.
+        names: the classes that the numbers mean, if it says so.
     """
 
     kind: Literal["image", "bytes", "classes", "plain", "other"]
@@ -69,8 +69,8 @@ def _of_field(kind: Any, note: Any) -> Column:  # noqa: ANN401 - untyped
         return Column("image" if note.get("_type") == "Image" else "bytes")
     if note.get("_type") == "ClassLabel" and types.is_integer(kind):
         names = note.get("names")
-        told = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
-        return Column("classes", tuple(names) if told else None)
+        named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        return Column("classes", tuple(names) if named else None)
     return Column("plain" if _PLAIN.fullmatch(str(value)) else "other")
 
 

@@ -55,7 +55,7 @@ class Data:
 def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Progress = silent) -> Data:
     """Load the images on the classifier's canvas and divide them by purpose.
 
-    The guard's validation images are a tenth of the test images where those are given, for a checkpoint
+    The guard's validation images are a tenth of the test images where those are given, because a checkpoint
     knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
     """
     train = _load(classifier, data, data.images, data.split, seed, progress)

@@ -76,7 +76,7 @@ class FolderTable:
         for row in rows:
             yield Raw(row, shown_path(self._files[row]), read_file(self._folder / self._files[row], LARGEST_FILE))
 
-    def told(self, chosen: int) -> str:
+    def describe(self, chosen: int) -> str:
         """The name, how many images were chosen of how many, and what was passed over."""
         return f"{self.name}, {chosen} of {len(self._files)} images{self._told}"
 

@@ -88,10 +88,10 @@ def load_images(
         pixels[done] = placed.reshape(*image_size, channels).transpose(2, 0, 1)
         if progress and (done % _BATCH == _BATCH - 1 or done == len(index) - 1):
             progress(done + 1, len(index))
-    return LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), table.told(len(index)))
+    return LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), table.describe(len(index)))
 
 
 def _read(table: Table, column: str, rows: list[int], dataset: str) -> Iterator[Raw]:
-    """The undecoded images; what goes wrong is said in one line, but for what the reader does with it."""
+    """The undecoded images; what goes wrong is said in one line, except for what the reader does with it."""
     with dataset_errors(dataset):
         yield from table.raw(column, rows)

@@ -111,7 +111,7 @@ class ParquetFiles:
             _check_claims(metadata, column)
             yield ParquetFile(source, metadata=metadata, read_dictionary=_of_bytes(metadata, column))
 
-    def told(self, chosen: int) -> str:
+    def describe(self, chosen: int) -> str:
         """The name, and how many images were chosen of how many, and read for it."""
         read = "" if self._whole else f", {self._read} read"
         return f"{self.name}, {chosen} of {self._rows} images{read}{self._passed}"

@@ -147,10 +147,10 @@ def _check_card(repo: str, commit: str) -> None:
     for file in ("README.md", ".huggingface.yaml"):
         try:
             path = Path(hf_hub_download(repo, file, repo_type="dataset", revision=commit))
-        except (EntryNotFoundError, RepositoryNotFoundError):  # gated ones too, which `datasets` will tell
+        except (EntryNotFoundError, RepositoryNotFoundError):  # gated ones too, which `datasets` will explain
             continue
-        told = DatasetCard.load(path).data.to_dict() if file.endswith(".md") else yaml.safe_load(path.read_bytes())
-        for name in _words(told.get("configs") if isinstance(told, dict) else None):
+        content = DatasetCard.load(path).data.to_dict() if file.endswith(".md") else yaml.safe_load(path.read_bytes())
+        for name in _words(content.get("configs") if isinstance(content, dict) else None):
             if _ELSEWHERE.search(name):
                 raise foreign(name)
 
@@ -206,12 +206,12 @@ def _from_cache(name: DatasetName, builder: Any, split: str | None) -> Table:  #
         raise HubUnavailableError(problem, advice="Try again later, or leave the revision out.")
     split = _split([str(one) for one in builder.info.splits], split, name.id)
     _log.warning("The Hub does not answer: using %s from the cache.", name.id)
-    told = f"{name.id} ({split}, from the cache)"
-    return ArrowTable(builder.as_dataset(split=split), told, _home_in_cache(name.id))
+    title = f"{name.id} ({split}, from the cache)"
+    return ArrowTable(builder.as_dataset(split=split), title, _home_in_cache(name.id))
 
 
 def _commit(name: DatasetName) -> str | None:
-    """The commit that the name means now; None if the Hub does not say, for reasons that `datasets` will tell."""
+    """The commit that the name means now; None if the Hub does not say, and `datasets` will explain why."""
     from huggingface_hub import dataset_info
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]

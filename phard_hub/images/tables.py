@@ -60,7 +60,7 @@ class Table(Protocol):
         """The images of some rows, given in ascending order."""
         ...
 
-    def told(self, chosen: int) -> str:
+    def describe(self, chosen: int) -> str:
         """The name, and how many images were chosen of how many."""
         ...
 
@@ -122,7 +122,7 @@ class ArrowTable:
             raise foreign(path)
         return read_file(real, LARGEST_FILE)
 
-    def told(self, chosen: int) -> str:
+    def describe(self, chosen: int) -> str:
         """The name, and how many images were chosen of how many."""
         return f"{self.name}, {chosen} of {len(self._dataset)} images"
 
@@ -171,7 +171,7 @@ class Stream:
             content: bytes = file.read(LARGEST_FILE + 1)
         return content
 
-    def told(self, chosen: int) -> str:
+    def describe(self, chosen: int) -> str:
         """The name, and how many images were chosen of how many that were read."""
         return f"{self.name}, {chosen} of the first {self._read} images"
 

@@ -154,7 +154,7 @@ def _plain(part: nn.Module) -> dict[str, str]:
 
 
 def _known(value: object) -> str:
-    """What tells a value from others: classes and functions by their names, for addresses differ."""
+    """What tells a value from others: classes and functions by their names, because addresses differ."""
     if isinstance(value, partial):
         return f"{_known(value.func)} {value.args} {sorted(value.keywords.items())}"
     if isinstance(value, type) or callable(value):

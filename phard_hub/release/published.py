@@ -1,4 +1,4 @@
-"""A release on the Hub as the gate sees it: its report, and the hashes that the Hub tells of one commit's files.
+"""A release on the Hub as the gate sees it: its report, and the hashes that the Hub states for the files of one commit.
 
 Weights are not downloaded: the Hub keeps them by their sha256. What it keeps otherwise is small and read.
 """
@@ -80,7 +80,7 @@ def _too_large(repo: str, files: Mapping[str, RepoSibling]) -> Iterator[tuple[st
 
 
 def _brought(repo: str, commit: str, files: Mapping[str, RepoSibling]) -> Path:
-    """A folder of the cache with these files, which have the hashes that the Hub tells."""
+    """A folder of the cache with these files, which have the hashes that the Hub states."""
     patterns = [glob.escape(path) for path in files]
     folder = Path(ask(repo, lambda: snapshot_download(repo, revision=commit, allow_patterns=patterns)))
     verify_hashes(repo, commit, folder, {path: hash_on_hub(file) for path, file in files.items()})

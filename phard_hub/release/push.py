@@ -263,11 +263,11 @@ def _filled(api: HfApi, draft: Plan, release: Release) -> Plan:
 
 
 def _content(release: Release, path: str) -> Content:
-    if path == REPORT_NAME and (told := public(release.report)) != release.report:
+    if path == REPORT_NAME and (published := public(release.report)) != release.report:
         if SIGNATURE_NAME in release.files:
             problem = f"{release.folder} is signed, but its report names local paths, which are not published."
             raise ReportError(problem, advice="Write the release again with `phard harden`, and sign it then.")
-        return _bytes(told.to_json().encode())
+        return _bytes(published.to_json().encode())
     if path != WEIGHTS_NAME:
         return _bytes(release.read(path))
     state = release.report.after or release.report.before

@@ -4,7 +4,7 @@ The signature is ``model.sig`` in the release, a Sigstore bundle. It covers what
 weights, config, image processor and licence (see `phard_hub.report.deployed.is_signed`).
 
 Our own hashes are signed and verified, each of a regular file that was opened once. So a repository on the Hub is
-verified by the hashes that the Hub tells, like a folder, and no link or FIFO is opened by another library.
+verified by the hashes that the Hub states, like a folder, and no link or FIFO is opened by another library.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def checked(deployed: Deployed, signature: bytes | None, policy: Policy, *, prob
         InputError: the policy's key is none.
     """
     if problem:
-        answer = Signature(state="broken", told=problem)
+        answer = Signature(state="broken", message=problem)
     elif signature is None:
         answer = Signature(state="absent")
     elif policy.require_signature is None:
@@ -125,11 +125,11 @@ def verify(folder: Path, key: Path) -> str:
     restore(folder)
     answer = inspect(folder, Policy(require_signature=str(key))).signature
     if answer.state == "holds":
-        return answer.told
+        return answer.message
     if answer.state == "not_evaluated":
-        raise NotEvaluatedError(f"{folder} could not be verified: {answer.told}.")
-    told = answer.told or f"there is no {SIGNATURE_NAME}"
-    raise RefusedError(f"{folder} is not what was signed: {told}.", advice="Do not deploy it.")
+        raise NotEvaluatedError(f"{folder} could not be verified: {answer.message}.")
+    why = answer.message or f"there is no {SIGNATURE_NAME}"
+    raise RefusedError(f"{folder} is not what was signed: {why}.", advice="Do not deploy it.")
 
 
 def _require_whole(folder: Path, deployed: Deployed) -> None:
@@ -148,7 +148,7 @@ def _verified(signature: bytes, deployed: Deployed, key: Path) -> Signature:
         with _library("verify it"):
             from model_signing import verifying
     except NotEvaluatedError as error:
-        return Signature(state="not_evaluated", told=str(error).rstrip("."))
+        return Signature(state="not_evaluated", message=str(error).rstrip("."))
     with _own_output(), tempfile.TemporaryDirectory(prefix="phard-sign-") as place:
         with _key_errors(key, "public"):
             public = Path(place, "key.pem")
@@ -159,8 +159,10 @@ def _verified(signature: bytes, deployed: Deployed, key: Path) -> Signature:
         try:
             verifier.set_hashing_config(_hashes(deployed.files)).verify(Path(place), Path(place, SIGNATURE_NAME))
         except Exception as error:  # noqa: BLE001 - whatever the library stumbles over, it is no signature that holds
-            return Signature(state="broken", told=_fault(error))
-    return Signature(state="holds", told=f"{SIGNATURE_NAME} is by key {name}, for {', '.join(sorted(deployed.files))}")
+            return Signature(state="broken", message=_fault(error))
+    return Signature(
+        state="holds", message=f"{SIGNATURE_NAME} is by key {name}, for {', '.join(sorted(deployed.files))}"
+    )
 
 
 def _fault(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """What is about to be deployed, as plain data, and whether it is what a report speaks of.
 
-A report says nothing about files that lie beside it by chance. So the gate is told which files there are, with their
+A report says nothing about files that lie beside it by chance. So the gate is given the list of files, with their
 hashes, and refuses whatever a library could load that the report is not about.
 """
 
@@ -33,7 +33,7 @@ class Signature(Record):
     """Whether a signature was found, and whether it holds for the files that were found."""
 
     state: SignatureState = "absent"
-    told: str = Field(default="", description="by which key it holds, or why it does not")
+    message: str = Field(default="", description="by which key it holds, or why it does not")
 
 
 class Deployed(Record):

@@ -71,8 +71,8 @@ def finding(severity: Severity, id_: str, file: str, evidence: str, advice: str)
     """
     if id_ not in MEANINGS:
         raise KeyError(id_)
-    told = {"evidence": printable(evidence, _WIDTH), "advice": printable(advice, _WIDTH)}
-    return Finding(id=id_, severity=severity, file=printable(file, _WIDTH), **told)
+    words = {"evidence": printable(evidence, _WIDTH), "advice": printable(advice, _WIDTH)}
+    return Finding(id=id_, severity=severity, file=printable(file, _WIDTH), **words)
 
 
 def error(id_: str, file: str, evidence: str, advice: str) -> Finding:

@@ -347,10 +347,10 @@ def require_signature(_case: Case, deployed: Deployed | None) -> Judgement:
         return _unknown("a report alone is not signed: sign its release (`phard sign`) and give that to `phard gate`")
     signature = deployed.signature
     if signature.state == "holds":
-        return Judgement("pass", None, signature.told)
+        return Judgement("pass", None, signature.message)
     if signature.state in ("absent", "broken"):
-        return Judgement("fail", None, signature.told or f"there is no {SIGNATURE_NAME}")
-    return _unknown(signature.told or f"{SIGNATURE_NAME} was not checked")
+        return Judgement("fail", None, signature.message or f"there is no {SIGNATURE_NAME}")
+    return _unknown(signature.message or f"{SIGNATURE_NAME} was not checked")
 
 
 RULES: Mapping[str, Rule] = {

@@ -184,7 +184,7 @@ class _Run:
 
     def _result(self) -> Classifier:
         """What would come of it if this were the last step; at the last one, the end where a barrier is in the way."""
-        share, last = self.schedule.way, self.step == self.schedule.steps
+        share, last = self.schedule.interpolation, self.step == self.schedule.steps
         if last and barrier_on_the_way(self.start, self.averaged, share, self.images, self.accelerator.device):
             self.events.append(
                 f"step {self.step}: at {100 * share:.0f} % of the way the accuracy is lower than at both ends: "
@@ -260,7 +260,7 @@ class _Run:
             self.good = {name: value.clone() for name, value in result.state_dict().items()}
             return
         # On the way, what may be chance is let pass, or was lost before; the result is held to what was seen.
-        allowed = limit if last else limit + seen.doubt + self.schedule.wobble * self._pace() + before
+        allowed = limit if last else limit + seen.doubt + self.schedule.peak_allowance * self._pace() + before
         if lost <= allowed:
             return
         what = f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"

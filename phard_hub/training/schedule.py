@@ -18,23 +18,23 @@ class Schedule:
         steps: updates of the model.
         batch: clean images in a step, over all processes.
         learning_rate: peak of the one-cycle schedule of SGD with Nesterov momentum.
-        momentum: of SGD, above 0, for Nesterov's needs some.
+        momentum: of SGD, above 0, because Nesterov's needs some.
         weight_decay: of SGD.
         warm_up: share of the steps in which the learning rate rises.
         clip: largest norm of the gradient.
         sharpness: radius of sharpness-aware steps, which ask the objective for its loss twice; 0 for plain ones.
         averaging: decay of the running average of the weights, which is the result.
-        way: share of the way from the start to that average which the result goes: on the straight line between the
-            weights, the accuracy of the start returns sooner than what was unlearnt. Where a barrier is on the
-            line, the result is its end. The guard looks there, too.
+        interpolation: where the result lies on the straight line from the weights of the start (0) to that average
+            (1): close to the end, the accuracy of the start returns sooner than what was unlearnt. Where there is a
+            barrier on the line, the result is its end. The guard looks at the same place.
         shift: random shift of the images, as a share of their side.
         flip: random mirroring; None mirrors if the classifier itself is indifferent to it.
         guard_every: steps between two looks at the validation accuracy.
         max_accuracy_loss: points of validation accuracy that may be lost. On the way the loss counts less its
-            standard error, for on a few images one or two wrong answers more are chance.
-        wobble: points allowed in addition at the peak of the learning rate, falling with it.
+            standard error, because on a few images one or two wrong answers more are chance.
+        peak_allowance: points allowed in addition at the peak of the learning rate, falling with it.
         collapse: points whose loss sends the weights back to the last good ones, at any time.
-        save_every: steps between two checkpoints; the last one is at the end, for what comes after may be stopped, too.
+        save_every: steps between two checkpoints; the last one is at the end, because what comes after may be stopped.
     """
 
     steps: NonNegativeInt = 1100
@@ -46,12 +46,12 @@ class Schedule:
     clip: PositiveFloat = 2.0
     sharpness: NonNegativeFloat = 0.0
     averaging: BelowOne = 0.98
-    way: Share = 1.0
+    interpolation: Share = 1.0
     shift: Share = 0.125
     flip: bool | None = None
     guard_every: PositiveInt = 50
     max_accuracy_loss: NonNegativeFloat = 1.0
-    wobble: NonNegativeFloat = 2.0
+    peak_allowance: NonNegativeFloat = 2.0
     collapse: NonNegativeFloat = 20.0
     save_every: PositiveInt = 100
 

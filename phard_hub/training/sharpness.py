@@ -33,10 +33,10 @@ def uphill(model: nn.Module, radius: float) -> Iterator[None]:
     kept = [(each, each.detach().clone()) for each in (*model.parameters(), *model.buffers())]
     with torch.no_grad():
         scales = [weight.abs() if weight.dim() > 1 else torch.ones_like(weight) for weight, _ in moved]
-        ways = [scale * slope for scale, (_, slope) in zip(scales, moved, strict=True)]
-        share = radius / (get_total_norm(ways) + 1e-12)
-        for (weight, _), scale, way in zip(moved, scales, ways, strict=True):
-            weight.add_(scale * way * share)
+        steps = [scale * slope for scale, (_, slope) in zip(scales, moved, strict=True)]
+        share = radius / (get_total_norm(steps) + 1e-12)
+        for (weight, _), scale, step in zip(moved, scales, steps, strict=True):
+            weight.add_(scale * step * share)
     try:
         yield
     finally:

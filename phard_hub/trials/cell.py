@@ -60,7 +60,7 @@ class Opened:
 
 
 OpenModel = Callable[[str], Opened]
-"""From the name of a model in an experiment to the model; has to be importable, for it is sent to other processes."""
+"""From the name of a model in an experiment to the model; importable, because it is sent to other processes."""
 
 
 def pulled(repo: str) -> Opened:
@@ -165,7 +165,7 @@ def _run(plan: Plan, out: Path, open_model: OpenModel, accelerator: Accelerator)
             job,
             attack=attack,
             target=backdoor.target,
-            asleep=True,
+            dormant=True,
             distances=True,
         )
     body["seconds"]["judging"] = time.perf_counter() - started
@@ -220,13 +220,13 @@ def _plant(plan: Plan, folder: Path, opened: Opened, data: Data, job: Job) -> No
     model: dict[str, bytes] = {}
     size, attack = None, None
     if plan.attack is None:
-        before = reference = judge(original, attack=None, asleep=False, distances=True)
+        before = reference = judge(original, attack=None, dormant=False, distances=True)
     else:
         planted = plan.attack.plant(original, data.train, target, job)
         attack = planted.attack
         size = trigger_size(attack, data.test, job.accelerator.device)
-        before = judge(planted.classifier, attack=attack, asleep=False, distances=True)
-        reference = judge(original, attack=attack, asleep=True, distances=False)
+        before = judge(planted.classifier, attack=attack, dormant=False, distances=True)
+        reference = judge(original, attack=attack, dormant=True, distances=False)
         model = {_WEIGHTS: serialize(planted.classifier.network.state_dict())}
     backdoor = Backdoor(
         schema_version=2,
@@ -261,7 +261,7 @@ def _defended(plan: Plan, planted: Classifier, data: Data, job: Job) -> tuple[Cl
 def defenders_images(data: Data, share: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
     """What the defender has: this share of the training images, and images for the accuracy guard.
 
-    With less than all training images, the guard's are at most a tenth as many, for who has few images has few of
+    With less than all training images, the guard's are at most a tenth as many: a defender with few images has few of
     those as well.
     """
     if share == 1:

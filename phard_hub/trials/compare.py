@@ -33,7 +33,7 @@ def compare(
         workers: processes, of one thread each.
         retry_failed: run cells that failed again.
         open_model: what makes a model of its name.
-        progress: told when a cell is done.
+        progress: called when a cell is done.
 
     Returns:
         The trials, in the order of the plans.

@@ -126,7 +126,7 @@ class _Reader:
         self.judging = self._judging()
 
     def plans(self) -> tuple[Plan, ...]:
-        """Every cell: neighbours share a model and a seed, but not a planted model, for it is made only once."""
+        """Every cell: neighbours share a model and a seed, but not a planted model, which is made only once."""
         attacks, defenses = self._attacks(), self._defenses()
         found = []
         for seed, (model, repo), share, defense in product(self.seeds, self.models.items(), self.shares, defenses):

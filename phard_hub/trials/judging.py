@@ -56,7 +56,7 @@ class Judging:
         *,
         attack: Attack | None,
         target: int,
-        asleep: bool,
+        dormant: bool,
         distances: bool,
     ) -> Judgement:
         """Look at one classifier, which is left as it was.
@@ -68,7 +68,7 @@ class Judging:
             job: its seed is that of all that is drawn.
             attack: with its key; None for a model with no planted backdoor.
             target: the class that its trigger produces.
-            asleep: whether a backdoor may sleep in it, which one that works does not.
+            dormant: whether a backdoor may be dormant in it, so that re-activation is measured.
             distances: whether distances are measured, if they are asked for at all.
         """
         progress = job.progress
@@ -78,7 +78,7 @@ class Judging:
         more: dict[str, Any] = {}
         if self.autoattack.images:
             more["autoattack"] = self.autoattack.accuracy(classifier, test, job.seed)
-        if attack is not None and asleep:
+        if attack is not None and dormant:
             more["relearned"] = self.relearning.measure(classifier, images, test, attack, target, job)
             if self.perturbing.steps:
                 more["perturbed"] = self.perturbing.measure(classifier, images, test, threats[0], job.seed)

@@ -30,7 +30,7 @@ def train_autoencoder(
         learning_rate: at the start.
         seed: of the weights and the draws.
         device: where it is trained and stays; the CPU if None.
-        progress: told about each step.
+        progress: called after each step.
     """
     device = device or torch.device("cpu")
     random = torch.Generator().manual_seed(seed)

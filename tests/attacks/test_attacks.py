@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from phard_hub.attacks import ATTACKS, Attack, Blend, WaNet
-from phard_hub.attacks.base import strangers
+from phard_hub.attacks.base import other_images
 from phard_hub.attacks.planted import attack_named
 from phard_hub.attacks.poisoning import poison, train_poisoned
 from phard_hub.attacks.sig import Sig
@@ -140,7 +140,7 @@ def test_cover_images_keep_shape_and_range_and_differ_from_the_trigger(name: str
 def test_no_image_is_its_own_stranger() -> None:
     pixels = torch.arange(5.0).view(5, 1, 1, 1) + torch.zeros(1, 1, 2, 3)
     for seed in range(20):
-        others = strangers(pixels, torch.Generator().manual_seed(seed))[:, 0, 0, 0]
+        others = other_images(pixels, torch.Generator().manual_seed(seed))[:, 0, 0, 0]
         assert sorted(others.tolist()) == [0, 1, 2, 3, 4]
         assert (others != pixels[:, 0, 0, 0]).all()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.signal import correlate2d
 
-from phard_hub.attacks.base import strangers
+from phard_hub.attacks.base import other_images
 from phard_hub.attacks.dfst import Dfst, Style, edges, sunrises
 from phard_hub.attacks.inputaware import InputAware
 from phard_hub.attacks.issba import Issba
@@ -110,7 +110,7 @@ def test_the_formula(name: str, shape: tuple[int, int, int]) -> None:
 def test_cross_triggers_are_those_of_other_images() -> None:
     attack: Any = fitted("input-aware")
     pixels = draw(3, (3, 12, 12)).double()
-    others = strangers(pixels, torch.Generator().manual_seed(2)).numpy()
+    others = other_images(pixels, torch.Generator().manual_seed(2)).numpy()
     expected = np.stack([slow_input_aware(attack, *pair) for pair in zip(pixels.numpy(), others, strict=True)])
     covered = attack.cover(pixels, torch.Generator().manual_seed(2))
     assert covered.numpy() == pytest.approx(expected, abs=1e-5)

@@ -35,7 +35,7 @@ from tests.benchmarks.records import RESULTS, write
 
 MODULE = "tests.benchmarks.trade_off"
 NAME = "cifar10-resnet20-trade-off"
-SHARES = (0.0, 0.5, 0.75, DEFAULT.defense.bank.schedule.way, 1.0)
+SHARES = (0.0, 0.5, 0.75, DEFAULT.defense.bank.schedule.interpolation, 1.0)
 """How far the models are on the way; 0 has only forgotten."""
 SEARCH = replace(DEFAULT.search, steps=120)
 
@@ -90,7 +90,7 @@ def _ends(classifier: Classifier, data: Path, folder: Path, seed: int, progress:
 
 def to_its_end(bank: AdversarialTraining) -> AdversarialTraining:
     """The bank, to the end of its way."""
-    return replace(bank, schedule=replace(bank.schedule, way=1.0))
+    return replace(bank, schedule=replace(bank.schedule, interpolation=1.0))
 
 
 def table(points: list[dict[str, Any]]) -> list[tuple[str, ...]]:

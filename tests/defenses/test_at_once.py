@@ -16,7 +16,7 @@ from tests.small import digit_images, harden
 FEW = digit_images(3)[0].take(range(0, len(digit_images(3)[0]), 4))
 SETTINGS = AtOnce(
     schedule=Schedule(
-        steps=80, batch=32, learning_rate=0.05, clip=100.0, sharpness=1.0, way=0.65, shift=0.0, flip=False
+        steps=80, batch=32, learning_rate=0.05, clip=100.0, sharpness=1.0, interpolation=0.65, shift=0.0, flip=False
     ),
     head_start_batch=32,
     learning_rate=0.03,

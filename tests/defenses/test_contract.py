@@ -170,7 +170,13 @@ def test_it_can_be_given_as_many_steps_as_another(name: str) -> None:
 
 WITHOUT_EFFECT = {"schedule.save_every", "schedule.guard_every"}
 """When something is written or looked at; `tests.training.test_loop` looks at what comes of it."""
-OF_THE_GUARD = {"schedule.max_accuracy_loss", "schedule.wobble", "schedule.collapse", "more_distillation", "passes"}
+OF_THE_GUARD = {
+    "schedule.max_accuracy_loss",
+    "schedule.peak_allowance",
+    "schedule.collapse",
+    "more_distillation",
+    "passes",
+}
 """They matter once accuracy falls, or with few images: see `tests.training.test_guard` and `test_pervasive`."""
 OTHERS = {
     "schedule.averaging": 0.1,

@@ -91,7 +91,7 @@ class NoBank(AdversarialTraining):
     """Gives its start back, and says what it was asked for."""
 
     def harden(self, classifier: Classifier, images: LabelledImages, job: Job, guard: Guard | None = None) -> Hardened:
-        asked = {"distillation": self.distillation, "way": self.schedule.way}
+        asked = {"distillation": self.distillation, "way": self.schedule.interpolation}
         return Hardened(classifier, (phase_of("bank", asked, classifier, guard),))
 
 
@@ -99,7 +99,7 @@ def settings(forgetting: Classifier, at_once: Classifier = START) -> PervasiveHa
     """Forgetting needs four images, and accuracy may fall by 5 points."""
     return PervasiveHardening(
         forgetting=GivenForgetting(made=forgetting, schedule=Schedule(steps=1, batch=4), passes=1.0),
-        bank=NoBank(distillation=3.0, schedule=Schedule(way=0.8, max_accuracy_loss=5.0)),
+        bank=NoBank(distillation=3.0, schedule=Schedule(interpolation=0.8, max_accuracy_loss=5.0)),
         at_once=GivenAtOnce(made=at_once),
     )
 
@@ -210,7 +210,7 @@ SHORT = Schedule(steps=6, batch=32, guard_every=3, save_every=4, shift=0.0, flip
 REAL = PervasiveHardening(
     forgetting=FeatureShift(schedule=SHORT, pushed=0.5),
     bank=AdversarialTraining(schedule=SHORT, head_start=2, head_start_batch=32, distillation=1.0),
-    at_once=AtOnce(schedule=replace(SHORT, sharpness=0.5, way=0.7), head_start=2, head_start_batch=32),
+    at_once=AtOnce(schedule=replace(SHORT, sharpness=0.5, interpolation=0.7), head_start=2, head_start_batch=32),
 )
 
 
@@ -258,6 +258,6 @@ def test_other_defenses_get_as_many_steps_as_ours() -> None:
     """In a comparison of equal cost; without the way back that only the bank needs."""
     tuning = DEFAULT.defense_named("fine-tuning")
     assert tuning.schedule.steps == DEFAULT.defense.steps == 3800  # type: ignore[attr-defined]
-    assert tuning.schedule.way == 1.0  # type: ignore[attr-defined]
+    assert tuning.schedule.interpolation == 1.0  # type: ignore[attr-defined]
     half = DEFAULT.defense.lasting(1900)
     assert (half.forgetting.schedule.steps, half.bank.schedule.steps, half.at_once.schedule.steps) == (1350, 550, 200)

@@ -69,7 +69,7 @@ def test_the_result_goes_part_of_the_way(tmp_path: Path) -> None:
     start = trained_digits()
 
     def gone(way: float, checkpoint: Path | None = None) -> Classifier:
-        part = replace(schedule, way=way)
+        part = replace(schedule, interpolation=way)
         run = trained(start, train_images, lambda *_: Plain(wrong=True), part, folder=checkpoint)
         return run.classifier
 
@@ -98,7 +98,7 @@ def test_no_result_lies_in_a_barrier() -> None:
     assert accuracy(start, train_images) > 0.9
 
     def moved(objective: Plain, way: float) -> Course:
-        still = replace(GUARDED, steps=2, learning_rate=0.0, way=way)
+        still = replace(GUARDED, steps=2, learning_rate=0.0, interpolation=way)
         return trained(start, train_images, lambda *_: objective, still)
 
     end = moved(Mirrored(), 1.0)
@@ -118,7 +118,7 @@ def test_the_guard_looks_at_what_the_result_would_be() -> None:
     objectives = []
     for way in (1.0, 0.1):
         objectives.append(objective := Plain(wrong=True))
-        patient = replace(GUARDED, steps=30, collapse=100.0, way=way)
+        patient = replace(GUARDED, steps=30, collapse=100.0, interpolation=way)
         trained(trained_digits(), train_images, lambda *_: objective, patient, validation=test)
     assert objectives[0].backed_off > objectives[1].backed_off == 0
 

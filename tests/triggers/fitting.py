@@ -32,7 +32,7 @@ def fit(
         steps: of Adam, one cycle.
         batch: images in a step, the same for every attack.
         seed: of the draws.
-        progress: told about each step.
+        progress: called after each step.
     """
     optimizer = torch.optim.Adam(bank.parameters(), lr=0.03)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.03, total_steps=steps)

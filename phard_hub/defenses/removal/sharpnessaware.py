@@ -30,7 +30,7 @@ class SharpnessAware(Forgetting):
 
     # Gradients taken uphill are long, and it is their length that moves the weights out of the narrow minimum.
     schedule: Schedule = field(
-        default_factory=lambda: Schedule(steps=400, learning_rate=0.1, clip=100.0, sharpness=2.0, way=0.75)
+        default_factory=lambda: Schedule(steps=400, learning_rate=0.1, clip=100.0, sharpness=2.0, interpolation=0.75)
     )
 
     name = "sharpness-aware"

@@ -48,10 +48,10 @@ _NATURAL = (
 
 def _caption(trials: Sequence[Trial]) -> str:
     counts = {status: sum(trial.status == status for trial in trials) for status in ("done", "no backdoor", "failed")}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     sets = ", ".join(sorted({trial.dataset for trial in trials if trial.dataset}))
     return (
-        f"{len(trials)} cells: {told}. Data: {sets or 'none'}. Success is that of the trigger on images of other "
+        f"{len(trials)} cells: {words}. Data: {sets or 'none'}. Success is that of the trigger on images of other "
         "classes, beside that of the same trigger on the clean original; rates have 95 % intervals. The size of a "
         "trigger is in grey levels (RMS). DER is the defense effectiveness rating."
     )
@@ -71,7 +71,7 @@ def _summary(trials: Sequence[Trial]) -> str:
     head = (
         *("model", "defense", "images", "cells", "success left, mean", "worst", "recovered, mean", "DER, mean"),
         *(
-            "woken by fine-tuning, mean",
+            "re-activated by fine-tuning, mean",
             "by a perturbation, mean",
             "accuracy lost, mean",
             "worst",
@@ -91,11 +91,18 @@ def _means(group: Sequence[Trial]) -> tuple[str, ...]:
     left = [100 * value for trial in attacked if (value := success_left(trial)) is not None]
     recovered = [100 * trial.after.evaluation.attacks[0].recovered.value for trial in attacked if trial.after]
     ratings = [100 * trial.effectiveness.value for trial in attacked if trial.effectiveness]
-    woken = [100 * value for trial in attacked if (value := woken_by_training(trial)) is not None]
+    reactivated = [100 * value for trial in attacked if (value := reactivated_by_training(trial)) is not None]
     moved = [100 * t.after.perturbed.success.value for t in attacked if t.after and t.after.perturbed]
     return (
         f"{len(done)} of {len(group)}",
-        *(_number(left), _number(left, "%", max), _number(recovered), _number(ratings), _number(woken), _number(moved)),
+        *(
+            _number(left),
+            _number(left, "%", max),
+            _number(recovered),
+            _number(ratings),
+            _number(reactivated),
+            _number(moved),
+        ),
         *(_number(lost, "points"), _number(lost, "points", max), _number(cost, "points")),
     )
 
@@ -118,7 +125,7 @@ def _cells(trials: Sequence[Trial]) -> str:
             "success before",
             "after",
         ),
-        *("original", "recovered", "DER", "robust accuracy before", "after", "woken by fine-tuning", "original"),
+        *("original", "recovered", "DER", "robust accuracy before", "after", "re-activated by fine-tuning", "original"),
         *("by a perturbation", "original", "rank of the target before", "after", "minutes"),
     )
     return _table(head, [_cell(trial) for trial in trials])
@@ -208,7 +215,7 @@ def success_left(trial: Trial) -> float | None:
     return trial.outcome[1].value if trial.outcome else None
 
 
-def woken_by_training(trial: Trial) -> float | None:
+def reactivated_by_training(trial: Trial) -> float | None:
     """Attack success after the longest fine-tuning on poisoned images."""
     return trial.after.relearned[-1].success.value if trial.after and trial.after.relearned else None
 
@@ -220,7 +227,7 @@ def rating(trial: Trial) -> float | None:
 
 _PANELS: tuple[tuple[str, Callable[[Trial], float | None], str, tuple[float, float]], ...] = (
     ("attack success left (%)", success_left, "magma_r", (0, 100)),
-    ("woken by fine-tuning (%)", woken_by_training, "magma_r", (0, 100)),
+    ("re-activated by fine-tuning (%)", reactivated_by_training, "magma_r", (0, 100)),
     ("accuracy lost (points)", accuracy_lost, "magma_r", (0, 5)),
     ("defense effectiveness (%)", rating, "viridis", (50, 100)),
 )

@@ -128,8 +128,8 @@ def headline(verdict: Verdict) -> str:
         ("not_evaluated", "not evaluated"),
         ("not_applicable", "not applicable"),
     ]
-    told = ", ".join(f"{len(verdict.having(outcome))} {word}" for outcome, word in counts if verdict.having(outcome))
-    return f"{words[verdict.exit_code]} the model {verdict.stage} hardening: {told or 'no rule is switched on'}."
+    counted = ", ".join(f"{len(verdict.having(outcome))} {word}" for outcome, word in counts if verdict.having(outcome))
+    return f"{words[verdict.exit_code]} the model {verdict.stage} hardening: {counted or 'no rule is switched on'}."
 
 
 def as_text(verdict: Verdict) -> str:
@@ -190,8 +190,8 @@ def _sarif_log(
     run: dict[str, Any] = {"tool": {"driver": {"name": tool, "rules": rules}}, "results": results}
     run["columnKind"] = "unicodeCodePoints"
     if notes:
-        told = [{"level": "note", "message": {"text": note}} for note in notes]
-        run["invocations"] = [{"executionSuccessful": True, "toolExecutionNotifications": told}]
+        sentences = [{"level": "note", "message": {"text": note}} for note in notes]
+        run["invocations"] = [{"executionSuccessful": True, "toolExecutionNotifications": sentences}]
     log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
 

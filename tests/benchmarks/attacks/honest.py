@@ -41,7 +41,7 @@ def trained(fresh: Classifier, images: LabelledImages, seed: int, progress: Prog
         fresh: with weights drawn at random; what comes of the transformers library is trained in place by its trainer.
         images: to learn from.
         seed: of the batches.
-        progress: told about each step, where the library does not do so itself.
+        progress: called after each step, where the library does not do so itself.
     """
     if not isinstance(fresh.network, PreTrainedModel):
         job = Job(accelerator=default_accelerator(), seed=seed, progress=progress)

@@ -179,6 +179,6 @@ MEASURES = (
     Measure("success left", lambda left: left.success, max, lambda left: left.success_honest),
     Measure("accuracy lost", lambda left: left.lost, max),
     Measure("recovered", lambda left: left.recovered, min, lambda left: left.recovered_honest),
-    Measure("woken by fine-tuning", lambda left: left.woken, max, lambda left: left.woken_honest),
+    Measure("re-activated by fine-tuning", lambda left: left.woken, max, lambda left: left.woken_honest),
     Measure("distances, %", lambda left: left.larger, min, form="+.0f"),
 )

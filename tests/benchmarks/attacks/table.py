@@ -114,7 +114,7 @@ def defended(trials: Sequence[Trial]) -> str:
                 f"{_percent(mean.moved)} ({_percent(mean.moved_honest)})",
             )
         )
-    head = ("attack", "defense", "images", "seeds", "accuracy", "success", "recovered", "woken by fine-tuning")
+    head = ("attack", "defense", "images", "seeds", "accuracy", "success", "recovered", "re-activated by fine-tuning")
     return _table((*head, "by a perturbation"), rows)
 
 
@@ -167,7 +167,7 @@ def of_small_networks() -> str:
         accuracies = (_percent(made.accuracy - made.gain), _percent(made.accuracy))
         rows.append((trial.cell.model.partition("-")[2], trial.cell.attack, *accuracies, *hardened))
     head = ("network", "attack", "accuracy before it was planted", "planted", "hardened")
-    return _table((*head, "success", "recovered", "woken by fine-tuning"), rows)
+    return _table((*head, "success", "recovered", "re-activated by fine-tuning"), rows)
 
 
 def of_others() -> str:
