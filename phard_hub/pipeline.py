@@ -16,10 +16,10 @@ from phard_hub.attacks import Attack
 from phard_hub.attacks.planted import Backdoor, card, write_planted
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
+from phard_hub.disk.atomic import discard
 from phard_hub.errors import OutputError
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import Threat, evaluate
-from phard_hub.files import discard
 from phard_hub.hardware import default_accelerator
 from phard_hub.hub.pull import pull
 from phard_hub.hub.snapshot import Audit

@@ -20,8 +20,8 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
 from phard_hub.attacks import ATTACKS, Attack
+from phard_hub.disk.atomic import as_output_error, new_folder
 from phard_hub.errors import BackdoorError, NotEvaluatedError, OutputError, did_you_mean, first_line
-from phard_hub.files import as_output_error, new_folder
 from phard_hub.models.tensors import read_tensors, serialize
 from phard_hub.report.base import Count, Record, Size
 from phard_hub.report.record import Rate, Source, TriggerSize

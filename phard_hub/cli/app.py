@@ -139,7 +139,7 @@ def measure(
 
     The model is not changed. Give the report to `phard gate`.
     """
-    from phard_hub.files import check_place, write_text
+    from phard_hub.disk.atomic import check_place, write_text
     from phard_hub.pipeline import measure_only
 
     settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow)

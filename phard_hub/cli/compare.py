@@ -64,7 +64,7 @@ def compare(
 
 def write_views(out: Path, trials: Sequence[Trial]) -> list[Path]:
     """The tables and the pictures beside the cells."""
-    from phard_hub.files import write_bytes, write_text
+    from phard_hub.disk.atomic import write_bytes, write_text
     from phard_hub.report.views.comparison import as_markdown, picture, reaches
     from phard_hub.report.views.plots import attack_reach
 

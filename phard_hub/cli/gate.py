@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from phard_hub.cli.options import Format, PolicyFile
+from phard_hub.disk.atomic import restore
 from phard_hub.errors import ReportError
-from phard_hub.files import restore
 from phard_hub.report.deployed import Deployed
 from phard_hub.report.gate import gate as judge
 from phard_hub.report.policy import Policy

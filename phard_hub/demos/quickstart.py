@@ -11,9 +11,9 @@ import torch
 from phard_hub.attacks import WaNet
 from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.defenses import AdversarialTraining, AtOnce, FeatureShift, PervasiveHardening
+from phard_hub.disk.atomic import new_folder
 from phard_hub.errors import OutputError
 from phard_hub.evaluation.threats import PGD, Threat
-from phard_hub.files import new_folder
 from phard_hub.hardware import default_accelerator
 from phard_hub.images import LabelledImages, demo_images
 from phard_hub.images.data import DataOptions

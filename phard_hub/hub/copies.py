@@ -15,8 +15,9 @@ import weakref
 from pathlib import Path
 from typing import BinaryIO
 
+from phard_hub.disk.atomic import scratch_folder
+from phard_hub.disk.reading import open_regular
 from phard_hub.errors import OutputError
-from phard_hub.files import open_regular, scratch_folder
 
 MOST_FILES = 100_000
 _BLOCK = 2**20

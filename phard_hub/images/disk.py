@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
+from phard_hub.disk.reading import open_regular
 from phard_hub.errors import ImagesError, PhardError
-from phard_hub.files import open_regular
 from phard_hub.report.wording import printable
 
 _PATTERN = frozenset("*?[")

@@ -9,8 +9,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from phard_hub.disk.reading import read_regular
 from phard_hub.errors import first_line
-from phard_hub.files import read_regular
 
 
 def serialize(tensors: Mapping[str, Tensor]) -> bytes:

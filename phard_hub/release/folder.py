@@ -8,8 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from phard_hub.disk.reading import open_regular
 from phard_hub.errors import InputError
-from phard_hub.files import open_regular
 from phard_hub.report.deployed import SIGNATURE_NAME, Deployed, is_signed
 
 MOST_FILES = 10_000

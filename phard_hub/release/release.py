@@ -8,7 +8,7 @@
     model.sig                              the signature, where there is one
     plots/*.png                            distance maps, triggers, training curves
 
-A release appears as a whole or not at all (see `phard_hub.files`). All that is copied into one, and all that is
+A release appears as a whole or not at all (see `phard_hub.disk.atomic`). All that is copied into one, and all that is
 pushed of one, are regular files in the folder: what a link leads to is not its to give away.
 """
 
@@ -27,8 +27,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from phard_hub.disk.atomic import NO_SPACE, as_output_error, check_folder, new_folder, restore
+from phard_hub.disk.reading import read_regular
 from phard_hub.errors import CheckpointError, OutputError, ReportError
-from phard_hub.files import NO_SPACE, as_output_error, check_folder, new_folder, read_regular, restore
 from phard_hub.hub.download import LARGEST_CARD
 from phard_hub.hub.snapshot import LARGEST_JSON
 from phard_hub.models.tensors import serialize

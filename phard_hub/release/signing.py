@@ -17,8 +17,9 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phard_hub.disk.atomic import restore, write_bytes
+from phard_hub.disk.reading import read_regular
 from phard_hub.errors import InputError, NotEvaluatedError, RefusedError, ReportError, first_line
-from phard_hub.files import read_regular, restore, write_bytes
 from phard_hub.release.folder import look
 from phard_hub.report.deployed import (
     CARD_NAME,

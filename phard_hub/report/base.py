@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from phard_hub.files import read_regular
+from phard_hub.disk.reading import read_regular
 from phard_hub.settings import first_fault
 
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]

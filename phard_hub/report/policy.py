@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from phard_hub.disk.reading import read_regular
 from phard_hub.errors import PolicyError, did_you_mean, first_line
-from phard_hub.files import read_regular
 from phard_hub.report.base import Record
 from phard_hub.report.wording import printable
 from phard_hub.settings import fault_of

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from phard_hub.disk.reading import read_regular
 from phard_hub.errors import ReportError
-from phard_hub.files import read_regular
 from phard_hub.report.base import Count, Points, Record, Sha256, Size
 from phard_hub.report.checks import of_distances, of_evaluation, of_pair, of_rate, of_report, of_state, require
 from phard_hub.settings import Seed, Share

@@ -21,8 +21,8 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
+from phard_hub.disk.atomic import check_private, new_folder, private_folder, restore, write_text
 from phard_hub.errors import StateError, first_line
-from phard_hub.files import check_private, new_folder, private_folder, restore, write_text
 from phard_hub.models.tensors import read_fitting, serialize
 from phard_hub.report.base import Count, Record
 from phard_hub.report.record import TrainingPoint

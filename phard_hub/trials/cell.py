@@ -29,10 +29,10 @@ from phard_hub.attacks import Attack
 from phard_hub.attacks.planted import Backdoor, read_attack, read_backdoor, write_planted
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
+from phard_hub.disk.atomic import discard, restore, write_text
 from phard_hub.errors import BackdoorError, InterruptedRunError, PhardError, first_line
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import defense_effectiveness
-from phard_hub.files import discard, restore, write_text
 from phard_hub.hardware import default_accelerator
 from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages

@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from phard_hub import files
+from phard_hub.disk import atomic as files
 
 CALLS = ("open", "close", "write", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir", "scandir", "lstat", "stat")
 SIZES = {"a": 30_000, "b": 10, "deep/c": 70_000}

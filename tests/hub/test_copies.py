@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from phard_hub.files import scratch_folder
+from phard_hub.disk.atomic import scratch_folder
 from phard_hub.hub.copies import PrivateFolder
 
 HOLDS = """

@@ -19,7 +19,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from phard_hub import files
+from phard_hub.disk import atomic as files
 from phard_hub.errors import CheckpointError, OutputError, ReportError
 from phard_hub.models.tensors import serialize
 from phard_hub.release.release import check_writable, weights_sha256, write_release

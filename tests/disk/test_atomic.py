@@ -11,21 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from phard_hub import files
-from phard_hub.errors import OutputError
-from phard_hub.files import (
+from phard_hub.disk import atomic as files
+from phard_hub.disk.atomic import (
     check_folder,
     check_place,
     check_private,
     discard,
     new_folder,
-    open_regular,
     private_folder,
-    read_regular,
     restore,
     write_bytes,
     write_text,
 )
+from phard_hub.disk.reading import open_regular, read_regular
+from phard_hub.errors import OutputError
 
 
 def write_folder(path: Path, text: str = "new") -> None:
