@@ -60,7 +60,7 @@ def test_the_head_is_pushed_away_and_keeps_its_length() -> None:
     settings = replace(SETTINGS, schedule=replace(SETTINGS.schedule, steps=30), pushed=1.0)
     pushed = heads(harden(settings, classifier, images)[0])[0].weight.detach()
     free = heads(harden(replace(settings, pushed=0.0), classifier, images)[0])[0].weight.detach()
-    assert functional.cosine_similarity(pushed.flatten(), head.flatten(), dim=0) < -0.3
+    assert functional.cosine_similarity(pushed.flatten(), head.flatten(), dim=0) < -0.2
     assert functional.cosine_similarity(free.flatten(), head.flatten(), dim=0) > 0.5
     # The result is a mean of weights on the way.
     assert 0.5 < pushed.norm() / head.norm() < 1.1
