@@ -49,9 +49,13 @@ class Defense(ABC):
             InterruptedRunError: stopped by the user; the same call with the same ``job`` continues.
         """
 
-    @abstractmethod
     def lasting(self, steps: int) -> Self:
-        """The same settings for so many updates of the model in all, so that defenses can be compared at equal cost."""
+        """The same settings for so many updates of the model in all, so that defenses can be compared at equal cost.
+
+        A defense that makes no updates stays as it is.
+        """
+        del steps
+        return self
 
 
 def hardening(defense: Defense, phases: Sequence[Phase], images: LabelledImages, job: Job) -> Hardening:
