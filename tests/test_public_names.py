@@ -69,5 +69,27 @@ def test_the_gate_imports_nothing_heavy(tmp_path: Path) -> None:
     assert heavy_after(code) == "[]"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["measure", "nowhere/at/all", "--images", "x"], "neither an existing folder nor a Hub id"),
+        (["harden", ".", "--images", "nowhere/at/all"], "neither an existing file or folder nor a Hub id"),
+        (["harden", ".", "--images", ".", "--test-images", "x.parquet"], "neither an existing file or folder"),
+        (["harden", ".", "--images", ".", "--policy", "nowhere.toml"], "Cannot read nowhere.toml"),
+        (["plant", "a b", "--images", ".", "--attack", "sig", "--out", "x"], "neither an existing folder nor a Hub id"),
+        (["compare", "nowhere.toml", "--out", "x"], "Cannot read nowhere.toml"),
+        (["audit", "nowhere/at/all"], "neither an existing folder nor a Hub id"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_not_there_is_refused_before_anything_heavy_is_imported(arguments: list[str], said: str) -> None:
+    code = (
+        f"import sys, io\nsys.argv, sys.stderr = ['phard', *{arguments!r}], io.StringIO()"
+        "\nfrom phard_hub.__main__ import main\ntry:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 2"
+        f"\nassert {said!r} in sys.stderr.getvalue(), sys.stderr.getvalue()"
+    )
+    assert heavy_after(code) == "[]"
+
+
 def test_annotations_may_be_used() -> None:
     assert (ROOT / "phard_hub" / "py.typed").is_file()

@@ -40,6 +40,7 @@ from phard_hub.cli.options import (
     takes_data,
 )
 from phard_hub.errors import NotEvaluatedError
+from phard_hub.hub.names import require_model
 from phard_hub.report.policy import Policy
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ def audit(
     Hub did not answer.
     """
     del list_
+    require_model(repo)
     from phard_hub.auditing import audit as look_at
     from phard_hub.hub.pull import pull
     from phard_hub.report.views import formats

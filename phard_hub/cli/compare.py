@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from phard_hub.cli.console import bars
-from phard_hub.errors import NotEvaluatedError
+from phard_hub.disk.toml import read_toml
+from phard_hub.errors import ExperimentError, NotEvaluatedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,8 @@ def compare(
 
     Exits with 0 if every cell has an answer, and with 3 if one failed or its backdoor did not work.
     """
+    # What is no experiment is refused before torch is imported.
+    read_toml(experiment, 2**16, error=ExperimentError, advice="Give an experiment file (TOML).")
     from phard_hub.report.views.comparison import headlines
     from phard_hub.trials.compare import compare as run
     from phard_hub.trials.experiment import read_experiment

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from phard_hub.hub.names import require_dataset, require_model
 from phard_hub.report.policy import Policy
 from phard_hub.settings import LARGEST_SEED
 
@@ -105,12 +106,20 @@ _DATA = {
 
 
 def takes_data(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options of the data in place of its parameter ``data``."""
+    """Give a verb the options of the data in place of its parameter ``data``.
+
+    A model, images or a policy that cannot be are refused at once, before torch is imported.
+    """
     hints = get_type_hints(verb, localns={"DataOptions": object}, include_extras=True)
 
     @wraps(verb)
     def command(**given: Any) -> None:  # noqa: ANN401 - whatever the options hold
-        from phard_hub.images.data import DataOptions
+        require_model(given["repo"])
+        for name in filter(None, (given["images"], given["test_images"])):
+            require_dataset(name)
+        if given.get("policy"):
+            Policy.read(given["policy"])
+        from phard_hub.images.data import DataOptions  # brings torch along
 
         verb(data=DataOptions(**{name: given.pop(name) for name in _DATA}), **given)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+from phard_hub.errors import ImagesError, RepoError
+from phard_hub.report.wording import printable
 
 _PART = r"\w(?:[\w.-]*\w)?"
 _ID = re.compile(rf"(?:(?P<owner>{_PART})/)?{_PART}", re.ASCII)
@@ -14,6 +18,7 @@ _NETWORK = re.compile(r"\w[\w.]*", re.ASCII)
 _REVISION = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
 _DATASET = re.compile(r"(?P<id>[\w./-]+)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?", re.ASCII)
 _LONGEST_DATASET = 300
+_FILES = (".parquet", ".csv")
 
 
 def is_repo_id(text: object, *, owner: bool = False) -> bool:
@@ -82,3 +87,35 @@ def split_dataset(name: str) -> DatasetName | None:
     if found is None or len(name) > _LONGEST_DATASET or not is_repo_id(found["id"]):
         return None
     return DatasetName(found["id"], found["config"], found["revision"])
+
+
+def require_model(repo: str) -> None:
+    """Refuse at once what names no model: neither a folder that is there, nor an id of the Hub.
+
+    Raises:
+        RepoError: it is neither.
+    """
+    name, _ = split_revision(repo)
+    if not Path(repo).expanduser().is_dir() and not is_repo_id(name):
+        raise RepoError(
+            f"{repo!r} is neither an existing folder nor a Hub id.",
+            advice="Give the path of a model folder, or an id such as microsoft/resnet-50.",
+        )
+
+
+def require_dataset(name: str) -> None:
+    """Refuse at once what names no images: no file or folder that is there, no pattern, and no data set of the Hub.
+
+    Raises:
+        ImagesError: it is none of these.
+    """
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - which knows every name
+    is_pattern = bool(set("*?[") & set(name))
+    if not (os.path.lexists(path) or is_pattern or (split_dataset(name) and path.suffix not in _FILES)):
+        raise no_dataset(printable(name, _LONGEST_DATASET))
+
+
+def no_dataset(title: str) -> ImagesError:
+    """What to say where there are no images of this name."""
+    advice = "Give an existing folder, parquet files, or a Hub id such as ylecun/mnist."
+    return ImagesError(f"{title!r} is neither an existing file or folder nor a Hub id.", advice=advice)

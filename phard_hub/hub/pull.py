@@ -13,7 +13,7 @@ from phard_hub.errors import RepoError
 from phard_hub.hub.copies import NotTakenError, PrivateFolder, TooLargeError, listing, take
 from phard_hub.hub.download import CARD, LARGEST_CARD, LARGEST_TERMS, Download, download, wanted
 from phard_hub.hub.metadata import metadata_of
-from phard_hub.hub.names import is_repo_id, split_revision
+from phard_hub.hub.names import require_model, split_revision
 from phard_hub.hub.snapshot import LARGEST_JSON, Snapshot
 from phard_hub.report.findings import error
 from phard_hub.report.wording import printable
@@ -46,11 +46,7 @@ def pull(repo: str, revision: str | None = None, *, weights: bool = True) -> Sna
                 f"{repo} is a local folder and has no revision {revision!r}.", advice="Leave the revision out."
             )
         return _snapshot(repo, folder, weights=weights)
-    if not is_repo_id(repo):
-        raise RepoError(
-            f"{repo!r} is neither an existing folder nor a Hub id.",
-            advice="Give the path of a model folder, or an id such as microsoft/resnet-50.",
-        )
+    require_model(repo)
     return pull_from_hub(repo, revision, weights=weights)
 
 

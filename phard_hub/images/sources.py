@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from phard_hub.errors import HubUnavailableError, ImagesError, OutputError, PhardError, first_line
 from phard_hub.hub.client import ready_client
-from phard_hub.hub.names import DatasetName, split_dataset
+from phard_hub.hub.names import DatasetName, no_dataset, split_dataset
 from phard_hub.images.classes import shown
 from phard_hub.images.columns import of_features
 from phard_hub.images.disk import is_file, matches, no_file, open_file, scan, shown_path
@@ -78,8 +78,7 @@ def _open(dataset: str, title: str, split: str | None, wanted: Wanted | None) ->
         return _open_parquet(files, Counter(), title, split, wanted)
     on_hub = split_dataset(dataset)
     if files is not None or path.suffix == ".parquet" or on_hub is None:
-        advice = "Give an existing folder, parquet files, or a Hub id such as ylecun/mnist."
-        raise ImagesError(f"{title!r} is neither an existing file or folder nor a Hub id.", advice=advice)
+        raise no_dataset(title)
     return _open_hub(on_hub, split, wanted)
 
 

@@ -7,14 +7,13 @@ is switched off with ``rule = "off"`` (TOML has no null, and so the line stays v
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from phard_hub.disk.reading import read_regular
-from phard_hub.errors import PolicyError, did_you_mean, first_line
+from phard_hub.disk.toml import parse_toml, read_toml
+from phard_hub.errors import PolicyError, did_you_mean
 from phard_hub.report.base import Record
 from phard_hub.report.wording import printable
 from phard_hub.settings import fault_of
@@ -107,15 +106,8 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
         Raises:
             PolicyError: the file is missing or no TOML, a rule is unknown, or a limit is out of range.
         """
-        try:
-            place = path.resolve()
-            text = read_regular(place.parent, place.name, LARGEST_POLICY).decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-            raise PolicyError(
-                f"Cannot read the policy {path}: {reason}.", advice="Write one with `phard policy > policy.toml`."
-            ) from error
-        policy = cls.parse(text, name=str(path))
+        advice = "Write one with `phard policy > policy.toml`."
+        policy = cls._of(read_toml(path, LARGEST_POLICY, error=PolicyError, advice=advice), str(path))
         if policy.require_signature is None:
             return policy
         return policy.model_copy(update={"require_signature": str(path.parent / policy.require_signature)})
@@ -127,12 +119,10 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
         Raises:
             PolicyError: the text is no TOML, a rule is unknown, or a limit is out of range.
         """
-        try:
-            values = tomllib.loads(text)
-        except RecursionError as error:
-            raise PolicyError(f"{name} is nested too deeply.", advice="A policy has one line a rule.") from error
-        except ValueError as error:  # the message of tomllib ends with line and column
-            raise PolicyError(f"{name} is not valid TOML: {first_line(error)}.", advice="Correct that line.") from error
+        return cls._of(parse_toml(text, name, error=PolicyError), name)
+
+    @classmethod
+    def _of(cls, values: dict[str, Any], name: str) -> Policy:
         _refuse_unknown(values, name)
         try:
             return cls.model_validate(values)

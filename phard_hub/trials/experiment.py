@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -13,6 +12,7 @@ from typing import Any
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.attacks.poisoning import Planting
 from phard_hub.defenses import DEFENSES, Defense
+from phard_hub.disk.toml import read_toml
 from phard_hub.errors import ExperimentError
 from phard_hub.images.data import DataOptions
 from phard_hub.presets import PRESETS, Preset
@@ -22,6 +22,7 @@ from phard_hub.settings import LARGEST_SEED
 from phard_hub.trials.judging import Judging
 from phard_hub.trials.options import checked, configured, refuse_unknown
 
+LARGEST_EXPERIMENT = 2**16
 _KEYS = (
     *("models", "seeds", "data_shares", "target", "preset"),
     *("images", "planting", "attacks", "defenses", "evaluation"),
@@ -98,15 +99,7 @@ def read_experiment(
     Raises:
         ExperimentError: the file cannot be read, or names something that there is not.
     """
-    try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ExperimentError(f"Cannot read {path}: {reason}.", advice="Give an experiment file (TOML).") from error
-    except RecursionError as error:
-        raise ExperimentError(f"{path} is nested too deeply.", advice="Give an experiment file (TOML).") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ExperimentError(f"{path} is not valid TOML: {error}.", advice="Correct that line.") from error
+    given = read_toml(path, LARGEST_EXPERIMENT, error=ExperimentError, advice="Give an experiment file (TOML).")
     places = {"images": images, "test_images": test_images}
     return _Reader(given, path, models, {name: place for name, place in places.items() if place}).plans()
 

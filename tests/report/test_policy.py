@@ -58,7 +58,14 @@ def test_mistakes_are_named(text: str, expected: str) -> None:
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "binary").write_bytes(b"\xff\xff")
     for path in (tmp_path / "missing", tmp_path, tmp_path / "binary"):
-        with pytest.raises(PolicyError, match="Cannot read the policy"):
+        with pytest.raises(PolicyError, match=r"Cannot read .*Write one with `phard policy > policy\.toml`"):
             Policy.read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_policy_in_what_editors_and_shells_write(encoding: str, tmp_path: Path) -> None:
+    """PowerShell's ``>`` writes UTF-16, and some editors write a mark before UTF-8."""
+    (tmp_path / "policy.toml").write_text(Policy(min_accuracy=0.5).to_toml(), encoding=encoding)
+    assert Policy.read(tmp_path / "policy.toml").min_accuracy == 0.5
