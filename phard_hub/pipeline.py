@@ -282,6 +282,7 @@ def describe(
         created=datetime.now(UTC),
         source=source_of(audited.snapshot),
         dataset=images.name,
+        matched=images.matched,
         findings=audited.findings,
         before=before,
         after=after,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from phard_hub.errors import ImagesError
-from phard_hub.images.classes import keys, shown
+from phard_hub.images.matching import keys, shown
 from phard_hub.report.wording import printable
 
 _LABEL_COLUMNS = ("label", "labels", "class", "target")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from phard_hub.images.labelled import LabelledImages
 from phard_hub.images.loading import load_images
+from phard_hub.images.matching import read_labels as read_labels
 from phard_hub.job import Progress, silent
 from phard_hub.report.record import TESTED_ON
 from phard_hub.report.wording import public_name
@@ -30,6 +31,8 @@ class DataOptions:
         test_split: of ``test_images``.
         image_column: found by its type if None.
         label_column: found by its type if None.
+        labels: what class names of the data sets mean that are not the model's: the model's name of each, or all of
+            them in the order of the model's.
         max_images: balanced choice of at most so many of each data set.
     """
 
@@ -39,17 +42,22 @@ class DataOptions:
     test_split: str | None = None
     image_column: str | None = None
     label_column: str | None = None
+    labels: dict[str, str] | tuple[str, ...] | None = field(default=None, hash=False)
     max_images: Annotated[int, Field(ge=8)] | None = 50_000
 
 
 @dataclass(frozen=True)
 class Data:
-    """Images by what they are for: ``train`` hardens, ``validation`` guards, ``test`` is reported."""
+    """Images by what they are for: ``train`` hardens, ``validation`` guards, ``test`` is reported.
+
+    ``matched`` says how class names were matched to the model's; it is empty where all are equal.
+    """
 
     train: LabelledImages
     validation: LabelledImages
     test: LabelledImages
     name: str
+    matched: str = ""
 
 
 def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Progress = silent) -> Data:
@@ -59,14 +67,15 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
     knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
     """
     train = _load(classifier, data, data.images, data.split, seed, progress)
-    name = public_name(data.images)
+    name, matched = public_name(data.images), [train.matched]
     if data.test_images is None:
         train, test = train.split(0.3, seed)
     else:
         test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
+        matched.append(test.matched)
         name = f"{name}{TESTED_ON}{public_name(data.test_images)}"
     test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
-    return Data(train, validation, test, name)
+    return Data(train, validation, test, name, "; ".join(dict.fromkeys(filter(None, matched))))
 
 
 def _load(
@@ -80,6 +89,7 @@ def _load(
         split=split,
         image_column=data.image_column,
         label_column=data.label_column,
+        said=data.labels,
         max_images=data.max_images,
         resample=classifier.resize.resample if classifier.resize else "bilinear",
         stretch=classifier.resize.stretches if classifier.resize else False,

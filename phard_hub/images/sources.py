@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from phard_hub.errors import HubUnavailableError, ImagesError, OutputError, PhardError, first_line
 from phard_hub.hub.client import ready_client
 from phard_hub.hub.names import DatasetName, split_dataset
-from phard_hub.images.classes import shown
 from phard_hub.images.columns import of_features
 from phard_hub.images.disk import is_file, matches, no_file, open_file, scan, shown_path
 from phard_hub.images.folders import FolderTable, is_table, passed_over, warn
+from phard_hub.images.matching import shown
 from phard_hub.images.parquet import Opener, ParquetFiles
 from phard_hub.images.tables import ArrowTable, Stream, Table, foreign
 from phard_hub.report.wording import printable

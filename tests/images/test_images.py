@@ -89,7 +89,8 @@ def test_parquet(tmp_path: Path, form: str) -> None:
         (Value("string"), ["cat", "dog", "owl"], LABELS),
         (Value("int64"), [0, 1, 2], LABELS),  # numbers without names
         (Value("uint8"), [0, 1, 2], LABELS),
-        (ClassLabel(names=["cat", "dog", "owl"]), [0, 1, 2], ("LABEL_0", "LABEL_1", "LABEL_2")),
+        (Value("int64"), [0, 1, 2], ("LABEL_0", "LABEL_1", "LABEL_2")),
+        (Value("int64"), [1, 2, 3], ("LABEL_0", "LABEL_1", "LABEL_2")),  # all of them, from 1
         (ClassLabel(names=["0", "1", "2"]), [0, 1, 2], LABELS),
         (Value("string"), ["0", "1", "2"], LABELS),
     ],
@@ -112,7 +113,7 @@ def test_equal_lists_may_hold_a_name_twice(tmp_path: Path) -> None:
 
 
 def test_a_name_that_the_model_has_twice_says_nothing(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "x.parquet", colored(["cat", "dog"]), ["crane", "owl"], Value("string"))
+    path = parquet(tmp_path / "x.parquet", colored(["cat", "dog"]), ["CRANE", "owl"], Value("string"))
     with pytest.raises(ImagesError, match=r"Names that the model has twice \(crane, Crane\) do not say"):
         load(path, labels=("crane", "Crane", "owl"))
 
@@ -125,7 +126,7 @@ def test_a_name_that_the_model_has_twice_says_nothing(tmp_path: Path) -> None:
             [0, 1, 2],
             r"1 of the data set.s 3 classes.*: auto\..* does not have: cat\.",
         ),
-        (Value("int64"), [0, 1, 5], "holds 5"),
+        (Value("int64"), [0, 1, 5], r"1 of the data set.s 3 classes are not the model.s: 5\."),
         (Value("int64"), [-1, 1, 2], "holds -1"),
         (Value("int64"), [0, None, 2], "Row 1 has no label"),
         (Value("float32"), [0.0, 1.0, 2.0], "no label columns"),
@@ -361,10 +362,14 @@ def test_cifar10_by_name(shared_data: Path) -> None:
     assert images.names == tuple(names[::-1])
 
 
+IMAGENETTE = ("tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck")
+IMAGENETTE += ("gas pump", "golf ball", "parachute")
+
+
 @pytest.mark.data
 def test_photos_of_which_some_are_grey(shared_data: Path) -> None:
     path = str(shared_data / "imagenette224_val_1500.parquet")
-    images = load_images(path, labels=[f"LABEL_{k}" for k in range(10)], image_size=(64, 64), channels=3)
+    images = load_images(path, labels=IMAGENETTE, image_size=(64, 64), channels=3)
     assert images.pixels.shape == (1500, 3, 64, 64)
     with pytest.raises(ImagesError, match=r"tench.*car, train"):
         load_images(path, labels=["car", "train"], image_size=(64, 64))
