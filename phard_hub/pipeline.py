@@ -288,7 +288,7 @@ def describe(
         after=after,
         hardening=hardening,
         environment=environment(accelerator),
-        limits=LIMITS,
+        limits=(*LIMITS, images.overlap) if images.overlap else LIMITS,
     )
 
 

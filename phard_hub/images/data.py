@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from pydantic import Field
 from phard_hub.images.labelled import LabelledImages
 from phard_hub.images.loading import load_images
 from phard_hub.images.matching import read_labels as read_labels
+from phard_hub.images.overlap import overlap
 from phard_hub.job import Progress, silent
 from phard_hub.report.record import TESTED_ON
 from phard_hub.report.wording import public_name
@@ -18,6 +20,8 @@ from phard_hub.settings import settings
 
 if TYPE_CHECKING:
     from phard_hub.models.classifier import Classifier
+
+_log = logging.getLogger(__name__)
 
 
 @settings
@@ -50,7 +54,8 @@ class DataOptions:
 class Data:
     """Images by what they are for: ``train`` hardens, ``validation`` guards, ``test`` is reported.
 
-    ``matched`` says how class names were matched to the model's; it is empty where all are equal.
+    ``matched`` says how class names were matched to the model's; it is empty where all are equal. ``overlap`` says how
+    many test images are training images, too; it is empty where none is.
     """
 
     train: LabelledImages
@@ -58,6 +63,7 @@ class Data:
     test: LabelledImages
     name: str
     matched: str = ""
+    overlap: str = ""
 
 
 def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Progress = silent) -> Data:
@@ -65,6 +71,9 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
 
     The guard's validation images are a tenth of the test images where those are given, because a checkpoint
     knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
+
+    Raises:
+        ImagesError: images cannot be loaded, or more than one per cent of the test images are training images, too.
     """
     train = _load(classifier, data, data.images, data.split, seed, progress)
     name, matched = public_name(data.images), [train.matched]
@@ -74,8 +83,10 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
         test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
         matched.append(test.matched)
         name = f"{name}{TESTED_ON}{public_name(data.test_images)}"
+    if common := overlap(train, test):
+        _log.warning("%s", common)
     test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
-    return Data(train, validation, test, name, "; ".join(dict.fromkeys(filter(None, matched))))
+    return Data(train, validation, test, name, "; ".join(dict.fromkeys(filter(None, matched))), common)
 
 
 def _load(
