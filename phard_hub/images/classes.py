@@ -56,8 +56,8 @@ def _check_range(used: list[int], names: Sequence[str] | None, column: str) -> N
     """Numbers of classes begin at 0 and end where the names do."""
     wrong = [k for k in used if k < 0 or (names and k >= len(names))]
     if wrong:
-        end = f"0 to {len(names) - 1}" if names else "0"
-        problem = f"{column!r} holds {wrong[0]}, but classes go from {end}{'' if names else ' on'}."
+        worst = wrong[0] if wrong[0] < 0 else wrong[-1]
+        problem = f"{column!r} holds {worst}, but classes go from 0{f' to {len(names) - 1}' if names else ' on'}."
         raise ImagesError(problem, advice="Choose another split or column.")
 
 
