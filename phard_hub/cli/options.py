@@ -51,7 +51,7 @@ Images = Annotated[
     typer.Option(
         "--images",
         help="Labelled images: Hub data set id (`org/data` or `org/data:config`), folder with one sub-folder a "
-        "class, or parquet.",
+        "class, parquet, or a CSV list of file names and labels.",
     ),
 ]
 TestImages = Annotated[

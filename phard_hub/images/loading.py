@@ -53,8 +53,9 @@ def load_images(
 
     Args:
         dataset: A folder with one sub-folder per class, a folder or pattern of parquet files, one
-            parquet file, or the id of a data set on the Hub, as ``org/data``, ``org/data:config``,
-            ``org/data@revision`` or ``org/data:config@revision``.
+            parquet file, a CSV file of paths and labels, a folder that `save_to_disk` wrote, or the id
+            of a data set on the Hub, as ``org/data``, ``org/data:config``, ``org/data@revision`` or
+            ``org/data:config@revision``.
         labels: The classifier's class names, in the order of its logits.
         image_size: (height, width) of the canvas that all images are put on.
         channels: 3 for colour, 1 for grey.
