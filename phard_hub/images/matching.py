@@ -74,20 +74,23 @@ def _as_numbers(names: Sequence[str], labels: Sequence[str]) -> Match | None:
 
     If each side has the same numbers but for an offset, as 1 to 10 and 0 to 9 have, that is allowed for.
     """
-    given = [k for k in _numbers(names) if k is not None]
-    theirs = _numbers(labels)
+    given, theirs = _numbers(names), _numbers(labels)
     by_place = all(k is None for k in theirs)
-    place = {k if by_place else value: k for k, value in enumerate(theirs)}
-    if len(set(given)) < len(names) or len(place) < len(labels) or (None in place):
+    place = {k: at for at, k in enumerate(range(len(theirs)) if by_place else theirs) if k is not None}
+    numbers = {k for k in given if k is not None}
+    clear = len(place) == len(labels) and len(numbers) + given.count(None) == len(names)
+    if not (clear and numbers) or (by_place and None in given):
         return None
-    if by_place:
-        return Match([place.get(k, -1) for k in given], "by the numbers of the model's classes from 0")
-    known = [k for k in place if k is not None]
-    offset = 0 if set(given) <= set(known) else min(known) - min(given)
-    if not {k + offset for k in given} <= set(known) or (offset and len(given) < len(known)):
-        return None
-    how = f"as numbers {'plus' if offset > 0 else 'minus'} {abs(offset)}" if offset else "as numbers"
-    return Match([place[k + offset] for k in given], how)
+    offset = 0 if by_place or None in given else _offset(numbers, set(place))
+    how = "by the numbers of the model's classes from 0" if by_place else "as numbers"
+    how += f" {'plus' if offset > 0 else 'minus'} {abs(offset)}" if offset else ""
+    return Match([-1 if k is None else place.get(k + offset, -1) for k in given], how)
+
+
+def _offset(given: set[int], known: set[int]) -> int:
+    """What turns all of these numbers into all that are known; 0 if nothing does, or if none is unknown."""
+    offset = min(known) - min(given)
+    return offset if not given <= known and {k + offset for k in given} == known else 0
 
 
 def _numbers(names: Iterable[str]) -> list[int | None]:
@@ -109,9 +112,13 @@ def _as_said(said: Said, labels: Sequence[str]) -> dict[str, int]:
     Raises:
         ImagesError: it is not about these classes.
     """
+    count = len(set(keys(said)))
+    if count < len(said):
+        problem = f"--labels has {len(said)} names, of which {count} are different."
+        raise ImagesError(problem, advice="Name each class of the data set once, in whatever case.")
     if not isinstance(said, Mapping):
-        if len(said) != len(labels) or len(set(keys(said))) < len(said):
-            problem = f"--labels names {len(set(keys(said)))} different classes, and the model has {len(labels)}."
+        if count != len(labels):
+            problem = f"--labels names {count} classes, and the model has {len(labels)}."
             raise ImagesError(problem, advice="Write one name of the data set a line, in the order of the model's.")
         return {key: k for k, key in enumerate(keys(said))}
     own = keys(labels)

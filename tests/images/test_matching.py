@@ -79,6 +79,8 @@ REFUSED: dict[str, tuple[Sequence[str], Sequence[str], str]] = {
     "two words": (("zero", "one", *DIGITS[2:]), DIGITS, r"2 of the data set's 10 .* model's: one, zero\. .*: 0, 1\."),
     "words": (WORDS, DIGITS, "10 of the data set's 10 classes are not the model's"),
     "words and numbered labels": (WORDS, numbered("LABEL_", 10), "10 of the data set's 10"),
+    "two words and numbered labels": (("zero", "1", "2"), numbered("LABEL_", 3), r"1 of .*: zero\. .*: LABEL_0\."),
+    "a number beside words": (("cat", "dog", "2"), ("cat", "dog", "owl"), r"1 of .*: 2\. .*: owl\."),
     "a gap": (("1", "2", "4"), ("0", "1", "2"), "1 of the data set's 3 classes are not the model's: 4"),
     "one number twice": (("1", "01", "2"), ("LABEL_0", "LABEL_1", "LABEL_2"), "3 of the data set's 3"),
     "other names": (("cat", "cow"), ("cat", "dog"), r"1 of .*: cow\. The model's that .*: dog\."),
@@ -112,8 +114,9 @@ def test_a_list_tells_names_apart_that_the_model_has_twice() -> None:
 
 
 WRONG: dict[str, tuple[Said, str]] = {
-    "too few": (("zero", "one"), "names 2 different classes, and the model has 3"),
-    "one twice": (("zero", "Zero", "one"), "names 2 different classes"),
+    "too few": (("zero", "one"), "names 2 classes, and the model has 3"),
+    "one twice": (("zero", "Zero", "one"), "has 3 names, of which 2 are different"),
+    "one twice, for two classes": ({"zero": "0", "ZERO": "1"}, "has 2 names, of which 1 are different"),
     "not the model's": ({"zero": "null"}, "leads to null, which the model does not have"),
     "not all": ({"zero": "0"}, r"2 of the data set's 3 classes are not the model's: one, two"),
 }
