@@ -282,12 +282,13 @@ def describe(
         created=datetime.now(UTC),
         source=source_of(audited.snapshot),
         dataset=images.name,
+        matched=images.matched,
         findings=audited.findings,
         before=before,
         after=after,
         hardening=hardening,
         environment=environment(accelerator),
-        limits=LIMITS,
+        limits=(*LIMITS, images.overlap) if images.overlap else LIMITS,
     )
 
 

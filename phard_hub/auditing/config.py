@@ -162,6 +162,14 @@ def labels(snapshot: Snapshot) -> Iterator[Finding]:
             yield warning("PH-A18", "config.json", evidence, "Find out which of the two the weights were trained with.")
 
 
+def head(snapshot: Snapshot) -> Iterator[Finding]:
+    """PH-A36: the config says that the model does not choose one class, which is all that is measured here."""
+    kind = snapshot.config.get("problem_type")
+    if kind not in (None, "", "single_label_classification"):
+        advice = "Give a model that chooses one class: softmax, accuracy and distances mean nothing for this one."
+        yield error("PH-A36", "config.json", f"problem_type = {kind}", advice)
+
+
 def timm_settings(snapshot: Snapshot) -> Iterator[Finding]:
     """PH-A22: pretrained_cfg, which is about preparing images, holds something that changes the network."""
     inner = _pretrained_cfg(snapshot)
@@ -192,5 +200,6 @@ CHECKS = (
     timm_names,
     replaced_parts,
     labels,
+    head,
     timm_settings,
 )

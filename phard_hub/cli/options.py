@@ -52,7 +52,7 @@ Images = Annotated[
     typer.Option(
         "--images",
         help="Labelled images: Hub data set id (`org/data` or `org/data:config`), folder with one sub-folder a "
-        "class, or parquet.",
+        "class, parquet, or a CSV list of file names and labels.",
     ),
 ]
 TestImages = Annotated[
@@ -63,6 +63,14 @@ Split = Annotated[str | None, typer.Option(help="Split of --images; `train` if t
 TestSplit = Annotated[str | None, typer.Option(help="Split of --test-images.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column with the images, if it cannot be found by its type.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column with the labels, if it cannot be found by its type.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="file",
+        help="What class names mean that are not the model's: a .json object from the data set's names to the "
+        "model's, or a text file with one data set name a line in the order of the model's classes.",
+    ),
+]
 MaxImages = Annotated[int, typer.Option(min=8, help="Use at most so many images of each data set, evenly by class.")]
 PresetOption = Annotated[
     PresetName, typer.Option(help="How hard to search and how long to harden; `cheapest` only tries things out.")
@@ -100,6 +108,7 @@ _DATA = {
     "test_split": (TestSplit, None),
     "image_column": (ImageColumn, None),
     "label_column": (LabelColumn, None),
+    "labels": (Labels, None),
     "max_images": (MaxImages, 50_000),
 }
 """The options that become `DataOptions`, and their defaults."""
@@ -119,9 +128,12 @@ def takes_data(verb: Callable[..., None]) -> Callable[..., None]:
             require_dataset(name)
         if given.get("policy"):
             Policy.read(given["policy"])
-        from phard_hub.images.data import DataOptions  # brings torch along
+        from phard_hub.images.data import DataOptions, read_labels  # brings torch along
 
-        verb(data=DataOptions(**{name: given.pop(name) for name in _DATA}), **given)
+        options = {name: given.pop(name) for name in _DATA}
+        if options["labels"] is not None:
+            options["labels"] = read_labels(options["labels"])
+        verb(data=DataOptions(**options), **given)
 
     given = []
     for name, each in inspect.signature(verb).parameters.items():

@@ -117,5 +117,5 @@ def require_dataset(name: str) -> None:
 
 def no_dataset(title: str) -> ImagesError:
     """What to say where there are no images of this name."""
-    advice = "Give an existing folder, parquet files, or a Hub id such as ylecun/mnist."
+    advice = "Give an existing folder, parquet files, a CSV list, or a Hub id such as ylecun/mnist."
     return ImagesError(f"{title!r} is neither an existing file or folder nor a Hub id.", advice=advice)

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from phard_hub.errors import ImagesError
-from phard_hub.report.wording import printable
+from phard_hub.images.matching import Said, match, shown
 
 LONGEST_NAME = 1000
 """Characters that the name of a class may have."""
-_NUMBER = re.compile(r"(?:label_)?(\d{1,9})", re.IGNORECASE | re.ASCII)
-_GAP = re.compile(r"[\s_-]+")
 
 
-def class_indices(values: list[Any], names: Sequence[str] | None, labels: Sequence[str], column: str) -> Tensor:
-    """The model's class index of each row, int64 ``(N,)``.
+class Classes(NamedTuple):
+    """The model's class index of each row, int64 ``(N,)``, and how names were matched that are not equal."""
+
+    indices: Tensor
+    matched: str
+
+
+def class_indices(
+    values: list[Any], names: Sequence[str] | None, labels: Sequence[str], column: str, said: Said | None = None
+) -> Classes:
+    """Find the model's class of each row.
 
     Args:
         values: of the label column: class names, or numbers.
         names: what the numbers mean, if the data set says so.
         labels: the model's class names.
         column: for errors.
+        said: what the user says of the names; see `matching.Said`.
 
     Raises:
         ImagesError: a row has no label or one out of range, or classes are not the model's.
@@ -36,21 +40,25 @@ def class_indices(values: list[Any], names: Sequence[str] | None, labels: Sequen
     if None in values:
         raise ImagesError(f"Row {values.index(None)} has no label in {column!r}.", advice="Remove rows without label.")
     kinds = {type(value) for value in values}
-    if kinds == {str}:
-        names = sorted(set(values))
-        number = {name: k for k, name in enumerate(names)}
-        values = [number[name] for name in values]
-    elif not kinds <= {int, bool}:
+    if not (kinds <= {int, bool} or kinds == {str}):
         raise ImagesError(f"{column!r} holds no class names or numbers.", advice="Name another label column.")
-    _check_names(names or (), column)
     used = sorted(set(values))
-    count = len(names) if names else len(labels)
-    if used and (used[0] < 0 or used[-1] >= count):
-        wrong = used[0] if used[0] < 0 else used[-1]
-        advice = "Choose another split or column."
-        raise ImagesError(f"{column!r} holds {wrong}, but classes go from 0 to {count - 1}.", advice=advice)
-    own = torch.tensor(values, dtype=torch.int64)
-    return _to_model(names, used, labels)[own] if used else own
+    if kinds != {str}:
+        _check_range(used, names, column)
+    meant = used if kinds == {str} else [names[k] if names else str(int(k)) for k in used]
+    _check_names(meant, column)
+    found = match(meant, labels, said)
+    index = dict(zip(used, found.indices, strict=True))
+    return Classes(torch.tensor([index[value] for value in values], dtype=torch.int64), found.how)
+
+
+def _check_range(used: list[int], names: Sequence[str] | None, column: str) -> None:
+    """Numbers of classes begin at 0 and end where the names do."""
+    wrong = [k for k in used if k < 0 or (names and k >= len(names))]
+    if wrong:
+        worst = wrong[0] if wrong[0] < 0 else wrong[-1]
+        problem = f"{column!r} holds {worst}, but classes go from 0{f' to {len(names) - 1}' if names else ' on'}."
+        raise ImagesError(problem, advice="Choose another split or column.")
 
 
 def _check_names(names: Iterable[str], column: str) -> None:
@@ -59,44 +67,6 @@ def _check_names(names: Iterable[str], column: str) -> None:
     if longest > LONGEST_NAME:
         problem = f"{column!r} holds a class name of {longest} characters; at most {LONGEST_NAME} are read."
         raise ImagesError(problem, advice="Name another label column.")
-
-
-def _to_model(names: Sequence[str] | None, used: list[int], labels: Sequence[str]) -> Tensor:
-    """The model's index of each of the data set's classes; -1 for classes that no row uses."""
-    own = keys(labels)
-    number = {key: k for k, key in enumerate(own)}
-    if names is None or (len(number) < len(labels) and keys(names) == own):
-        return torch.arange(len(labels))
-    mapped = [number.get(key, -1) for key in keys(names)]
-    unknown = [names[k] for k in used if mapped[k] < 0]
-    if unknown and len(names) == len(labels):  # one side may have numbers only, and then these decide
-        numbers = [int(match[1]) for name in names if (match := _NUMBER.fullmatch(name.strip()))]
-        if sorted(numbers) == list(range(len(labels))):
-            return torch.tensor(numbers)
-        if all(_NUMBER.fullmatch(label.strip()) for label in labels):
-            return torch.arange(len(labels))
-    if len(number) < len(labels):
-        counts = Counter(own)
-        twice = [label for label, key in zip(labels, own, strict=True) if counts[key] > 1]
-        problem = f"Names that the model has twice ({shown(twice)}) do not say which class is meant."
-        raise ImagesError(problem, advice="Use a data set with the same list of classes in the same order.")
-    if unknown:
-        theirs = set(keys(names))
-        missing = [label for label, key in zip(labels, own, strict=True) if key not in theirs]
-        raise _mismatch(unknown, missing, len(used))
-    return torch.tensor(mapped)
-
-
-def _mismatch(unknown: list[str], missing: list[str], used: int) -> ImagesError:
-    problem = f"{len(unknown)} of the data set's {used} classes are not the model's: {shown(unknown)}."
-    if missing:
-        problem += f" The model's that the data set does not have: {shown(missing)}."
-    alike = difflib.get_close_matches(keys(unknown)[0], keys(missing), n=1)
-    guess = f" (to {printable(missing[keys(missing).index(alike[0])])!r}?)" if alike else ""
-    return ImagesError(
-        problem,
-        advice=f"Rename the classes to match, first {printable(unknown[0])!r}{guess}, or choose another data set.",
-    )
 
 
 def require_classes(targets: Tensor, labels: Sequence[str], dataset: str) -> None:
@@ -116,13 +86,3 @@ def require_classes(targets: Tensor, labels: Sequence[str], dataset: str) -> Non
             f"{dataset} has no images of {len(empty)} of {len(labels)} classes: {shown(empty)}.",
             advice="Add images of each class of the model, or choose another split.",
         )
-
-
-def keys(names: Iterable[str]) -> list[str]:
-    """What two names have to share to be the same: letters and digits, whatever their case and the gaps between."""
-    return [_GAP.sub(" ", unicodedata.normalize("NFC", name.strip()).casefold()) for name in names]
-
-
-def shown(names: Sequence[str]) -> str:
-    """The first few names, and how many there are more."""
-    return ", ".join(map(printable, names[:6])) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from phard_hub.errors import ImagesError
-from phard_hub.images.classes import keys, shown
+from phard_hub.images.matching import keys, shown
 from phard_hub.report.wording import printable
 
 _LABEL_COLUMNS = ("label", "labels", "class", "target")
 _PLAIN = re.compile(r"u?int\d+|(large_)?string")
 _LARGEST_NOTE = 16 * 2**20
 """Bytes that the note of `datasets` in a parquet file may have; that of 21,000 classes has one million."""
+
+_NO_IMAGES = "Paths, base64 and lists of numbers are not read: store image files as bytes, or give a CSV list of paths."
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,9 @@ def find_columns(columns: Columns, image: str | None, label: str | None, labels:
         if name is not None and name not in columns:
             problem = f"No column {printable(name)!r} among {shown(list(columns))}."
             raise ImagesError(problem, advice="Name one of these.")
+    if image is not None and columns[image].kind not in ("image", "bytes"):
+        problem = f"Column {printable(image)!r} holds text or numbers, not the bytes of images."
+        raise ImagesError(problem, advice=_NO_IMAGES)
     images = _of_kind(columns, "image") or _of_kind(columns, "bytes")
     classes, plain = _of_kind(columns, "classes"), _of_kind(columns, "plain")
     own = set(keys(labels))
@@ -120,7 +125,7 @@ def _only(found: list[str], what: str, columns: Iterable[str]) -> str:
     if len(found) == 1:
         return found[0]
     problem = f"{'several' if found else 'no'} {what} columns among {shown(found or list(columns))}"
-    advice = f"Name one with --{what}-column."
+    advice = _NO_IMAGES if what == "image" and not found else f"Name one with --{what}-column."
     if what == "label" and not found:
         advice += " A folder needs a sub-folder for each class, and at least two of them."
     raise ImagesError(f"The data set has {problem}.", advice=advice)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,8 @@ from pydantic import Field
 
 from phard_hub.images.labelled import LabelledImages
 from phard_hub.images.loading import load_images
+from phard_hub.images.matching import read_labels as read_labels
+from phard_hub.images.overlap import overlap
 from phard_hub.job import Progress, silent
 from phard_hub.report.record import TESTED_ON
 from phard_hub.report.wording import public_name
@@ -17,6 +20,8 @@ from phard_hub.settings import settings
 
 if TYPE_CHECKING:
     from phard_hub.models.classifier import Classifier
+
+_log = logging.getLogger(__name__)
 
 
 @settings
@@ -30,6 +35,8 @@ class DataOptions:
         test_split: of ``test_images``.
         image_column: found by its type if None.
         label_column: found by its type if None.
+        labels: what class names of the data sets mean that are not the model's: the model's name of each, or all of
+            them in the order of the model's.
         max_images: balanced choice of at most so many of each data set.
     """
 
@@ -39,17 +46,24 @@ class DataOptions:
     test_split: str | None = None
     image_column: str | None = None
     label_column: str | None = None
+    labels: dict[str, str] | tuple[str, ...] | None = field(default=None, hash=False)
     max_images: Annotated[int, Field(ge=8)] | None = 50_000
 
 
 @dataclass(frozen=True)
 class Data:
-    """Images by what they are for: ``train`` hardens, ``validation`` guards, ``test`` is reported."""
+    """Images by what they are for: ``train`` hardens, ``validation`` guards, ``test`` is reported.
+
+    ``matched`` says how class names were matched to the model's; it is empty where all are equal. ``overlap`` says how
+    many test images are training images, too; it is empty where none is.
+    """
 
     train: LabelledImages
     validation: LabelledImages
     test: LabelledImages
     name: str
+    matched: str = ""
+    overlap: str = ""
 
 
 def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Progress = silent) -> Data:
@@ -57,16 +71,22 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
 
     The guard's validation images are a tenth of the test images where those are given, because a checkpoint
     knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
+
+    Raises:
+        ImagesError: images cannot be loaded, or more than one per cent of the test images are training images, too.
     """
     train = _load(classifier, data, data.images, data.split, seed, progress)
-    name = public_name(data.images)
+    name, matched = public_name(data.images), [train.matched]
     if data.test_images is None:
         train, test = train.split(0.3, seed)
     else:
         test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
+        matched.append(test.matched)
         name = f"{name}{TESTED_ON}{public_name(data.test_images)}"
+    if common := overlap(train, test):
+        _log.warning("%s", common)
     test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
-    return Data(train, validation, test, name)
+    return Data(train, validation, test, name, "; ".join(dict.fromkeys(filter(None, matched))), common)
 
 
 def _load(
@@ -80,6 +100,7 @@ def _load(
         split=split,
         image_column=data.image_column,
         label_column=data.label_column,
+        said=data.labels,
         max_images=data.max_images,
         resample=classifier.resize.resample if classifier.resize else "bilinear",
         stretch=classifier.resize.stretches if classifier.resize else False,

@@ -70,7 +70,10 @@ def matches(pattern: str) -> list[Path] | None:
     if not _PATTERN & set(pattern) or os.path.lexists(pattern):
         return None
     parts = Path(pattern).parts
-    first = next(k for k, part in enumerate(parts) if _PATTERN & set(part))
+    literal = (os.path.lexists(Path(*parts[: k + 1])) for k in range(len(parts)))  # `my[1]data` is a folder's name, too
+    first = next((k for k, there in enumerate(literal) if not there and _PATTERN & set(parts[k])), None)
+    if first is None:
+        return None
     top = Path(*parts[:first])
     return sorted(set(_matches(top, parts[first:]))) if os.path.isdir(top) else []  # noqa: PTH112 - which knows every name
 

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from phard_hub.errors import ImagesError
-from phard_hub.images.classes import shown
 from phard_hub.images.columns import Column, Columns
 from phard_hub.images.decoding import FORMATS, LARGEST_FILE
 from phard_hub.images.disk import Found, read_file, shown_path
+from phard_hub.images.matching import shown
 from phard_hub.images.tables import Raw
 
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -24,12 +24,14 @@ class LabelledImages:
         labels: int64 ``(N,)``, each in 0..K-1.
         names: The K class names.
         source: Where they came from: data set, revision and split, and how many of its images these are.
+        matched: How the data set's class names were matched to these; empty where they are equal.
     """
 
     pixels: Tensor
     labels: Tensor
     names: tuple[str, ...]
     source: str
+    matched: str = ""
 
     def __len__(self) -> int:
         """N, the number of images."""
@@ -43,7 +45,7 @@ class LabelledImages:
     def take(self, index: Tensor | Sequence[int]) -> Self:
         """The images at these positions, in this order."""
         rows = torch.as_tensor(index, dtype=torch.int64)
-        return type(self)(self.pixels[rows], self.labels[rows], self.names, self.source)
+        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows])
 
     def of_class(self, k: int) -> Self:
         """All images of class ``k``."""

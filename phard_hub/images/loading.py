@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,6 +15,7 @@ from phard_hub.images.columns import find_columns
 from phard_hub.images.decoding import FILTERS, MODES, decode, place
 from phard_hub.images.disk import shown_path
 from phard_hub.images.labelled import LabelledImages, choose
+from phard_hub.images.matching import Said
 from phard_hub.images.sources import Wanted, dataset_errors, open_table
 from phard_hub.images.tables import Raw, Table
 from phard_hub.report.wording import printable
@@ -22,6 +24,7 @@ Progress = Callable[[int, int], None]
 """Called now and then with (images done, images in all)."""
 
 _BATCH = 256
+_log = logging.getLogger(__name__)
 
 
 def load_images(
@@ -33,6 +36,7 @@ def load_images(
     split: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    said: Said | None = None,
     max_images: int | None = None,
     resample: str = "bilinear",
     stretch: bool = False,
@@ -41,21 +45,25 @@ def load_images(
 ) -> LabelledImages:
     """Load images for a classifier, with its own labels and at its own size.
 
-    Classes are matched by name, whatever their case and whether words are joined by spaces, ``_`` or ``-``.
+    Classes are matched by name, whatever their case and whether words are joined by spaces, ``_`` or ``-``; names
+    that are numbers, by number. ``matched`` of the result says so, and a warning, if any name differs.
     With ``max_images``, a data set of more than 1 GiB is neither downloaded nor copied as a whole: of parquet
     files, the labels are read and then the row groups that the choice needs; other formats are streamed until
     there are enough images of each class. ``source`` of the result says how many images were read.
 
     Args:
         dataset: A folder with one sub-folder per class, a folder or pattern of parquet files, one
-            parquet file, or the id of a data set on the Hub, as ``org/data``, ``org/data:config``,
-            ``org/data@revision`` or ``org/data:config@revision``.
+            parquet file, a CSV file of paths and labels, a folder that `save_to_disk` wrote, or the id
+            of a data set on the Hub, as ``org/data``, ``org/data:config``, ``org/data@revision`` or
+            ``org/data:config@revision``.
         labels: The classifier's class names, in the order of its logits.
         image_size: (height, width) of the canvas that all images are put on.
         channels: 3 for colour, 1 for grey.
         split: "train" if it exists, else the only one.
         image_column: Found by its type if None; so is ``label_column``.
         label_column: Class names, or numbers from 0.
+        said: What class names mean that are not the model's: the model's name of each, or all of them in the order
+            of the model's.
         max_images: Take a balanced choice of at most so many; the others are not decoded.
         resample: The filter: nearest-exact, bilinear, bicubic or lanczos.
         stretch: Whether to change the aspect of images, instead of cutting off the longer edge.
@@ -78,9 +86,12 @@ def load_images(
     image_column, label_column = find_columns(table.columns, image_column, label_column, labels)
     with dataset_errors(title):
         values = table.values(label_column)
-    targets = class_indices(values, table.columns[label_column].names, labels, printable(label_column))
+    names = table.columns[label_column].names
+    targets, matched = class_indices(values, names, labels, printable(label_column), said)
     index = choose(targets, len(labels), max_images, seed, table.groups)
     require_classes(targets[index], labels, title)
+    if matched:
+        _log.warning("Classes of %s are matched %s.", title, matched)
     pixels = np.empty((len(index), channels, *image_size), dtype=np.uint8)
     for done, raw in enumerate(_read(table, image_column, index.tolist(), title)):
         image = decode(raw.data, f"{raw.where} of {title}", MODES[channels])
@@ -88,7 +99,8 @@ def load_images(
         pixels[done] = placed.reshape(*image_size, channels).transpose(2, 0, 1)
         if progress and (done % _BATCH == _BATCH - 1 or done == len(index) - 1):
             progress(done + 1, len(index))
-    return LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), table.describe(len(index)))
+    source = table.describe(len(index))
+    return LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), source, matched)
 
 
 def _read(table: Table, column: str, rows: list[int], dataset: str) -> Iterator[Raw]:

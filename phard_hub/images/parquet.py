@@ -83,7 +83,7 @@ class ParquetFiles:
         """The values of a column, by row group."""
         with self._open(file, column) as parquet:
             return [
-                [value for batch in _batches(parquet, group, column) for value in _values(batch, column)]
+                [value for batch in _batches(parquet, group, column) for value in label_values(batch, column)]
                 for group in range(parquet.num_row_groups)
             ]
 
@@ -156,8 +156,12 @@ def _batches(parquet: Any, group: int, column: str) -> Iterator[Any]:  # noqa: A
         yield found.flatten()[0] if is_struct else found
 
 
-def _values(array: Any, column: str) -> list[Any]:  # noqa: ANN401 - untyped
-    """Labels, of words each only once in memory."""
+def label_values(array: Any, column: str) -> list[Any]:  # noqa: ANN401 - untyped
+    """The values of a column of labels, of words each only once in memory.
+
+    Raises:
+        ImagesError: they are neither words nor whole numbers.
+    """
     from pyarrow import compute, types
 
     if types.is_dictionary(array.type):

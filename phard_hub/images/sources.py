@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 from phard_hub.errors import HubUnavailableError, ImagesError, OutputError, PhardError, first_line
 from phard_hub.hub.client import ready_client
 from phard_hub.hub.names import DatasetName, no_dataset, split_dataset
-from phard_hub.images.classes import shown
 from phard_hub.images.columns import of_features
 from phard_hub.images.disk import is_file, matches, no_file, open_file, scan, shown_path
-from phard_hub.images.folders import FolderTable, is_table, passed_over, warn
+from phard_hub.images.folders import SPLITS, FolderTable, is_table, passed_over, warn
+from phard_hub.images.lists import ListTable
+from phard_hub.images.matching import shown
 from phard_hub.images.parquet import Opener, ParquetFiles
+from phard_hub.images.saved import SavedTable, saved_splits
 from phard_hub.images.tables import ArrowTable, Stream, Table, foreign
 from phard_hub.report.wording import printable
 
@@ -52,7 +54,8 @@ def open_table(dataset: str, split: str | None, wanted: Wanted | None) -> Table:
 
     Args:
         dataset: a folder with one sub-folder per class, a folder or pattern of parquet files, one parquet
-            file, or the id of a data set on the Hub, as ``org/data``, ``org/data:config`` or with ``@revision``.
+            file, a CSV file of paths and labels, a folder that `save_to_disk` wrote, or the id of a data
+            set on the Hub, as ``org/data``, ``org/data:config`` or with ``@revision``.
         split: "train" if it exists, else the only one.
         wanted: what is enough; None if all images are wanted.
 
@@ -74,6 +77,8 @@ def _open(dataset: str, title: str, split: str | None, wanted: Wanted | None) ->
     files = matches(str(path))
     if files is None and os.path.lexists(path):
         files = [path]
+    if files and path.suffix.lower() == ".csv" and len(files) == 1:
+        return ListTable(files[0], f"{title} ({_split(['train'], split, title)})")
     if files:
         return _open_parquet(files, Counter(), title, split, wanted)
     on_hub = split_dataset(dataset)
@@ -84,6 +89,9 @@ def _open(dataset: str, title: str, split: str | None, wanted: Wanted | None) ->
 
 def _open_folder(path: Path, title: str, split: str | None, wanted: Wanted | None) -> Table:
     found = scan(path)
+    if saved := saved_splits(path, found.files):
+        split = _split([*saved], split, title)
+        return SavedTable(saved[split], f"{title} ({split})")
     parquet = [name for name in found.files if is_table(name)]
     if not parquet:
         return FolderTable(path, found, title, lambda names: _split(names, split, title))
@@ -96,7 +104,9 @@ def _open_parquet(
 ) -> Table:
     """Parquet files on the disk; of a pattern, those that fit it and are regular files."""
     if any(file.suffix != ".parquet" for file in files):
-        raise ImagesError(f"{title} is no parquet file.", advice="Give a folder, parquet files or a Hub id.")
+        raise ImagesError(
+            f"{title} is no parquet file.", advice="Give a folder, parquet files, a CSV list or a Hub id."
+        )
     regular = [file for file in files if is_file(file)]
     if not regular:
         raise no_file(files[0])
@@ -222,6 +232,10 @@ def _commit(name: DatasetName) -> str | None:
 
 
 def _split(names: list[str], wanted: str | None, dataset: str) -> str:
+    """The split that is meant, of which `val` and `validation` are names of one."""
+    if wanted and wanted not in names:
+        kind = SPLITS.get(wanted.lower(), wanted)
+        wanted = next((name for name in names if SPLITS.get(name.lower(), name) == kind), wanted)
     name = wanted or ("train" if "train" in names else names[0] if len(names) == 1 else None)
     if name not in names:
         problem = f"has no split {wanted!r}" if wanted else "has several splits"

@@ -54,6 +54,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "PH-A33": "Something is larger than any honest model needs, or takes too much time or memory to look at.",
         "PH-A34": "Looking at the model made the library reach for the network or for another program.",
         "PH-A35": "The Hub's own scanners have not finished.",
+        "PH-A36": "The model gives several labels at once or a number, and does not choose one class.",
         "PH-A99": "A check crashed, so it did not pass.",
     }
 )

@@ -313,12 +313,17 @@ class Environment(Record):
 
 
 class Report(Record):
-    """The one source of truth of a run; see the module docstring."""
+    """The one source of truth of a run; see the module docstring.
+
+    ``matched`` says how the data set's class names were matched to the model's, where they are not equal. Reports
+    written before there was such a field are read as if all names were equal.
+    """
 
     schema_version: Literal[2]
     created: AwareDatetime
     source: Source
     dataset: str
+    matched: str = ""
     findings: tuple[Finding, ...]
     before: State
     after: State | None = None

@@ -18,6 +18,7 @@ from phard_hub.errors import AuditError
 from phard_hub.hub.pull import pull
 from phard_hub.hub.snapshot import Snapshot
 from phard_hub.report.record import Finding
+from tests.command import Phard
 from tests.hub_server import Hub
 
 
@@ -94,6 +95,9 @@ ERRORS: list[tuple[str, Callable[[Path], object]]] = [
     ("PH-A18", config(id2label={"zero": "cat"})),
     ("PH-A22", config(pretrained_cfg={"act_layer": "relu"})),
     ("PH-A22", config(pretrained_cfg={"label_offset": 1})),
+    ("PH-A36", config(problem_type="multi_label_classification")),
+    ("PH-A36", config(problem_type="regression")),
+    ("PH-A36", config(problem_type=["regression"])),
 ]
 
 
@@ -135,6 +139,20 @@ def test_harmless_values_pass(model: Path) -> None:
     set_config(model, pretrained_cfg={"custom_load": False, "hf_hub_id": None, "mean": [0.5, 0.5, 0.5]})
     snapshot = pull(str(model))
     assert [found for check in auditing.CHECKS for found in check(snapshot)] == []
+
+
+@pytest.mark.parametrize("kind", [None, "single_label_classification"])
+def test_a_head_that_chooses_one_class(model: Path, kind: str | None) -> None:
+    set_config(model, problem_type=kind)
+    assert not noticed(audit(pull(str(model))))
+
+
+def test_a_head_of_many_labels_is_refused_in_one_line(phard: Phard, model: Path) -> None:
+    set_config(model, problem_type="multi_label_classification")
+    done = phard("measure", model, "--images", "nowhere")
+    assert done.code == 2
+    assert "PH-A36" in done.complaint
+    assert "problem_type = multi_label_classification" in done.complaint
 
 
 def test_names_and_numbers_that_contradict_each_other(model: Path) -> None:

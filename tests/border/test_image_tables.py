@@ -51,10 +51,13 @@ BAD_TABLES: dict[str, tuple[Callable[[], pa.Table], str]] = {
     "a row without image": (lambda: table(pa.array([None] * 4, type=ROW), NUMBERS), "no image in row 0"),
     "only nulls": (lambda: table(pa.nulls(4), NUMBERS), "no image columns"),
     "labels of null": (lambda: table(rows(), pa.array([0, 1, None, 3])), "Row 2 has no label"),
-    "labels out of range": (lambda: table(rows(), pa.array([0, 1, 2, 4])), "holds 4, but classes go from 0 to 3"),
+    "labels out of range": (
+        lambda: table(rows(), pa.array([0, 1, 2, 4])),
+        "1 of the data set's 4 classes are not the model's: 4",
+    ),
     "labels beyond int64": (
         lambda: table(rows(), pa.array([0, 1, 2, 2**63], pa.uint64())),
-        "holds 9223372036854775808",
+        "not the model's: 0, 1, 2, 9223372036854775808",
     ),
     "lists of labels": (lambda: table(rows(), pa.array([[0], [1], [2], [3]])), "no label columns"),
     "times": (lambda: table(rows(), pa.array(range(4), pa.timestamp("s"))), "no label columns"),

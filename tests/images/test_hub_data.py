@@ -93,7 +93,8 @@ def test_classes_that_do_not_match_are_listed(hub: Hub) -> None:
     assert str(caught.value) == (
         "2 of the data set's 3 classes are not the model's: golden retriver, zebra. "
         "The model's that the data set does not have: Golden Retriever, tabby-cat. "
-        "Rename the classes to match, first 'golden retriver' (to 'Golden Retriever'?), or choose another data set."
+        "Rename the classes to match, first 'golden retriver' (to 'Golden Retriever'?), say what means what with "
+        "--labels FILE, or choose another data set."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def test_parquet(tmp_path: Path, form: str) -> None:
         (Value("string"), ["cat", "dog", "owl"], LABELS),
         (Value("int64"), [0, 1, 2], LABELS),  # numbers without names
         (Value("uint8"), [0, 1, 2], LABELS),
-        (ClassLabel(names=["cat", "dog", "owl"]), [0, 1, 2], ("LABEL_0", "LABEL_1", "LABEL_2")),
+        (Value("int64"), [0, 1, 2], ("LABEL_0", "LABEL_1", "LABEL_2")),
+        (Value("int64"), [1, 2, 3], ("LABEL_0", "LABEL_1", "LABEL_2")),  # all of them, from 1
         (ClassLabel(names=["0", "1", "2"]), [0, 1, 2], LABELS),
         (Value("string"), ["0", "1", "2"], LABELS),
     ],
@@ -112,7 +114,7 @@ def test_equal_lists_may_hold_a_name_twice(tmp_path: Path) -> None:
 
 
 def test_a_name_that_the_model_has_twice_says_nothing(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "x.parquet", colored(["cat", "dog"]), ["crane", "owl"], Value("string"))
+    path = parquet(tmp_path / "x.parquet", colored(["cat", "dog"]), ["CRANE", "owl"], Value("string"))
     with pytest.raises(ImagesError, match=r"Names that the model has twice \(crane, Crane\) do not say"):
         load(path, labels=("crane", "Crane", "owl"))
 
@@ -125,7 +127,7 @@ def test_a_name_that_the_model_has_twice_says_nothing(tmp_path: Path) -> None:
             [0, 1, 2],
             r"1 of the data set.s 3 classes.*: auto\..* does not have: cat\.",
         ),
-        (Value("int64"), [0, 1, 5], "holds 5"),
+        (Value("int64"), [0, 1, 5], r"1 of the data set.s 3 classes are not the model.s: 5\."),
         (Value("int64"), [-1, 1, 2], "holds -1"),
         (Value("int64"), [0, None, 2], "Row 1 has no label"),
         (Value("float32"), [0.0, 1.0, 2.0], "no label columns"),
@@ -156,6 +158,44 @@ def test_a_column_that_cannot_be_guessed(tmp_path: Path) -> None:
     Dataset.from_dict(rows, features=Features(kinds)).to_parquet(str(tmp_path / "x.parquet"))
     with pytest.raises(ImagesError, match="several label columns among one, two"):
         load(str(tmp_path / "x.parquet"))
+
+
+NO_IMAGES: dict[str, Any] = {
+    "paths": "a.png",
+    "base64": base64.b64encode(b"an image").decode(),
+    "numbers": [0] * 64,
+    "rows of numbers": [[0.5] * 8] * 8,
+    "images in a list": [0, 1],
+    "one number": 7,
+}
+
+
+@pytest.mark.parametrize("value", NO_IMAGES.values(), ids=NO_IMAGES)
+def test_columns_that_hold_no_image_files(tmp_path: Path, value: Any) -> None:
+    data = Dataset.from_dict({"image": [value] * 16, "label": [*LABELS, "cat"] * 4})
+    data.to_parquet(str(tmp_path / "x.parquet"))
+    data.save_to_disk(tmp_path / "saved")
+    for place in (tmp_path / "x.parquet", tmp_path / "saved"):
+        for named, problem in (
+            (None, "has no image columns"),
+            ("image", "'image' holds text or numbers"),
+        ):
+            with pytest.raises(ImagesError, match=problem) as caught:
+                load(str(place), image_column=named)
+            assert "Paths, base64 and lists of numbers are not read" in caught.value.advice
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["my[1]images", "what?", "*", "[", "ü[!a]"])
+def test_signs_of_patterns_in_names_of_folders(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / "my1images").mkdir()  # which the pattern fits
+    path = parquet(tmp_path / name / "x.parquet", colored(list(LABELS)), [0, 1, 2], Value("int64"))
+    parquet(tmp_path / "my1images" / "y.parquet", colored(["cat"]), [0], Value("int64"))
+    for dataset in (path, str(Path(path).parent), f"{Path(path).parent}/", f"{Path(path).parent}/*.parquet"):
+        assert len(load(dataset)) == 3
+    with pytest.raises(ImagesError, match="neither an existing file or folder"):
+        load(f"{Path(path).parent}/none.parquet")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "I"])
@@ -361,10 +401,16 @@ def test_cifar10_by_name(shared_data: Path) -> None:
     assert images.names == tuple(names[::-1])
 
 
+IMAGENETTE = (
+    *("tench", "English springer", "cassette player", "chain saw", "church"),
+    *("French horn", "garbage truck", "gas pump", "golf ball", "parachute"),
+)
+
+
 @pytest.mark.data
 def test_photos_of_which_some_are_grey(shared_data: Path) -> None:
     path = str(shared_data / "imagenette224_val_1500.parquet")
-    images = load_images(path, labels=[f"LABEL_{k}" for k in range(10)], image_size=(64, 64), channels=3)
+    images = load_images(path, labels=IMAGENETTE, image_size=(64, 64), channels=3)
     assert images.pixels.shape == (1500, 3, 64, 64)
     with pytest.raises(ImagesError, match=r"tench.*car, train"):
         load_images(path, labels=["car", "train"], image_size=(64, 64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -117,6 +118,15 @@ def test_paths_are_relative_to_the_file_and_options_come_first(tmp_path: Path) -
     other = plans(text, folder, models=["a/b", "c"], images="my-images", test_images="others")
     assert {plan.repo for plan in other} == {"a/b", "c"}
     assert {(plan.data.images, plan.data.test_images) for plan in other} == {("my-images", "others")}
+
+
+@pytest.mark.parametrize("labels", ['{ Katze = "cat" }', '["Katze", "Hund"]'])
+def test_an_experiment_may_say_what_class_names_mean(tmp_path: Path, labels: str) -> None:
+    table = f'images = {{ images = "org/data", labels = {labels} }}'
+    plan = plans(SMALL.replace('images = "org/data"', table), tmp_path)[0]
+    assert plan.data.labels == ({"Katze": "cat"} if "{" in labels else ("Katze", "Hund"))
+    assert hash(plan.data) is not None
+    assert json.dumps(plan.base)
 
 
 def test_a_config_names_no_place_on_this_disk_and_tells_cells_apart(tmp_path: Path) -> None:
