@@ -15,6 +15,7 @@ import typer
 from phard_hub.cli.compare import compare
 from phard_hub.cli.console import (
     bars,
+    checkout,
     is_first_process,
     list_findings,
     show_audit,
@@ -227,7 +228,8 @@ def audit(
     del list_
     from phard_hub.auditing import audit as look_at
     from phard_hub.hub.pull import pull
-    from phard_hub.report.views import formats
+    from phard_hub.report.views.formats import audit_as_json
+    from phard_hub.report.views.sarif import audit_as_sarif
 
     limits = Policy.read(policy) if policy else Policy()
     record = look_at(pull(repo), upstream, allow=allow).record()
@@ -235,7 +237,7 @@ def audit(
         show_audit(record, limits)
     else:
         json = format is AuditFormat.json
-        typer.echo(formats.audit_as_json(record, limits) if json else formats.audit_as_sarif(record), nl=False)
+        typer.echo(audit_as_json(record, limits) if json else audit_as_sarif(record, checkout()), nl=False)
     raise typer.Exit(1 if record.refused_by(limits) else 0)
 
 

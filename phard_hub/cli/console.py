@@ -34,6 +34,12 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def checkout() -> Path:
+    """The root of the git checkout that the command runs in; the folder that it runs in where there is none."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
+
+
 @contextmanager
 def bars() -> Iterator[Progress]:
     """A progress bar with the time left for each thing that is being done, on stderr."""

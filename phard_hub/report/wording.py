@@ -15,6 +15,13 @@ NOT_FORGOTTEN = (  # where `Hardening.forgotten` is False
     "that was planted may work as before. More training images make this less likely."
 )
 
+OUTCOMES = {  # of a rule
+    "pass": "PASS",
+    "fail": "FAIL",
+    "not_evaluated": "NOT EVALUATED",
+    "not_applicable": "NOT APPLICABLE",
+}
+
 _LONGEST_NAME = 200
 """Characters of a name in a report."""
 
@@ -27,6 +34,11 @@ def printable(text: str, width: int = 60) -> str:
     """
     line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def sentence(text: str) -> str:
+    """The text with one full stop, whatever stood at its end."""
+    return text if text.endswith(("…", "?", "!")) else f"{text.rstrip('.')}."
 
 
 def pair_name(distances: ClassDistances, pair: PairDistance) -> str:
