@@ -88,6 +88,16 @@ def test_the_gate_answers_by_its_exit_code(
     assert done.out.count("No weights were looked at") == 1
 
 
+@pytest.mark.parametrize("format", ["text", "json", "junit", "sarif"])
+def test_the_gate_says_first_that_nothing_was_hardened(format: str, tmp_path: Path, phard: Phard) -> None:
+    (tmp_path / "phard_report.json").write_text(make_report(after=None).to_json())
+    out = phard("gate", tmp_path / "phard_report.json", "--format", format).out
+    assert out.count("This model was measured, not hardened") == 1
+    assert out.index("not hardened") < out.index("No weights were looked at")
+    if format == "text":
+        assert "not hardened" in out.splitlines()[0]
+
+
 def test_a_policy_printed_is_a_policy_read(tmp_path: Path, phard: Phard) -> None:
     report, policy = tmp_path / "phard_report.json", tmp_path / "policy.toml"
     report.write_text(make_report().to_json())

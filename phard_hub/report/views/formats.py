@@ -125,10 +125,10 @@ def headline(verdict: Verdict) -> str:
 
 
 def as_text(verdict: Verdict) -> str:
-    """The verdict as plain lines, one a rule and one a note, the headline last."""
+    """The verdict as plain lines: first the notes, so that nobody overlooks them, then the rules and the headline."""
     lines = [f"{OUTCOMES[rule.outcome]:<14}  {rule.name:<24}  {rule.message}" for rule in verdict.rules]
     notes = [f"{'NOTE':<14}  {note}" for note in verdict.notes]
-    return "\n".join([*lines, *notes, headline(verdict)]) + "\n"
+    return "\n".join([*notes, *lines, headline(verdict)]) + "\n"
 
 
 def as_json(verdict: Verdict) -> str:

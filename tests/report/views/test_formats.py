@@ -52,6 +52,7 @@ def test_text_ends_with_the_verdict() -> None:
     assert lines[-1] == (
         "The policy refuses the model after hardening: 1 passed, 1 failed, 1 not evaluated, 1 not applicable."
     )
+    assert as_text(MIXED.model_copy(update={"notes": ("One.",)})).startswith("NOTE            One.\n")
     assert "no rule is switched on" in as_text(VERDICTS[2])
 
 
