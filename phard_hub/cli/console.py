@@ -113,6 +113,13 @@ def show_table(report: Report) -> None:
     for row in summary_rows(report):
         table.add_row(*(Text(harmless(cell)) for cell in (row if report.after else row[:2])))
     Console(width=None).print(table)
+    show_warnings(report)
+
+
+def show_warnings(report: Report) -> None:
+    """What casts doubt on all the numbers, in red and on stderr."""
+    for warning in report.warnings:
+        typer.secho(f"Warning: {harmless(warning)}", fg=typer.colors.RED, err=True)
 
 
 def show_verdict(title: str, verdict: Verdict) -> None:

@@ -156,13 +156,7 @@ def eval_results(report: Report) -> list[EvalResult]:
     state = report.after or report.before
     dataset = {"task_type": "image-classification", **_dataset(report.test_dataset)}
     return [
-        EvalResult(
-            **dataset,
-            metric_type=kind,
-            metric_name=name,
-            metric_value=round(value, 6),
-            metric_args=args,
-        )
+        EvalResult(**dataset, metric_type=kind, metric_name=name, metric_value=round(value, 6), metric_args=args)
         for kind, name, value, args in [*_rates(state), *_distances(state)]
     ]
 
@@ -247,6 +241,7 @@ def _body(
         dataset=escape(TESTED_ON.join(_public(name) for name in report.dataset.split(TESTED_ON)), 200),
         headline=headline(verdict),
         no_gate=no_gate,
+        warnings=report.warnings,
         rows=summary_rows(report),
         plots=[{"path": path, "caption": PLOTS[path]} for path in plots],
         snippet=_snippet(model_name, library_name),

@@ -107,7 +107,7 @@ def gate(report: Report, policy: Policy, *, stage: Stage | None = None, deployed
     if policy.forbid_findings is not None:
         results.append(_result("forbid_findings", forbid_findings(case, policy.forbid_findings), 0))
     results += _about_files(case, policy, deployed)
-    notes = (*_not_hardened(case, results), *_notes(policy, deployed))
+    notes = (*_not_hardened(case, results), *report.warnings, *_notes(policy, deployed))
     return Verdict(stage=stage, rules=tuple(results), notes=notes)
 
 

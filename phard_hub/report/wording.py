@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from phard_hub.report.record import ClassDistances, PairDistance, Phase
+    from phard_hub.report.record import ClassDistances, PairDistance, Phase, Rate
 
 NOT_FORGOTTEN = (  # where `Hardening.forgotten` is False
     "What makes a model forget a planted backdoor cost more accuracy than is allowed, so nothing of it was kept: one "
@@ -34,6 +34,14 @@ def printable(text: str, width: int = 60) -> str:
     """
     line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def no_better_than_chance(accuracy: Rate, classes: int, when: str = "") -> str:
+    """That a classifier may be guessing, and the usual reason."""
+    return (
+        f"The accuracy{when and f' {when}'} is no better than guessing one of {classes} classes ({accuracy}, "
+        f"n = {accuracy.n}): labels or preprocessing probably do not match the model."
+    )
 
 
 def sentence(text: str) -> str:
