@@ -15,9 +15,7 @@ import typer
 
 from phard_hub.cli.compare import compare
 from phard_hub.cli.console import (
-    bars,
     checkout,
-    is_first_process,
     list_findings,
     show_audit,
     show_backdoor,
@@ -41,6 +39,7 @@ from phard_hub.cli.options import (
     make_settings,
     takes_data,
 )
+from phard_hub.cli.progress import is_first_process, show_progress
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.policy import Policy
 
@@ -76,7 +75,7 @@ def quickstart(
     """
     from phard_hub.demos.quickstart import quickstart as do
 
-    with bars() as progress:
+    with show_progress() as progress:
         outcome = do(out, seed=seed, progress=progress)
     show_outcome(outcome)
 
@@ -121,7 +120,7 @@ def harden(
     if push_to is not None and is_first_process():
         check_access(push_to)
     out = out or Path(f"{Path(repo).resolve().name}-hardened")
-    with bars() as progress:
+    with show_progress() as progress:
         outcome = run(repo, data, out, settings, revision=revision, progress=progress)
     show_outcome(outcome)
     if push_to is not None and is_first_process():
@@ -152,7 +151,7 @@ def measure(
     settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow)
     if out is not None:
         check_place(out)
-    with bars() as progress:
+    with show_progress() as progress:
         report = measure_only(repo, data, settings, revision=revision, progress=progress)
     if not is_first_process():
         return
@@ -198,7 +197,7 @@ def plant(
 
     planting = {"from_scratch": from_scratch, "steps": steps, "learning_rate": learning_rate}
     how = attack_named(attack, {"seed": seed, "planting": planting | {"poison_rate": poison_rate}})
-    with bars() as progress:
+    with show_progress() as progress:
         planted = do(repo, data, out, how, target, seed=seed, revision=revision, progress=progress)
     if is_first_process():
         show_backdoor(planted, out)

@@ -1,15 +1,13 @@
-"""What the command line shows: bars on stderr while it works, then tables and verdicts on stdout."""
+"""What the command line shows when its work is done: tables and verdicts on stdout, warnings on stderr."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from phard_hub.cli.progress import is_first_process
 from phard_hub.errors import harmless
 from phard_hub.report.findings import SEVERITIES, AuditRecord
 from phard_hub.report.gate import Verdict
@@ -19,7 +17,6 @@ from phard_hub.report.wording import NOT_FORGOTTEN
 
 if TYPE_CHECKING:
     from phard_hub.attacks.planted import Backdoor
-    from phard_hub.job import Progress
     from phard_hub.pipeline import Outcome
     from phard_hub.release.push import Plan, Pushed
 
@@ -29,48 +26,10 @@ def say(text: str) -> None:
     typer.echo(harmless(text))
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that talks, of all that `accelerate launch` started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def checkout() -> Path:
     """The root of the git checkout that the command runs in; the folder that it runs in where there is none."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
-
-
-@contextmanager
-def bars() -> Iterator[Progress]:
-    """A progress bar with the time left for each thing that is being done, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description:<22}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    display = Bars(*columns, console=Console(stderr=True), disable=not is_first_process())
-    tasks: dict[str, Any] = {}
-
-    def progress(what: str, done: int, total: int) -> None:
-        if not tasks:
-            display.start()
-        # The same thing done a second time (measuring before and after) gets a bar of its own.
-        if what not in tasks or done < display.tasks[tasks[what]].completed:
-            tasks[what] = display.add_task(harmless(what), total=total)
-        display.update(tasks[what], completed=done)
-
-    try:
-        yield progress
-    finally:
-        if tasks:  # or it would print an empty line before an error
-            display.stop()
 
 
 def show_outcome(outcome: Outcome) -> None:

@@ -11,7 +11,6 @@ import pytest
 import typer.main
 
 from phard_hub.cli.app import app
-from phard_hub.cli.console import bars
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.report.record import Finding, Report
 from tests.command import Phard
@@ -269,10 +268,3 @@ def test_ctrl_c_outside_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = phard("gate", tmp_path)
     assert done.code == 3
     assert "same command again" in done.complaint
-
-
-def test_a_bar_is_shown_once_for_each_time_that_something_is_done(capsys: pytest.CaptureFixture[str]) -> None:
-    with bars() as progress:
-        for done in (0, 1, 2, 2, 0, 2):  # finished twice over, then done again
-            progress("evaluating", done, 2)
-    assert capsys.readouterr().err.count("evaluating") == 2
