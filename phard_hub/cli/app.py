@@ -17,8 +17,10 @@ from phard_hub.cli.compare import compare
 from phard_hub.cli.console import (
     checkout,
     list_findings,
+    print_version,
     show_audit,
     show_backdoor,
+    show_json,
     show_outcome,
     show_plan,
     show_pushed,
@@ -27,6 +29,7 @@ from phard_hub.cli.console import (
 from phard_hub.cli.gate import gate, sign, verify
 from phard_hub.cli.options import (
     Allow,
+    AsJson,
     AuditFormat,
     Backdoors,
     PolicyFile,
@@ -52,6 +55,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="""Measure and harden vision models against pervasive backdoors, before you deploy them.
 
 Start with `phard quickstart`. Then `phard measure` a model of yours, `phard harden` it, let `phard gate`
@@ -59,6 +63,16 @@ decide in your pipeline, and `phard push` the result to the Hub.
 
 Exit codes: 0 passed or done, 1 refused, 2 wrong use or broken input, 3 no answer.""",
 )
+
+
+@app.callback()
+def phard(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself; its help is that of `app`."""
+    del version
 
 
 @app.command()
@@ -102,6 +116,7 @@ def harden(
     even_at_chance: Annotated[
         bool, typer.Option("--even-at-chance", help="Harden a model that is no better than guessing, too.")
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """Do the whole job: measure a model, harden it, measure again, and write a release folder.
 
@@ -122,9 +137,12 @@ def harden(
     out = out or Path(f"{Path(repo).resolve().name}-hardened")
     with show_progress() as progress:
         outcome = run(repo, data, out, settings, revision=revision, progress=progress)
-    show_outcome(outcome)
+    if json:
+        show_json(outcome.report)
+    else:
+        show_outcome(outcome)
     if push_to is not None and is_first_process():
-        show_pushed(push(out, push_to, policy=settings.policy))
+        show_pushed(push(out, push_to, policy=settings.policy), err=json)
     raise typer.Exit(outcome.verdict.exit_code)
 
 
@@ -140,6 +158,7 @@ def measure(
     allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Measure a model's class distances: how small a pervasive change turns one class into another.
 
@@ -157,7 +176,10 @@ def measure(
         return
     if out is not None:
         write_text(out, report.to_json())
-    show_table(report)
+    if json:
+        show_json(report)
+    else:
+        show_table(report)
 
 
 @app.command()

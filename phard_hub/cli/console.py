@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from phard_hub.release.push import Plan, Pushed
 
 
-def say(text: str) -> None:
+def say(text: str, *, err: bool = False) -> None:
     """Print results; what strangers wrote in them cannot speak to the terminal."""
-    typer.echo(harmless(text))
+    typer.echo(harmless(text), err=err)
 
 
 def checkout() -> Path:
@@ -75,6 +76,13 @@ def show_table(report: Report) -> None:
     show_warnings(report)
 
 
+def show_json(report: Report) -> None:
+    """The report for programs; warnings go to stderr, where people see them."""
+    if is_first_process():
+        typer.echo(report.to_json())
+        show_warnings(report)
+
+
 def show_warnings(report: Report) -> None:
     """What casts doubt on all the numbers, in red and on stderr."""
     for warning in report.warnings:
@@ -102,10 +110,17 @@ def show_plan(plan: Plan, *, diff: bool) -> None:
     show_verdict(f"{plan.verdict.stage} hardening", plan.verdict)
 
 
-def show_pushed(pushed: Pushed) -> None:
-    """Where the release is now."""
+def show_pushed(pushed: Pushed, *, err: bool = False) -> None:
+    """Where the release is now; on stderr where stdout is for programs."""
     said = "Pushed" if pushed.sent else "Nothing to push: it is there already"
-    say(f"\n{said}: {pushed.url} at {pushed.commit[:12]}")
+    say(f"\n{said}: {pushed.url} at {pushed.commit[:12]}", err=err)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version, and end; a callback of the command line."""
+    if wanted:
+        say(f"phard {version('phard-hub')}")
+        raise typer.Exit
 
 
 def list_findings(wanted: bool) -> None:
