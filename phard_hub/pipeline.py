@@ -17,7 +17,7 @@ from phard_hub.attacks.planted import Backdoor, card, write_planted
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
 from phard_hub.disk.atomic import discard
-from phard_hub.errors import OutputError
+from phard_hub.errors import NotEvaluatedError, OutputError
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import Threat, evaluate
 from phard_hub.hardware import default_accelerator
@@ -37,6 +37,7 @@ from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import SCHEMA_VERSION, Hardening, Report, State
 from phard_hub.report.trial import Judgement
+from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Seed, settings
 from phard_hub.training.guard import Guard
 from phard_hub.triggers.gallery import gallery
@@ -75,6 +76,7 @@ class Settings:
         reference: a classifier without these triggers.
         upstream: the model that this one was made from; by default the one that its card names.
         allow: fields of the config that are known to differ from the upstream's.
+        even_at_chance: whether a model is hardened that is no better than guessing.
     """
 
     preset: Preset = DEFAULT
@@ -84,6 +86,7 @@ class Settings:
     reference: Classifier | None = None
     upstream: str | None = None
     allow: Sequence[str] = ()
+    even_at_chance: bool = False
 
 
 def open_model(repo: str, revision: str | None = None) -> Classifier:
@@ -132,6 +135,8 @@ def run(
     audited = audit(pull(repo, revision), settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress)
+    if not settings.even_at_chance:
+        _refuse_chance(classifier, images.test, progress)
     before, found = assess(classifier, images.test, settings, progress)
     work = _work_folder(out, before.weights_sha256, data, settings)
     job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
@@ -290,6 +295,21 @@ def describe(
         environment=environment(accelerator),
         limits=(*LIMITS, images.overlap) if images.overlap else LIMITS,
     )
+
+
+def _refuse_chance(classifier: Classifier, images: LabelledImages, progress: Progress) -> None:
+    """Harden nothing that is no better than guessing, because its accuracy could not be guarded.
+
+    Raises:
+        NotEvaluatedError: it is not.
+    """
+    accuracy = evaluate(classifier, images, progress=progress).accuracy
+    if accuracy.may_be_chance(len(classifier.labels)):
+        raise NotEvaluatedError(
+            no_better_than_chance(accuracy, len(classifier.labels)),
+            advice="Check the class names, the image processor and the test images (more of them narrow the interval); "
+            "--even-at-chance hardens all the same.",
+        )
 
 
 def _work_folder(out: Path, weights: str, data: DataOptions, settings: Settings) -> Path:

@@ -27,4 +27,6 @@ def files(folder: Path) -> set[str]:
 
 
 def cheap(model: Path, images: Path, out: Path, *more: object) -> list[object]:
-    return ["harden", model, "--images", images, "--out", out, "--preset", "cheapest", *more]
+    """Harden a model for a moment, even one that knows nothing, as drawn at random."""
+    options = ["--preset", "cheapest", "--even-at-chance"]
+    return ["harden", model, "--images", images, "--out", out, *options, *more]

@@ -80,7 +80,9 @@ def test_from_the_hub_to_the_hub_in_one_command(origin: Hub, tmp_path: Path) -> 
     before = origin.state()
     (tmp_path / "policy.toml").write_text(LENIENT)
     (tmp_path / "sitecustomize.py").write_text(WATCH)
-    command = "harden org/model --images org/data --preset cheapest --policy policy.toml --push-to me/model"
+    command = (
+        "harden org/model --images org/data --preset cheapest --even-at-chance --policy policy.toml --push-to me/model"
+    )
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
@@ -170,7 +172,7 @@ def test_a_refused_model_is_released_and_not_pushed(origin: Hub, tmp_path: Path,
     (tmp_path / "policy.toml").write_text("min_accuracy = 1.0\nmin_mean_distance = 255\n")
     out = tmp_path / "out"
     done = phard(
-        "harden", "org/model", "--images", "org/data", "--out", out, "--preset", "cheapest",
+        "harden", "org/model", "--images", "org/data", "--out", out, "--preset", "cheapest", "--even-at-chance",
         "--policy", tmp_path / "policy.toml", "--push-to", "me/model",
     )  # fmt: skip
     assert done.code == 1

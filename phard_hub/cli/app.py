@@ -7,6 +7,7 @@ starts at once.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +15,12 @@ import typer
 
 from phard_hub.cli.compare import compare
 from phard_hub.cli.console import (
-    bars,
-    is_first_process,
+    checkout,
     list_findings,
+    print_version,
     show_audit,
     show_backdoor,
+    show_json,
     show_outcome,
     show_plan,
     show_pushed,
@@ -27,6 +29,7 @@ from phard_hub.cli.console import (
 from phard_hub.cli.gate import gate, sign, verify
 from phard_hub.cli.options import (
     Allow,
+    AsJson,
     AuditFormat,
     Backdoors,
     PolicyFile,
@@ -39,6 +42,7 @@ from phard_hub.cli.options import (
     make_settings,
     takes_data,
 )
+from phard_hub.cli.progress import is_first_process, show_progress
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.hub.names import require_model
 from phard_hub.report.policy import Policy
@@ -52,6 +56,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="""Measure and harden vision models against pervasive backdoors, before you deploy them.
 
 Start with `phard quickstart`. Then `phard measure` a model of yours, `phard harden` it, let `phard gate`
@@ -59,6 +64,16 @@ decide in your pipeline, and `phard push` the result to the Hub.
 
 Exit codes: 0 passed or done, 1 refused, 2 wrong use or broken input, 3 no answer.""",
 )
+
+
+@app.callback()
+def phard(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself; its help is that of `app`."""
+    del version
 
 
 @app.command()
@@ -75,7 +90,7 @@ def quickstart(
     """
     from phard_hub.demos.quickstart import quickstart as do
 
-    with bars() as progress:
+    with show_progress() as progress:
         outcome = do(out, seed=seed, progress=progress)
     show_outcome(outcome)
 
@@ -99,12 +114,17 @@ def harden(
     upstream: Upstream = None,
     allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
+    even_at_chance: Annotated[
+        bool, typer.Option("--even-at-chance", help="Harden a model that is no better than guessing, too.")
+    ] = False,
+    json: AsJson = False,
 ) -> None:
     """Do the whole job: measure a model, harden it, measure again, and write a release folder.
 
     Exits with 0 if the hardened model passes the policy and with 1 if it does not; the release is written
     either way and says so, but pushed only if it passes (`phard push` can do more). A run that was stopped
-    continues when the same command is given again.
+    continues when the same command is given again. A model that is no better than guessing on the test images is
+    not hardened (exit code 3): labels or preprocessing probably do not match.
 
     On several GPUs, start it with `accelerate launch -m phard_hub harden` and the same arguments.
     """
@@ -112,14 +132,18 @@ def harden(
     from phard_hub.release.push import check_access, push
 
     settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow)
+    settings = replace(settings, even_at_chance=even_at_chance)
     if push_to is not None and is_first_process():
         check_access(push_to)
     out = out or Path(f"{Path(repo).resolve().name}-hardened")
-    with bars() as progress:
+    with show_progress() as progress:
         outcome = run(repo, data, out, settings, revision=revision, progress=progress)
-    show_outcome(outcome)
+    if json:
+        show_json(outcome.report)
+    else:
+        show_outcome(outcome)
     if push_to is not None and is_first_process():
-        show_pushed(push(out, push_to, policy=settings.policy))
+        show_pushed(push(out, push_to, policy=settings.policy), err=json)
     raise typer.Exit(outcome.verdict.exit_code)
 
 
@@ -135,6 +159,7 @@ def measure(
     allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Measure a model's class distances: how small a pervasive change turns one class into another.
 
@@ -146,13 +171,16 @@ def measure(
     settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow)
     if out is not None:
         check_place(out)
-    with bars() as progress:
+    with show_progress() as progress:
         report = measure_only(repo, data, settings, revision=revision, progress=progress)
     if not is_first_process():
         return
     if out is not None:
         write_text(out, report.to_json())
-    show_table(report)
+    if json:
+        show_json(report)
+    else:
+        show_table(report)
 
 
 @app.command()
@@ -192,7 +220,7 @@ def plant(
 
     planting = {"from_scratch": from_scratch, "steps": steps, "learning_rate": learning_rate}
     how = attack_named(attack, {"seed": seed, "planting": planting | {"poison_rate": poison_rate}})
-    with bars() as progress:
+    with show_progress() as progress:
         planted = do(repo, data, out, how, target, seed=seed, revision=revision, progress=progress)
     if is_first_process():
         show_backdoor(planted, out)
@@ -229,7 +257,8 @@ def audit(
     require_model(repo)
     from phard_hub.auditing import audit as look_at
     from phard_hub.hub.pull import pull
-    from phard_hub.report.views import formats
+    from phard_hub.report.views.formats import audit_as_json
+    from phard_hub.report.views.sarif import audit_as_sarif
 
     limits = Policy.read(policy) if policy else Policy()
     record = look_at(pull(repo), upstream, allow=allow).record()
@@ -237,7 +266,7 @@ def audit(
         show_audit(record, limits)
     else:
         json = format is AuditFormat.json
-        typer.echo(formats.audit_as_json(record, limits) if json else formats.audit_as_sarif(record), nl=False)
+        typer.echo(audit_as_json(record, limits) if json else audit_as_sarif(record, checkout()), nl=False)
     raise typer.Exit(1 if record.refused_by(limits) else 0)
 
 

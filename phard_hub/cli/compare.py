@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from phard_hub.cli.console import bars
+from phard_hub.cli.progress import show_progress
 from phard_hub.disk.toml import read_toml
 from phard_hub.errors import ExperimentError, NotEvaluatedError
 
@@ -57,7 +57,7 @@ def compare(
     from phard_hub.trials.experiment import read_experiment
 
     plans = read_experiment(experiment, models=model, images=images, test_images=test_images)
-    with bars() as progress:
+    with show_progress() as progress:
         trials = run(plans, out, workers=workers, retry_failed=retry_failed, progress=progress)
     typer.echo(f"{headlines(trials)}\n")
     for path in write_views(out, trials):

@@ -1,15 +1,14 @@
-"""What the command line shows: bars on stderr while it works, then tables and verdicts on stdout."""
+"""What the command line shows when its work is done: tables and verdicts on stdout, warnings on stderr."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from phard_hub.cli.progress import is_first_process
 from phard_hub.errors import harmless
 from phard_hub.report.findings import SEVERITIES, AuditRecord
 from phard_hub.report.gate import Verdict
@@ -19,52 +18,19 @@ from phard_hub.report.wording import NOT_FORGOTTEN
 
 if TYPE_CHECKING:
     from phard_hub.attacks.planted import Backdoor
-    from phard_hub.job import Progress
     from phard_hub.pipeline import Outcome
     from phard_hub.release.push import Plan, Pushed
 
 
-def say(text: str) -> None:
+def say(text: str, *, err: bool = False) -> None:
     """Print results; what strangers wrote in them cannot speak to the terminal."""
-    typer.echo(harmless(text))
+    typer.echo(harmless(text), err=err)
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that talks, of all that `accelerate launch` started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def bars() -> Iterator[Progress]:
-    """A progress bar with the time left for each thing that is being done, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description:<22}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    display = Bars(*columns, console=Console(stderr=True), disable=not is_first_process())
-    tasks: dict[str, Any] = {}
-
-    def progress(what: str, done: int, total: int) -> None:
-        if not tasks:
-            display.start()
-        # The same thing done a second time (measuring before and after) gets a bar of its own.
-        if what not in tasks or done < display.tasks[tasks[what]].completed:
-            tasks[what] = display.add_task(harmless(what), total=total)
-        display.update(tasks[what], completed=done)
-
-    try:
-        yield progress
-    finally:
-        if tasks:  # or it would print an empty line before an error
-            display.stop()
+def checkout() -> Path:
+    """The root of the git checkout that the command runs in; the folder that it runs in where there is none."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
 
 
 def show_outcome(outcome: Outcome) -> None:
@@ -107,6 +73,20 @@ def show_table(report: Report) -> None:
     for row in summary_rows(report):
         table.add_row(*(Text(harmless(cell)) for cell in (row if report.after else row[:2])))
     Console(width=None).print(table)
+    show_warnings(report)
+
+
+def show_json(report: Report) -> None:
+    """The report for programs; warnings go to stderr, where people see them."""
+    if is_first_process():
+        typer.echo(report.to_json())
+        show_warnings(report)
+
+
+def show_warnings(report: Report) -> None:
+    """What casts doubt on all the numbers, in red and on stderr."""
+    for warning in report.warnings:
+        typer.secho(f"Warning: {harmless(warning)}", fg=typer.colors.RED, err=True)
 
 
 def show_verdict(title: str, verdict: Verdict) -> None:
@@ -130,10 +110,17 @@ def show_plan(plan: Plan, *, diff: bool) -> None:
     show_verdict(f"{plan.verdict.stage} hardening", plan.verdict)
 
 
-def show_pushed(pushed: Pushed) -> None:
-    """Where the release is now."""
+def show_pushed(pushed: Pushed, *, err: bool = False) -> None:
+    """Where the release is now; on stderr where stdout is for programs."""
     said = "Pushed" if pushed.sent else "Nothing to push: it is there already"
-    say(f"\n{said}: {pushed.url} at {pushed.commit[:12]}")
+    say(f"\n{said}: {pushed.url} at {pushed.commit[:12]}", err=err)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version, and end; a callback of the command line."""
+    if wanted:
+        say(f"phard {version('phard-hub')}")
+        raise typer.Exit
 
 
 def list_findings(wanted: bool) -> None:

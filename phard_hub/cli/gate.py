@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from phard_hub.cli.console import checkout
 from phard_hub.cli.options import Format, PolicyFile
 from phard_hub.disk.atomic import restore
 from phard_hub.errors import ReportError
@@ -15,6 +16,7 @@ from phard_hub.report.deployed import Deployed
 from phard_hub.report.gate import gate as judge
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, Report
+from phard_hub.report.views.sarif import Artifact, as_sarif, on_disk, on_hub
 
 _Folder = Annotated[Path, typer.Argument(help="The release folder that `phard harden` wrote.")]
 
@@ -44,27 +46,28 @@ def gate(
         Format.text: lambda: formats.as_text(verdict),
         Format.json: lambda: formats.as_json(verdict),
         Format.junit: lambda: formats.as_junit(verdict),
-        Format.sarif: lambda: formats.as_sarif(verdict, place),
+        Format.sarif: lambda: as_sarif(verdict, place),
     }
     typer.echo(views[format]())
     raise typer.Exit(verdict.exit_code)
 
 
-def _read(target: str, policy: Policy) -> tuple[Report, Deployed | None, Path | str]:
-    """The report, what lies beside it, and where the report is (as a path, or as a URI)."""
+def _read(target: str, policy: Policy) -> tuple[Report, Deployed | None, Artifact]:
+    """The report, what lies beside it, and where the report is."""
     path = Path(target)
     restore(path)
     if path.is_dir():
-        return *_read_folder(path, policy), path / REPORT_NAME
+        return *_read_folder(path, policy), on_disk(path / REPORT_NAME, checkout())
     if "@" in target and not path.exists():
         from phard_hub.release.published import published
 
         report, deployed = published(target, policy)
-        return report, deployed, f"hf://{deployed.place}/{REPORT_NAME}"
+        repo, _, commit = deployed.place.rpartition("@")
+        return report, deployed, on_hub(repo, commit, REPORT_NAME)
     if not path.exists():
         advice = "Give a release folder, a phard_report.json, or org/model@revision for a release on the Hub."
         raise ReportError(f"There is no file or folder {target}.", advice=advice)
-    return Report.read(path), None, path
+    return Report.read(path), None, on_disk(path, checkout())
 
 
 def _read_folder(folder: Path, policy: Policy) -> tuple[Report, Deployed]:

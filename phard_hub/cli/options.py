@@ -88,6 +88,7 @@ Backdoors = Annotated[
 PolicyFile = Annotated[
     Path | None, typer.Option(help="The gate's limits, a policy.toml as `phard policy` prints; else the defaults.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else there.")]
 Upstream = Annotated[
     str | None,
     typer.Option(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phard_hub.hub.metadata import read_metadata, split_card
-from phard_hub.hub.names import is_commit, is_repo_id
+from phard_hub.hub.names import is_commit, is_repo_id, split_dataset
 from phard_hub.release.foreign import (
     END,
     LICENSE,
@@ -41,6 +41,8 @@ PLOTS = {
     "plots/triggers.png": "Triggers that the search found",
     "plots/training.png": "Curves of the hardening",
 }
+LOCAL_DATA = "other"
+"""The type of a data set that is not on the Hub, in model-index."""
 _SNIPPETS = {
     "transformers": """\
 from transformers import pipeline
@@ -152,15 +154,24 @@ def eval_results(report: Report) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
     state = report.after or report.before
-    dataset: dict[str, Any] = {
-        "task_type": "image-classification",
-        "dataset_type": report.test_dataset if is_repo_id(report.test_dataset) else "other",
-        "dataset_name": _public(report.test_dataset),
-    }
+    dataset = {"task_type": "image-classification", **_dataset(report.test_dataset)}
     return [
         EvalResult(**dataset, metric_type=kind, metric_name=name, metric_value=round(value, 6), metric_args=args)
         for kind, name, value, args in [*_rates(state), *_distances(state)]
     ]
+
+
+def _dataset(name: str) -> dict[str, Any]:
+    """How model-index names a data set; one without an owner lies on somebody's disk, and has no type of the Hub's."""
+    on_hub = split_dataset(name)
+    if on_hub is None or not is_repo_id(on_hub.id, owner=True):
+        return {"dataset_type": LOCAL_DATA, "dataset_name": _public(name)}
+    return {
+        "dataset_type": on_hub.id,
+        "dataset_name": _public(name),
+        "dataset_config": on_hub.config,
+        "dataset_revision": on_hub.revision,
+    }
 
 
 Metric = tuple[str, str, float, dict[str, Any]]
@@ -230,6 +241,7 @@ def _body(
         dataset=escape(TESTED_ON.join(_public(name) for name in report.dataset.split(TESTED_ON)), 200),
         headline=headline(verdict),
         no_gate=no_gate,
+        warnings=report.warnings,
         rows=summary_rows(report),
         plots=[{"path": path, "caption": PLOTS[path]} for path in plots],
         snippet=_snippet(model_name, library_name),

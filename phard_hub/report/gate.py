@@ -7,7 +7,7 @@ runner.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -107,7 +107,8 @@ def gate(report: Report, policy: Policy, *, stage: Stage | None = None, deployed
     if policy.forbid_findings is not None:
         results.append(_result("forbid_findings", forbid_findings(case, policy.forbid_findings), 0))
     results += _about_files(case, policy, deployed)
-    return Verdict(stage=stage, rules=tuple(results), notes=tuple(_notes(policy, deployed)))
+    notes = (*_not_hardened(case, results), *report.warnings, *_notes(policy, deployed))
+    return Verdict(stage=stage, rules=tuple(results), notes=notes)
 
 
 def _about_files(case: Case, policy: Policy, deployed: Deployed | None) -> Iterator[RuleResult]:
@@ -117,6 +118,20 @@ def _about_files(case: Case, policy: Policy, deployed: Deployed | None) -> Itera
         yield _result("same_files", same_files(case, deployed), None)
     if policy.require_signature is not None:
         yield _result("require_signature", require_signature(case, deployed), None)
+
+
+def _not_hardened(case: Case, results: Sequence[RuleResult]) -> Iterator[str]:
+    """That the judged model was only measured, and what was not asked of it for that reason."""
+    if case.state is not case.report.before:
+        return
+    said = [
+        "This is the model before it was hardened" if case.report.after else "This model was measured, not hardened"
+    ]
+    if not case.state.evaluation.attacks:
+        said.append("no trigger was known to try on it")
+    if unasked := [result.name for result in results if result.outcome == "not_applicable"]:
+        said.append(f"rules that did not apply: {', '.join(unasked)}")
+    yield f"{'; '.join(said)}."
 
 
 def _notes(policy: Policy, deployed: Deployed | None) -> Iterator[str]:

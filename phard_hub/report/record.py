@@ -19,6 +19,7 @@ from phard_hub.disk.reading import read_regular
 from phard_hub.errors import ReportError
 from phard_hub.report.base import Count, Points, Record, Sha256, Size
 from phard_hub.report.checks import of_distances, of_evaluation, of_pair, of_rate, of_report, of_state, require
+from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Seed, Share
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -43,6 +44,10 @@ class Rate(Record):
         if self.value == 0 and self.n:
             return f"<= {300 / self.n:.2g} % (0 of {self.n})"
         return f"{100 * self.value:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
+
+    def may_be_chance(self, classes: int) -> bool:
+        """Whether guessing among so many classes may be right as often, as far as n images can tell."""
+        return self.n > 0 and self.low * classes <= 1
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -335,6 +340,17 @@ class Report(Record):
     def test_dataset(self) -> str:
         """The data set that the numbers are from."""
         return self.dataset.rpartition(TESTED_ON)[2]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What casts doubt on all the numbers, one sentence each."""
+        states = {"before hardening": self.before, "after hardening": self.after} if self.after else {"": self.before}
+        seen = {when: (state.evaluation.accuracy, len(state.distances.labels)) for when, state in states.items()}
+        return tuple(
+            no_better_than_chance(accuracy, classes, when)
+            for when, (accuracy, classes) in seen.items()
+            if accuracy.may_be_chance(classes)
+        )
 
     def both_reached(self) -> list[tuple[float, float]]:
         """(before, after) distances of the pairs reached both times; empty without an after."""

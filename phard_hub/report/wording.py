@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from phard_hub.report.record import ClassDistances, PairDistance, Phase
+    from phard_hub.report.record import ClassDistances, PairDistance, Phase, Rate
 
 NOT_FORGOTTEN = (  # where `Hardening.forgotten` is False
     "What makes a model forget a planted backdoor cost more accuracy than is allowed, so nothing of it was kept: one "
     "that was planted may work as before. More training images make this less likely."
 )
+
+OUTCOMES = {  # of a rule
+    "pass": "PASS",
+    "fail": "FAIL",
+    "not_evaluated": "NOT EVALUATED",
+    "not_applicable": "NOT APPLICABLE",
+}
 
 _LONGEST_NAME = 200
 """Characters of a name in a report."""
@@ -27,6 +34,19 @@ def printable(text: str, width: int = 60) -> str:
     """
     line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def no_better_than_chance(accuracy: Rate, classes: int, when: str = "") -> str:
+    """That a classifier may be guessing, and the usual reason."""
+    return (
+        f"The accuracy{when and f' {when}'} is no better than guessing one of {classes} classes ({accuracy}, "
+        f"n = {accuracy.n}): labels or preprocessing probably do not match the model."
+    )
+
+
+def sentence(text: str) -> str:
+    """The text with one full stop, whatever stood at its end."""
+    return text if text.endswith(("…", "?", "!")) else f"{text.rstrip('.')}."
 
 
 def pair_name(distances: ClassDistances, pair: PairDistance) -> str:

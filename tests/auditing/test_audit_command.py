@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from phard_hub.hub.pull import pull
 from tests.auditing.checkpoints import config, save_vit, tensors, write_card
 from tests.command import Phard
 from tests.hub_server import Hub
+from tests.report.views.test_sarif import checked, place_of
 
 
 @pytest.fixture(scope="module")
@@ -129,16 +129,6 @@ def test_json(hub: Hub, vit: Path, model: Path, phard: Phard) -> None:
     assert finding["meaning"] == "The activation is not that of the upstream model."
 
 
-def sarif(text: str) -> dict[str, Any]:
-    log: dict[str, Any] = json.loads(text)
-    assert log["version"] == "2.1.0"
-    (run,) = log["runs"]
-    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
-    assert all(rules[result["ruleIndex"]] == result["ruleId"] for result in run["results"])
-    assert len({result["partialFingerprints"]["phardFinding/v1"] for result in run["results"]}) == len(run["results"])
-    return dict(run)
-
-
 def test_sarif_points_into_the_folder(vit: Path, tmp_path: Path, phard: Phard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(vit, tmp_path / "my model")
@@ -146,11 +136,9 @@ def test_sarif_points_into_the_folder(vit: Path, tmp_path: Path, phard: Phard, m
     (tmp_path / "my model" / "old.h5").touch()
     done = phard("audit", "my model", "--format", "sarif")
     assert done.code == 1
-    results = sarif(done.out)["results"]
-    seen = {
-        (result["ruleId"], result["level"], result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
-        for result in results
-    }
+    results = checked(done.out)["results"]
+    assert len({result["partialFingerprints"]["phardFinding/v1"] for result in results}) == len(results)
+    seen = {(result["ruleId"], result["level"], place_of(result)["uri"]) for result in results}
     assert seen == {
         ("PH-A03", "error", "my%20model/evil%20code.py"),
         ("PH-A02", "warning", "my%20model/old.h5"),
@@ -160,9 +148,8 @@ def test_sarif_points_into_the_folder(vit: Path, tmp_path: Path, phard: Phard, m
 
 def test_sarif_points_to_the_hub(hub: Hub, vit: Path, phard: Phard) -> None:
     commit = hub.create("org/model", vit)
-    (result,) = sarif(phard("audit", "org/model", "--format", "sarif").out)["results"]
-    uri = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
-    assert uri == f"hf://org/model@{commit}/config.json"
+    (result,) = checked(phard("audit", "org/model", "--format", "sarif").out)["results"]
+    assert place_of(result) == {"uri": f"org/model/resolve/{commit}/config.json", "uriBaseId": "HUB"}
 
 
 # Names from strangers

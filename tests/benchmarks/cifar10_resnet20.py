@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from safetensors.torch import load_file, save_file
 
-from phard_hub.cli.console import bars
+from phard_hub.cli.progress import show_progress
 from phard_hub.defenses.base import hardening
 from phard_hub.evaluation.threats import evaluate
 from phard_hub.hardware import default_accelerator
@@ -63,7 +63,7 @@ def harden(
     train, test = images(data / "cifar10_train-*.parquet"), images(data / "cifar10_test.parquet")
     unseen, guard = test.split(GUARD_IMAGES, seed)
     settings = Settings(preset=DEFAULT, seed=seed)
-    with bars() as progress:
+    with show_progress() as progress:
         if before_from is None:
             before = assess(classifier, test, settings, progress)[0]
         else:
@@ -107,7 +107,7 @@ def convergence(
     classifier = resnet20(weights or data / CHECKPOINT).to(default_accelerator().device)
     sha = weights_sha256(classifier.weights())
     settings = replace(DEFAULT.search, steps=factor * DEFAULT.search.steps, max_pairs=max_pairs)
-    with bars() as progress:
+    with show_progress() as progress:
         found = measure(classifier, images(data / "cifar10_test.parquet"), settings, seed=seed, progress=progress)
     kind = "hardened" if weights else "original"
     name = f"cifar10-resnet20-{kind}-distances-x{factor}-seed{seed}.json"

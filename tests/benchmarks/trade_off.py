@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
-from phard_hub.cli.console import bars
+from phard_hub.cli.progress import show_progress
 from phard_hub.defenses import AdversarialTraining, Defense
 from phard_hub.evaluation.threats import evaluate
 from phard_hub.hardware import default_accelerator
@@ -52,7 +52,7 @@ def main(
     classifier, test = resnet20(data / CHECKPOINT), images(data / "cifar10_test.parquet")
     path = out / f"{NAME}-seed{seed}.json"
     points = json.loads(path.read_text())["points"] if path.exists() else []
-    with bars() as progress:
+    with show_progress() as progress:
         original, forgotten, hardened = _ends(classifier, data, weights, seed, progress)
         for share in (None, *SHARES):
             if share in [point["share"] for point in points]:

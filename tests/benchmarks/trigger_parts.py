@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from phard_hub.attacks import ATTACKS, Attack
-from phard_hub.cli.console import bars
+from phard_hub.cli.progress import show_progress
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
@@ -71,7 +71,7 @@ def main(
     }
     shas = {stage: weights_sha256(model.weights()) for stage, model in models.items()}
     head = {"settings": settings, "weights_sha256": shas}
-    with bars() as progress:
+    with show_progress() as progress:
         if set(results["explained"]) < set(SETS):
             attacks = _attacks(models["original"], learned, seed, progress)
         for name, parts in SETS.items():

@@ -20,6 +20,7 @@ from tests.border.run import watched
 from tests.command import Phard
 from tests.hub_server import Hub
 from tests.release.releases import make_release, on_disk
+from tests.report.views.test_sarif import checked, place_of
 from tests.report_factory import make_report
 
 Change = Callable[[Path, Path], None]
@@ -332,9 +333,8 @@ def test_weights_on_the_hub_are_not_downloaded(hub: Hub, release: Path, tmp_path
 def test_a_verdict_about_the_hub_names_the_commit(hub: Hub, release: Path, phard: Phard) -> None:
     hub.create("me/model", {**on_disk(release), "pytorch_model.bin": b""})
     commit = hub.head("me/model", "main")
-    run = json.loads(phard("gate", "me/model@main", "--format", "sarif").out)["runs"][0]
-    place = run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
-    assert place == f"hf://me/model@{commit}/{REPORT_NAME}"
+    run = checked(phard("gate", "me/model@main", "--format", "sarif").out)
+    assert place_of(run["results"][0]) == {"uri": f"me/model/resolve/{commit}/{REPORT_NAME}", "uriBaseId": "HUB"}
 
 
 @pytest.mark.parametrize(

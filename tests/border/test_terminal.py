@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from phard_hub.cli.console import bars, show_audit, show_outcome, show_table, show_verdict
+from phard_hub.cli.console import show_audit, show_outcome, show_table, show_verdict
+from phard_hub.cli.progress import _bars, _lines
+from phard_hub.job import Progress
 from phard_hub.pipeline import Outcome
 from phard_hub.release.card import render_card
 from phard_hub.report.findings import AuditRecord
@@ -56,9 +60,10 @@ def test_findings_of_an_audit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[/red]" in out
 
 
-def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("show", [_bars, _lines])
+def test_progress(show: Callable[[], AbstractContextManager[Progress]], capsys: pytest.CaptureFixture[str]) -> None:
     """A class called ``[/red]`` ended a run in a traceback."""
-    with bars() as progress:
+    with show() as progress:
         progress(f"planting {HOSTILE}", 0, 2)
         progress(f"planting {HOSTILE}", 2, 2)
     err = capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import typer.main
 
 from phard_hub.cli.app import app
-from phard_hub.cli.console import bars
+from phard_hub.cli.console import show_pushed
 from phard_hub.errors import NotEvaluatedError
+from phard_hub.release.push import Pushed
 from phard_hub.report.record import Finding, Report
 from tests.command import Phard
 from tests.jobs import LABELS, cheap, files, write_images
@@ -34,12 +36,18 @@ def test_every_verb_and_every_option_is_explained(phard: Phard) -> None:
         assert (done.code, done.err) == (0, "")
         assert done.out.split("Usage: phard ")[1].startswith(verb)
         assert command.help.split("\n")[0][:40] in done.out
+        assert phard(verb, "-h") == done
 
 
 def test_without_a_verb_the_help_is_shown_and_it_is_wrong_use(phard: Phard) -> None:
     done = phard()
     assert done.code == 2
     assert "phard quickstart" in done.out
+
+
+def test_the_version_is_that_of_the_package(phard: Phard) -> None:
+    assert phard("--version") == (0, f"phard {version('phard-hub')}\n", "")
+    assert phard("-h") == phard("--help")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +96,16 @@ def test_the_gate_answers_by_its_exit_code(
     assert done.out.count("No weights were looked at") == 1
 
 
+@pytest.mark.parametrize("format", ["text", "json", "junit", "sarif"])
+def test_the_gate_says_first_that_nothing_was_hardened(format: str, tmp_path: Path, phard: Phard) -> None:
+    (tmp_path / "phard_report.json").write_text(make_report(after=None).to_json())
+    out = phard("gate", tmp_path / "phard_report.json", "--format", format).out
+    assert out.count("This model was measured, not hardened") == 1
+    assert out.index("not hardened") < out.index("No weights were looked at")
+    if format == "text":
+        assert "not hardened" in out.splitlines()[0]
+
+
 def test_a_policy_printed_is_a_policy_read(tmp_path: Path, phard: Phard) -> None:
     report, policy = tmp_path / "phard_report.json", tmp_path / "policy.toml"
     report.write_text(make_report().to_json())
@@ -119,6 +137,35 @@ def test_broken_reports_and_policies(
     assert done.code == 2
     assert expected in done.complaint
     assert done.err.count("\n") == 1
+
+
+# Reports for programs
+
+
+def test_measure_prints_json_and_nothing_else(
+    tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard
+) -> None:
+    out = tmp_path / "report.json"
+    done = phard("measure", tiny_checkpoint, "--images", images, "--preset", "cheapest", "--json", "--out", out)
+    assert done.code == 0
+    assert Report.from_json(done.out.encode()) == Report.read(out)
+    assert "Warning: The accuracy is no better than guessing" in done.err
+
+
+def test_harden_prints_json_and_nothing_else(tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard) -> None:
+    out = tmp_path / "out"
+    done = phard(*cheap(tiny_checkpoint, images, out, "--json"))
+    assert done.code in (0, 1, 3)
+    report = Report.from_json(done.out.encode())
+    assert report.after is not None
+    assert report.after == Report.read(out).after
+
+
+def test_where_a_push_went_leaves_stdout_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    for err in (False, True):
+        show_pushed(Pushed(url="https://hub/me/model", commit="0" * 40, sent=True), err=err)
+        seen = capsys.readouterr()
+        assert ("me/model" in seen.out, "me/model" in seen.err) == (not err, err)
 
 
 # Mistakes, each made by a function that gets a model, images and an empty folder, and changes copies of them.
@@ -259,10 +306,3 @@ def test_ctrl_c_outside_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = phard("gate", tmp_path)
     assert done.code == 3
     assert "same command again" in done.complaint
-
-
-def test_a_bar_is_shown_once_for_each_time_that_something_is_done(capsys: pytest.CaptureFixture[str]) -> None:
-    with bars() as progress:
-        for done in (0, 1, 2, 2, 0, 2):  # finished twice over, then done again
-            progress("evaluating", done, 2)
-    assert capsys.readouterr().err.count("evaluating") == 2

@@ -114,6 +114,24 @@ def test_results_are_those_of_the_data_set_tested_on() -> None:
     assert "Data set: org/train, tested on org/test." in text
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test.parquet", ("other", "test.parquet", None, None)),
+        ("birds", ("other", "birds", None, None)),
+        ("/data/private/birds", ("other", "birds", None, None)),
+        ("org/data", ("org/data", "org/data", None, None)),
+        ("org/data:small@v1", ("org/data", "org/data:small@v1", "small", "v1")),
+        ("org/train, tested on test.parquet", ("other", "test.parquet", None, None)),
+    ],
+)
+def test_only_a_data_set_of_the_hub_has_its_type(name: str, expected: tuple[str | None, ...]) -> None:
+    """A local file was written into the card as a data set of the Hub."""
+    results = data_of(render(make_report(dataset=name))).eval_results or []
+    seen = {(found.dataset_type, found.dataset_name, found.dataset_config, found.dataset_revision) for found in results}
+    assert seen == {expected}
+
+
 def test_what_was_not_measured_is_left_out() -> None:
     distances = make_distances(unreached=EVERYTHING)
     universal = tuple(make_pair(None, target, None) for target in range(4))

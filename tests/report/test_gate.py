@@ -201,6 +201,19 @@ def test_stage_that_is_not_there() -> None:
         gate(make_report(after=None), Policy(), stage="after")
 
 
+def test_a_model_that_was_only_measured_gets_no_clean_bill() -> None:
+    """The verdict of such a model read like that of a hardened one."""
+    report = make_report(after=None, before=change_state(make_report().before, attacks=()))
+    first = gate(report, Policy()).notes[0]
+    assert first == (
+        "This model was measured, not hardened; no trigger was known to try on it; rules that did not apply: "
+        "max_accuracy_loss, max_robust_accuracy_loss, min_distance_increase, max_attack_success."
+    )
+    assert "no trigger" not in gate(make_report(after=None), Policy()).notes[0]
+    assert "before it was hardened" in gate(make_report(), Policy(), stage="before").notes[0]
+    assert not any("hardened" in note for note in gate(make_report(), Policy()).notes)
+
+
 def test_names_from_files_cannot_break_a_message() -> None:
     labels = ("c\x1b[31mat", "d\nog", *LABELS[2:])
     finding = Finding(id="x\n", severity="error", file="\u202eevil.bin", evidence="", advice="")

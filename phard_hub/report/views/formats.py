@@ -1,28 +1,20 @@
-"""Views of a report, of a verdict and of an audit as rows, text, JSON, JUnit and SARIF; pure functions."""
+"""Views of a report, of a verdict and of an audit as rows, text, JSON and JUnit; pure functions."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 from phard_hub.report.findings import MEANINGS, SEVERITIES, AuditRecord
-from phard_hub.report.gate import Outcome, RuleResult, Verdict, rule_help
+from phard_hub.report.gate import Outcome, Verdict
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import AttackOutcome, ClassDistances, PairDistance, Rate, Report, State
-from phard_hub.report.wording import pair_name, printable
+from phard_hub.report.wording import OUTCOMES, pair_name, printable
 
 NOT_MEASURED = "not measured"
-_WORDS: dict[Outcome, str] = {
-    "pass": "PASS",
-    "fail": "FAIL",
-    "not_evaluated": "NOT EVALUATED",
-    "not_applicable": "NOT APPLICABLE",
-}
 
 
 class Row(NamedTuple):
@@ -133,10 +125,10 @@ def headline(verdict: Verdict) -> str:
 
 
 def as_text(verdict: Verdict) -> str:
-    """The verdict as plain lines, one a rule and one a note, the headline last."""
-    lines = [f"{_WORDS[rule.outcome]:<14}  {rule.name:<24}  {rule.message}" for rule in verdict.rules]
+    """The verdict as plain lines: first the notes, so that nobody overlooks them, then the rules and the headline."""
+    lines = [f"{OUTCOMES[rule.outcome]:<14}  {rule.name:<24}  {rule.message}" for rule in verdict.rules]
     notes = [f"{'NOTE':<14}  {note}" for note in verdict.notes]
-    return "\n".join([*lines, *notes, headline(verdict)]) + "\n"
+    return "\n".join([*notes, *lines, headline(verdict)]) + "\n"
 
 
 def as_json(verdict: Verdict) -> str:
@@ -169,64 +161,6 @@ def as_junit(verdict: Verdict) -> str:
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def as_sarif(verdict: Verdict, report: Path | str) -> str:
-    """The verdict as SARIF 2.1.0 for code scanning: one result for each rule that refuses.
-
-    ``report`` is the file that results point to, relative to the repository's root so that it is shown beside the
-    code; as a string it is a URI.
-    """
-    refusing = [rule for rule in verdict.rules if rule.outcome in ("fail", "not_evaluated")]
-    return _sarif_log(
-        "phard gate",
-        rules=[_sarif_rule(rule.name) for rule in verdict.rules],
-        results=[_sarif_result(verdict, rule, report) for rule in refusing],
-        notes=verdict.notes,
-    )
-
-
-def _sarif_log(
-    tool: str, *, rules: list[dict[str, Any]], results: list[dict[str, Any]], notes: Sequence[str] = ()
-) -> str:
-    run: dict[str, Any] = {"tool": {"driver": {"name": tool, "rules": rules}}, "results": results}
-    run["columnKind"] = "unicodeCodePoints"
-    if notes:
-        sentences = [{"level": "note", "message": {"text": note}} for note in notes]
-        run["invocations"] = [{"executionSuccessful": True, "toolExecutionNotifications": sentences}]
-    log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
-    return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
-
-
-def _sarif_rule(name: str) -> dict[str, Any]:
-    meaning = rule_help(name)
-    return {
-        "id": f"phard/{name}",
-        "name": "".join(part.capitalize() for part in name.split("_")),
-        "shortDescription": {"text": meaning.split(". ")[0].rstrip(".") + "."},
-        "fullDescription": {"text": meaning},
-        "help": {"text": f"{meaning} The limit is {name} in policy.toml."},
-        "defaultConfiguration": {"level": "error"},
-    }
-
-
-def _sarif_result(verdict: Verdict, rule: RuleResult, place: Path | str) -> dict[str, Any]:
-    return {
-        "ruleId": f"phard/{rule.name}",
-        "ruleIndex": verdict.rules.index(rule),
-        "level": "error",
-        "message": {"text": f"{_WORDS[rule.outcome].capitalize()}: {rule.message}."},
-        "locations": [_sarif_location(place if isinstance(place, str) else _path_uri(place))],
-        "partialFingerprints": {"phardRule/v1": f"{rule.name}:{verdict.stage}"},
-    }
-
-
-def _path_uri(path: Path) -> str:
-    return path.as_uri() if path.is_absolute() else quote(path.as_posix())
-
-
-def _sarif_location(uri: str) -> dict[str, Any]:
-    return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
-
-
 def audit_headline(record: AuditRecord, policy: Policy) -> str:
     """What an audit came to, as one sentence; that nothing was found is no praise of the model."""
     place = f"{printable(record.repo)}@{record.commit[:12]}" if record.commit else printable(record.repo)
@@ -245,33 +179,3 @@ def audit_as_json(record: AuditRecord, policy: Policy) -> str:
     for found in answer["findings"]:
         found["meaning"] = MEANINGS[found["id"]]
     return json.dumps({"refused": bool(record.refused_by(policy)), **answer}, indent=1, ensure_ascii=False) + "\n"
-
-
-def audit_as_sarif(record: AuditRecord) -> str:
-    """An audit as SARIF 2.1.0 for code scanning, one result a finding.
-
-    Results point into the folder as it was given, relative to the repository's root if so, or to
-    ``hf://repo@commit/file`` on the Hub.
-    """
-    ids = list(MEANINGS)
-    return _sarif_log(
-        "phard audit",
-        rules=[{"id": id_, "shortDescription": {"text": MEANINGS[id_]}} for id_ in ids],
-        results=[
-            {
-                "ruleId": found.id,
-                "ruleIndex": ids.index(found.id),
-                "level": found.severity,
-                "message": {"text": f"{found.evidence}. {found.advice}"},
-                "locations": [_sarif_location(_uri(record, found.file))],
-                "partialFingerprints": {"phardFinding/v1": f"{found.id}:{found.file}:{found.evidence}"},
-            }
-            for found in record.findings
-        ],
-    )
-
-
-def _uri(record: AuditRecord, file: str) -> str:
-    """Where a finding's file is; a finding about no file points to the repository."""
-    place = f"hf://{quote(record.repo)}@{record.commit}" if record.commit else _path_uri(Path(record.repo))
-    return place if file == record.repo else f"{place}/{quote(file)}"

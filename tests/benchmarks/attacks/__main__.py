@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from phard_hub.cli.compare import write_views
-from phard_hub.cli.console import bars
+from phard_hub.cli.progress import show_progress
 from phard_hub.defenses.base import hardening
 from phard_hub.evaluation.threats import PGD, Threat, evaluate
 from phard_hub.hardware import default_accelerator
@@ -58,7 +58,7 @@ def compare(
     plans = read_experiment(experiment, images=str(data / train), test_images=str(data / test))
     folder = out or RESULTS / experiment.stem
     open_model = partial(opened, checkpoints=(checkpoints or data / "checkpoints").absolute(), data=data.absolute())
-    with bars() as progress:
+    with show_progress() as progress:
         trials = run(plans, folder, workers=workers, open_model=open_model, progress=progress)
     write_views(folder, trials)
 
@@ -74,7 +74,7 @@ def train(
     torch.manual_seed(seed)
     fresh, places = untrained(name, data), IMAGES[name.partition("-")[0]]
     learned, test = (load_images(str(data / place), labels=fresh.labels, image_size=(32, 32)) for place in places)
-    with bars() as progress:
+    with show_progress() as progress:
         made, settings = trained(fresh, learned, seed, progress)
         judged = evaluate(made, test, progress=progress)
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def others(data: DataFolder, seed: int = 0) -> None:
     test, guard = test.split(GUARD_IMAGES, seed)
     for name, threat in ibau_threats(folder).items():
         classifier = opened(name, folder, data).classifier
-        with bars() as progress:
+        with show_progress() as progress:
             before = evaluate(classifier, test, [threat], pgd=PGD(), seed=seed, progress=progress)
             job = Job(accelerator=accelerator, seed=seed, progress=progress)
             made = DEFAULT.defense.harden(
