@@ -147,7 +147,7 @@ def card_of(path: Path, policy: Policy, *, model_name: str | None = None) -> str
         release = read_release(path)
         return release.card(release.verdict(policy), model_name=model_name or path.resolve().name)
     report = Report.read(path)
-    name = model_name or f"{Path(report.source.repo).name}-hardened"
+    name = model_name or Path(report.source.repo).name + ("-hardened" if report.after else "")
     return render_card(report, gate(report, policy), model_name=name, plots=())
 
 

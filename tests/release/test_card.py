@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from phard_hub.release.card import render_card
 from phard_hub.release.foreign import END, START
+from phard_hub.release.release import card_of
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report, Source
@@ -148,6 +149,13 @@ def test_measured_only() -> None:
     assert "backdoor-hardened" not in (data_of(text).tags or [])
     assert "measured and left as it was" in text
     assert data_of(text).base_model is None
+
+
+@pytest.mark.parametrize(("report", "name"), [(make_report(), "tiny-hardened"), (make_report(after=None), "tiny")])
+def test_a_card_calls_hardened_only_what_is(report: Report, name: str, tmp_path: Path) -> None:
+    """The card of a report of `phard measure` called the model so, too."""
+    (tmp_path / "report.json").write_text(report.to_json())
+    assert f"# resnet-{name}\n" in card_of(tmp_path / "report.json", Policy())
 
 
 def test_base_card_keeps_its_text_and_metadata_but_not_its_results() -> None:
