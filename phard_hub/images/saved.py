@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class SavedTable:
 
     def values(self, column: str) -> list[Any]:
         """The values of a column, of all rows."""
+        for path in self._files:
+            _require_plain(path)
         values = [value for part in self._parts(column) for value in label_values(part, column)]
         self._count = len(values)
         return values
@@ -74,6 +77,37 @@ class SavedTable:
     def describe(self, chosen: int) -> str:
         """The name, and how many images were chosen of how many."""
         return f"{self.name}, {chosen} of {self._count} images"
+
+
+def _require_plain(path: Path) -> None:
+    """Refuse what `datasets` never writes: few bytes of compressed Arrow may unpack to more than the memory holds."""
+    from pyarrow.ipc import MessageReader
+
+    with open_file(path) as source:
+        for message in MessageReader.open_stream(source):
+            batch = message.type == "record batch"
+            if message.type != "schema" and (not batch or _is_compressed(message.metadata.to_pybytes())):
+                problem = f"{shown_path(path.name)} is compressed, or holds more than rows."
+                raise ImagesError(problem, advice="Save the data set with `save_to_disk` of datasets.")
+
+
+def _is_compressed(message: bytes) -> bool:
+    """Whether the fourth field of a record batch is there, which is the third of its message (Message.fbs of Arrow)."""
+    header = _field(message, _number("<I", message, 0), 2)
+    return bool(_field(message, header + _number("<I", message, header), 3))
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    """Where a table of a flatbuffer has a field; 0 if it does not have it."""
+    fields = table - _number("<i", data, table)
+    place = 4 + 2 * number
+    inside = _number("<H", data, fields + place) if place < _number("<H", data, fields) else 0
+    return table + inside if inside else 0
+
+
+def _number(form: str, data: bytes, place: int) -> int:
+    number: int = struct.unpack_from(form, data, place)[0]
+    return number
 
 
 def saved_splits(folder: Path, files: Mapping[str, int]) -> dict[str, list[Path]]:

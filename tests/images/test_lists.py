@@ -219,6 +219,23 @@ def test_paths_in_saved_data_are_not_followed(tmp_path: Path) -> None:
         load(tmp_path / "saved")
 
 
+@pytest.mark.parametrize("compression", ["zstd", "lz4", None])
+def test_compressed_arrow_is_not_unpacked(tmp_path: Path, compression: str | None) -> None:
+    """A few bytes of it may be more than the memory holds."""
+    dataset().save_to_disk(tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    with pa.ipc.open_stream(file.read_bytes()) as reader:
+        table = reader.read_all()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(file, table.schema, options=options) as writer:
+        writer.write_table(table)
+    if compression is None:
+        check_colors(load(tmp_path / "saved"), 16)
+    else:
+        with pytest.raises(ImagesError, match=r"arrow is compressed, or holds more than rows\."):
+            load(tmp_path / "saved")
+
+
 def test_offsets_that_lead_out_of_the_file(tmp_path: Path) -> None:
     """Each broken byte is an error in one line or changes what is read, and nothing crashes."""
     dataset(4).save_to_disk(tmp_path / "saved")
