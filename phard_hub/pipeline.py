@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from phard_hub.attacks import Attack
 from phard_hub.attacks.planted import Backdoor, card, write_planted
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
-from phard_hub.disk.atomic import discard
-from phard_hub.errors import NotEvaluatedError, OutputError
+from phard_hub.disk.atomic import discard, restore
+from phard_hub.errors import NotEvaluatedError, OutputError, PhardError
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import Threat, evaluate
 from phard_hub.hardware import default_accelerator
@@ -31,16 +32,17 @@ from phard_hub.models.loading import load
 from phard_hub.models.tensors import serialize
 from phard_hub.presets import DEFAULT, Preset
 from phard_hub.provenance import environment, source_of
-from phard_hub.release.release import check_writable, copied, weights_sha256, write_release
+from phard_hub.release.release import check_writable, copied, read_release, weights_sha256, write_release
 from phard_hub.report.deployed import CARD_NAME, WEIGHTS_NAME
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import SCHEMA_VERSION, Hardening, Report, State
+from phard_hub.report.record import REPORT_NAME, SCHEMA_VERSION, Hardening, Report, State
 from phard_hub.report.trial import Judgement
 from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Seed, settings
 from phard_hub.training.guard import Guard
 from phard_hub.triggers.gallery import gallery
+from phard_hub.triggers.kept import keep, kept
 from phard_hub.triggers.search import Measurement, measure
 
 LIMITS = (
@@ -56,12 +58,13 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run ends with."""
+    """What a run ends with; ``is_new`` unless the same job had ended before."""
 
     report: Report
     verdict_before: Verdict
     verdict: Verdict
     release: Path
+    is_new: bool = True
 
 
 @settings
@@ -77,6 +80,7 @@ class Settings:
         upstream: the model that this one was made from; by default the one that its card names.
         allow: fields of the config that are known to differ from the upstream's.
         even_at_chance: whether a model is hardened that is no better than guessing.
+        overwrite: whether the release of another job may be replaced.
     """
 
     preset: Preset = DEFAULT
@@ -87,6 +91,7 @@ class Settings:
     upstream: str | None = None
     allow: Sequence[str] = ()
     even_at_chance: bool = False
+    overwrite: bool = False
 
 
 def open_model(repo: str, revision: str | None = None) -> Classifier:
@@ -115,12 +120,12 @@ def run(
     """Do the whole job and write the release folder.
 
     A run that was interrupted or killed continues from its last checkpoint when it is called again with
-    the same arguments, and ends with the same weights.
+    the same arguments, and ends with the same weights. One that has ended is not done again.
 
     Args:
         repo: Hub id or local folder.
         data: which images to use.
-        out: the release folder; a former release there is replaced at the end, nothing else ever is.
+        out: the release folder; a release of another job there is replaced only if the settings say so.
         settings: how the job is done.
         revision: branch, tag or commit of a Hub id.
         accelerator: of accelerate; by default one that uses what the machine has.
@@ -134,23 +139,22 @@ def run(
     accelerator = accelerator or default_accelerator()
     audited = audit(pull(repo, revision), settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
+    name = _job_name(classifier, data, settings)
+    if ended := _ended(out, name, settings):
+        return ended
+    work = out.with_name(f".{out.name}.{name[:12]}.run")
+    job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
     images = load_data(classifier, data, settings.seed, progress)
     if not settings.even_at_chance:
         _refuse_chance(classifier, images.test, progress)
-    before, found = assess(classifier, images.test, settings, progress)
-    work = _work_folder(out, before.weights_sha256, data, settings)
-    job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
+    before, found = assess(classifier, images.test, settings, job.part("measured"))
     guard = Guard.of(classifier, images.validation, accelerator.device)
     defense = settings.preset.defense
-    try:
-        made = defense.harden(classifier, images.train, job.part("hardening"), guard)
-    except OutputError:  # where there is no room for a checkpoint, nothing is left of it
-        with suppress(OSError):
-            work.rmdir()
-        raise
-    after, found_after = assess(made.classifier, images.test, settings, progress)
+    made = defense.harden(classifier, images.train, job.part("hardening"), guard)
+    after, found_after = assess(made.classifier, images.test, settings, replace(job, folder=None))
     record = hardening(defense, made.phases, images.train, job)
     report = describe(audited, images, accelerator, before=before, after=after, hardening=record)
+    report = report.model_copy(update={"job": name})
     verdict = gate(report, settings.policy)
 
     def release() -> None:
@@ -184,7 +188,8 @@ def measure_only(
     audited = audit(pull(repo, revision), settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress)
-    before, _ = assess(classifier, images.test, settings, progress)
+    job = Job(accelerator=accelerator, seed=settings.seed, progress=progress)
+    before, _ = assess(classifier, images.test, settings, job)
     return describe(audited, images, accelerator, before=before)
 
 
@@ -253,23 +258,34 @@ def plant(
     return backdoor
 
 
-def assess(
-    classifier: Classifier, images: LabelledImages, settings: Settings, progress: Progress = silent
-) -> tuple[State, Measurement]:
-    """Everything that is measured on one classifier, before or after hardening, and the triggers found."""
-    preset, seed = settings.preset, settings.seed
-    found = measure(classifier, images, preset.search, seed=seed, progress=progress)
+def assess(classifier: Classifier, images: LabelledImages, settings: Settings, job: Job) -> tuple[State, Measurement]:
+    """Everything that is measured on one classifier, before or after hardening, and the triggers found.
+
+    Class distances take longest: where the job has a folder, they are kept, and not searched again when it continues.
+    """
+    preset = settings.preset
+    found = _measured(classifier, images, preset, job)
     seen = evaluate(
         classifier,
         images,
         settings.threats,
         pgd=preset.pgd,
         reference=settings.reference,
-        seed=seed,
-        progress=progress,
+        seed=job.seed,
+        progress=job.progress,
     )
     state = State(weights_sha256=weights_sha256(classifier.weights()), evaluation=seen, distances=found.distances)
     return state, found
+
+
+def _measured(classifier: Classifier, images: LabelledImages, preset: Preset, job: Job) -> Measurement:
+    place = job.state
+    if place and job.first(lambda: os.path.lexists(place)):
+        return kept(place, classifier.labels, preset.search.parts)
+    found = measure(classifier, images, preset.search, seed=job.seed, progress=job.progress)
+    if place:
+        job.first(lambda: keep(found, place))
+    return found
 
 
 def describe(
@@ -312,7 +328,34 @@ def _refuse_chance(classifier: Classifier, images: LabelledImages, progress: Pro
         )
 
 
-def _work_folder(out: Path, weights: str, data: DataOptions, settings: Settings) -> Path:
-    """Where the state of this very job is kept: other weights, data or settings have another folder."""
-    job = f"{weights} {data} {settings.preset} {settings.seed}"
-    return out.with_name(f".{out.name}.{hashlib.sha256(job.encode()).hexdigest()[:12]}.run")
+def _job_name(classifier: Classifier, data: DataOptions, settings: Settings) -> str:
+    """A name for this very job: other weights, images or settings have another one."""
+    threats = [(threat.name, threat.target) for threat in settings.threats]
+    weights = weights_sha256(classifier.weights())
+    job = f"{weights} {data} {settings.preset} {settings.seed} {threats} {settings.policy}"
+    return hashlib.sha256(job.encode()).hexdigest()
+
+
+def _ended(out: Path, name: str, settings: Settings) -> Outcome | None:
+    """What this very job has ended with, if its release is there and whole; None if there is work to do.
+
+    Raises:
+        OutputError: there is a release of another job, which nobody said may be replaced.
+    """
+    restore(out)
+    if not os.path.lexists(out / REPORT_NAME):
+        return None
+    report = None
+    with suppress(PhardError):
+        report = Report.read(out)
+    if report is None or report.job != name:
+        if settings.overwrite:
+            return None
+        advice = "Give another --out, or --overwrite to replace it."
+        raise OutputError(f"{out} holds a release of another job.", advice=advice)
+    try:
+        read_release(out)
+    except PhardError:  # it was damaged since
+        return None
+    before = gate(report, settings.policy, stage="before")
+    return Outcome(report, before, gate(report, settings.policy), out, is_new=False)

@@ -38,7 +38,7 @@ from tests.benchmarks.architectures.journey import TOLERANCE, logits_difference,
 from tests.benchmarks.architectures.results import BLOCK, PAGE, RESULTS, markdown
 from tests.benchmarks.architectures.table import ARCHITECTURES
 from tests.hub_server import Hub
-from tests.small import harden
+from tests.small import harden, job
 
 TABLE = {architecture.name: architecture for architecture in ARCHITECTURES}
 CHEAP = [
@@ -173,11 +173,11 @@ def test_a_real_checkpoint_goes_the_whole_way(
     part = classifier.clone()
     part.network, part.labels = SomeClasses(part.network, numbers), classes
     images, settings = views(found, classes, classifier.image_size), Settings(preset=TINY)
-    before, _ = assess(part, images, settings)
+    before, _ = assess(part, images, settings, job())
     assert before.evaluation.accuracy.value >= 0.5  # it knows these classes
     accelerator = default_accelerator()
     part, hardening = harden(TINY.defense, part, images)
-    after, _ = assess(part, images, settings)
+    after, _ = assess(part, images, settings, job())
 
     hardened = classifier.clone()
     assert isinstance(part.network, SomeClasses)

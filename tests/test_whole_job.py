@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from PIL import Image
 from phard_hub.__main__ import main
 from phard_hub.report.record import Report
 from phard_hub.training import loop
+from phard_hub.triggers.search import measure
 from tests.command import Done, Phard
 from tests.jobs import LABELS, cheap, files, write_images
 from tests.report_factory import RELEASE_FILES
@@ -72,7 +74,19 @@ def test_the_report_tells_no_paths(released: Path, tiny_checkpoint: Path) -> Non
     assert str(tiny_checkpoint.parent) not in report.to_json()
 
 
-def test_a_second_run_replaces_the_release(
+def test_a_run_that_has_ended_is_not_done_again(
+    released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(released, tmp_path / "hardened")
+    with monkeypatch.context() as patch:
+        patch.delattr("phard_hub.pipeline.load_data")
+        done = phard(*cheap(tiny_checkpoint, images, out))
+    assert str(done.code) == (released.parent / "code").read_text()
+    assert f"Release: {out} (it was there: nothing was done again)" in done.out
+    assert "Policy, before hardening" in done.out
+
+
+def test_a_damaged_release_is_made_again(
     released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard
 ) -> None:
     out = shutil.copytree(released, tmp_path / "hardened")
@@ -80,14 +94,26 @@ def test_a_second_run_replaces_the_release(
     done = phard(*cheap(tiny_checkpoint, images, out))
     assert str(done.code) == (released.parent / "code").read_text()
     assert f"Release: {out}" in done.out
-    assert "Policy, before hardening" in done.out
     assert files(out) == RELEASE_FILES
     assert (out / "model.safetensors").read_bytes() == (released / "model.safetensors").read_bytes()
+
+
+def test_another_job_does_not_replace_a_release_unasked(
+    released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard
+) -> None:
+    out = shutil.copytree(released, tmp_path / "hardened")
+    done = phard(*cheap(tiny_checkpoint, images, out, "--seed", "1"))
+    assert done.code == 2
+    assert "holds a release of another job. Give another --out, or --overwrite to replace it" in done.complaint
+    assert Report.read(out) == Report.read(released)
+    assert phard(*cheap(tiny_checkpoint, images, out, "--seed", "1", "--overwrite")).code in (0, 1, 3)
+    assert Report.read(out).job != Report.read(released).job
 
 
 KILL = """
 import os, signal, sys
 from phard_hub.training import loop
+from phard_hub.triggers.search import measure
 save = loop._Run._save
 def save_and_die(self):
     save(self)
@@ -121,7 +147,10 @@ def test_a_killed_run_continues_to_the_same_bytes(
         return update(run)
 
     monkeypatch.setattr(loop._Run, "_update", noted)
-    phard(*arguments)
+    with monkeypatch.context() as patch:  # what was measured before is kept, too
+        patch.setattr("phard_hub.pipeline.measure", measured := Mock(wraps=measure))
+        phard(*arguments)
+    assert measured.call_count == 1
     assert steps == [4, 5, 6, 7]
     assert files(tmp_path / "hardened") == RELEASE_FILES
     assert [path.name for path in tmp_path.iterdir()] == ["hardened"]
@@ -152,6 +181,7 @@ FULL = """
 import resource
 from phard_hub import pipeline
 from phard_hub.training import loop
+from phard_hub.triggers.search import measure
 def limit(place, name):
     call = getattr(place, name)
     def limited(*arguments, **keywords):
@@ -169,7 +199,9 @@ def test_a_full_disk_keeps_the_former_release(
 ) -> None:
     out = shutil.copytree(released, tmp_path / "hardened")
     before = {name: (out / name).read_bytes() for name in files(out)}
-    process = in_a_process(FULL.format("pipeline, 'write_release'"), *cheap(tiny_checkpoint, images, out))
+    process = in_a_process(
+        FULL.format("pipeline, 'write_release'"), *cheap(tiny_checkpoint, images, out, "--overwrite", "--seed", "1")
+    )
     done = Done(process.returncode, process.stdout, process.stderr)
     assert done.code == 2
     assert "File too large" in done.complaint
@@ -181,7 +213,8 @@ def test_a_disk_too_full_for_checkpoints(tiny_checkpoint: Path, images: Path, tm
     done = Done(process.returncode, process.stdout, process.stderr)
     assert done.code == 2
     assert "cannot be written" in done.complaint.casefold() or "cannot write" in done.complaint.casefold()
-    assert list(tmp_path.iterdir()) == []
+    (left,) = tmp_path.iterdir()
+    assert files(left) == {"measured/distances.json", "measured/bank.safetensors"}  # the next try goes on from here
 
 
 def test_two_classes_are_enough(tmp_path: Path, phard: Phard, tiny_checkpoint: Path) -> None:

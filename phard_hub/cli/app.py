@@ -117,14 +117,15 @@ def harden(
     even_at_chance: Annotated[
         bool, typer.Option("--even-at-chance", help="Harden a model that is no better than guessing, too.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a release of another job in --out.")] = False,
     json: AsJson = False,
 ) -> None:
     """Do the whole job: measure a model, harden it, measure again, and write a release folder.
 
     Exits with 0 if the hardened model passes the policy and with 1 if it does not; the release is written
     either way and says so, but pushed only if it passes (`phard push` can do more). A run that was stopped
-    continues when the same command is given again. A model that is no better than guessing on the test images is
-    not hardened (exit code 3): labels or preprocessing probably do not match.
+    continues when the same command is given again; one that has ended is not done again. A model that is no better
+    than guessing on the test images is not hardened (exit code 3): labels or preprocessing probably do not match.
 
     On several GPUs, start it with `accelerate launch -m phard_hub harden` and the same arguments.
     """
@@ -132,7 +133,7 @@ def harden(
     from phard_hub.release.push import check_access, push
 
     settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow)
-    settings = replace(settings, even_at_chance=even_at_chance)
+    settings = replace(settings, even_at_chance=even_at_chance, overwrite=overwrite)
     if push_to is not None and is_first_process():
         check_access(push_to)
     out = out or Path(f"{Path(repo).resolve().name}-hardened")

@@ -42,7 +42,7 @@ def show_outcome(outcome: Outcome) -> None:
         say(f"\n{NOT_FORGOTTEN}")
     for title, verdict in (("before hardening", outcome.verdict_before), ("after hardening", outcome.verdict)):
         show_verdict(title, verdict)
-    say(f"\nRelease: {outcome.release}")
+    say(f"\nRelease: {outcome.release}{'' if outcome.is_new else ' (it was there: nothing was done again)'}")
 
 
 def show_backdoor(backdoor: Backdoor, folder: Path) -> None:

@@ -329,6 +329,9 @@ class Report(Record):
     source: Source
     dataset: str
     matched: str = ""
+    job: Annotated[str, Field(pattern=r"\A([0-9a-f]{64})?\z")] = Field(
+        default="", description="which job it is from: a hash of weights, images, settings and seed"
+    )
     findings: tuple[Finding, ...]
     before: State
     after: State | None = None

@@ -64,16 +64,16 @@ def harden(
     unseen, guard = test.split(GUARD_IMAGES, seed)
     settings = Settings(preset=DEFAULT, seed=seed)
     with show_progress() as progress:
+        job = Job(accelerator=accelerator, seed=seed, progress=progress)
         if before_from is None:
-            before = assess(classifier, test, settings, progress)[0]
+            before = assess(classifier, test, settings, job)[0]
         else:
             before = State.from_fields(json.loads(before_from.read_text())["report"]["before"])
-        job = Job(accelerator=accelerator, seed=seed, progress=progress)
         made = DEFAULT.defense.harden(
             classifier, train, job.part("hardening"), Guard.of(classifier, guard, accelerator.device)
         )
         hardened, record = made.classifier, hardening(DEFAULT.defense, made.phases, train, job)
-        after = assess(hardened, test, settings, progress)[0]
+        after = assess(hardened, test, settings, job)[0]
     if weights is not None:
         save_file(hardened.weights(), weights)
     snapshot = Snapshot(

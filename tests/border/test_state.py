@@ -24,9 +24,6 @@ from hypothesis import strategies as some
 
 from phard_hub.defenses import AdversarialTraining
 from phard_hub.errors import OutputError, PhardError, StateError
-from phard_hub.images.data import DataOptions
-from phard_hub.pipeline import Settings, _work_folder
-from phard_hub.presets import PRESETS
 from phard_hub.report.record import Report
 from phard_hub.training.checkpoint import read_state
 from phard_hub.training.schedule import Schedule
@@ -240,9 +237,8 @@ def test_the_command_says_so_in_one_line(tiny_checkpoint: Path, tmp_path: Path) 
     images, out = write_images(tmp_path / "images"), tmp_path / "out"
     done, _ = watched(*cheap(model, images, out), folders=(tmp_path,))
     assert done.code in (0, 1), done.err
-    weights = Report.read(out).before.weights_sha256
+    folder = out.with_name(f".{out.name}.{Report.read(out).job[:12]}.run")
     shutil.rmtree(out)
-    folder = _work_folder(out, weights, DataOptions(images=str(images)), Settings(preset=PRESETS["cheapest"]))
     state = folder / "hardening~forgetting"
     state.mkdir(parents=True)
     for each in (state, folder):

@@ -119,14 +119,14 @@ def _travel(row: Row, architecture: Architecture, digits: Path, work: Path) -> N
         row.image = classifier.image_size
     data = load_data(classifier, DataOptions(images=str(digits)), settings.seed)
     with row.step("measure"):
-        before, _ = assess(classifier, data.test, settings)
+        before, _ = assess(classifier, data.test, settings, Job(seed=settings.seed))
     with row.step("harden"):
         # without images for the guard, which would take back what chance did to an accuracy of chance
         job = Job(accelerator=accelerator, seed=settings.seed)
         made = settings.preset.defense.harden(classifier, data.train, job)
         hardened, record = made.classifier, hardening(settings.preset.defense, made.phases, data.train, job)
         require_change(classifier, hardened)
-    after, _ = assess(hardened, data.test, settings)
+    after, _ = assess(hardened, data.test, settings, Job(seed=settings.seed))
     with row.step("push"):
         report = describe(audited, data, accelerator, before=before, after=after, hardening=record)
         release = write_release(
