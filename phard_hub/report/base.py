@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -59,6 +60,12 @@ class Record(BaseModel):
             ValueError: as `from_json`.
         """
         return cls.from_json(read_regular(path.parent, path.name, largest))
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they come back from a JSON file, so that what was read equals what was made."""
+    made: dict[str, Any] = json.loads(json.dumps(values))
+    return made
 
 
 def unambiguous(content: bytes) -> Any:  # noqa: ANN401 - whatever the JSON holds

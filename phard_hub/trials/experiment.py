@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -16,6 +15,7 @@ from phard_hub.disk.toml import read_toml
 from phard_hub.errors import ExperimentError
 from phard_hub.images.data import DataOptions
 from phard_hub.presets import PRESETS, Preset
+from phard_hub.report.base import plain
 from phard_hub.report.trial import NO_ATTACK, NO_DEFENSE, Cell, slug
 from phard_hub.report.wording import public_name
 from phard_hub.settings import LARGEST_SEED
@@ -58,7 +58,7 @@ class Plan:
         if self.data.test_images is not None:
             data["test_images"] = public_name(self.data.test_images)
         attack = self.attack.parameters() if self.attack else {}
-        return _plain(
+        return plain(
             {
                 "model": public_name(self.repo),
                 "images": data,
@@ -74,13 +74,7 @@ class Plan:
         """All that decides the numbers, as plain values without places on this disk."""
         settings = asdict(self.defense) if self.defense else {}
         name = getattr(self.defense, "name", NO_DEFENSE)
-        return self.base | _plain({"defense": {"name": name, **settings}, "data_share": self.cell.data_share})
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """As it comes back from a JSON file."""
-    plain: dict[str, Any] = json.loads(json.dumps(values))
-    return plain
+        return self.base | plain({"defense": {"name": name, **settings}, "data_share": self.cell.data_share})
 
 
 def read_experiment(

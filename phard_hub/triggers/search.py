@@ -17,6 +17,7 @@ from phard_hub.hardware import fast_autocast, images_at_once
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier, class_number, frozen
+from phard_hub.report.base import plain
 from phard_hub.report.record import ClassDistances, PairDistance, Rate, grey_levels
 from phard_hub.report.statistics import bootstrap_mean, rate
 from phard_hub.settings import BelowOne, Share, settings
@@ -293,7 +294,7 @@ class _Search:
             mean=float(np.mean(reached)) if reached else None,
             low=low,
             high=high,
-            settings={**asdict(self.settings), "seed": self.seed},
+            settings=plain({**asdict(self.settings), "seed": self.seed}),
             sample_gradients=self.gradients,
             sample_forwards=self.forwards,
             seconds=seconds,
