@@ -150,14 +150,14 @@ def test_without_picklescan_the_finding_says_so(model: Path, monkeypatch: pytest
     plain(model / "x.pkl")
     finding = found_in(model)
     assert (finding.id, finding.severity) == ("PH-A02", "warning")
-    assert "not looked into, for picklescan is not installed" in finding.evidence
+    assert "not looked into, because picklescan is not installed" in finding.evidence
     assert "phard-hub[scan]" in finding.advice
 
 
 @pytest.mark.parametrize("name", ["tf_model.h5", "model.keras"])
 def test_keras_files_are_not_looked_into(model: Path, name: str) -> None:
     (model / name).write_bytes(b"\x89HDF")
-    assert "not looked into, for it is no pickle" in found_in(model).evidence
+    assert "not looked into, because it is no pickle" in found_in(model).evidence
 
 
 def test_a_link_out_of_the_folder_is_not_followed(model: Path, tmp_path: Path) -> None:
