@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from phard_hub.report.distances import ClassDistances, PairDistance, Rate
 from phard_hub.report.record import (
     AttackOutcome,
-    ClassDistances,
     Environment,
     Evaluation,
     Finding,
     Hardening,
-    PairDistance,
     Phase,
-    Rate,
     Report,
     Source,
     State,

@@ -24,7 +24,8 @@ from phard_hub.disk.atomic import as_output_error, new_folder
 from phard_hub.errors import BackdoorError, NotEvaluatedError, OutputError, did_you_mean, first_line
 from phard_hub.models.tensors import read_tensors, serialize
 from phard_hub.report.base import Count, Record, Size
-from phard_hub.report.record import Rate, Source, TriggerSize
+from phard_hub.report.distances import Rate
+from phard_hub.report.record import Source, TriggerSize
 from phard_hub.report.trial import NO_ATTACK, Judgement
 from phard_hub.report.wording import printable
 from phard_hub.settings import Seed, first_fault

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
@@ -22,6 +21,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
 from phard_hub.training.loop import train
+from phard_hub.training.objectives import CrossEntropy
 from phard_hub.training.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -79,38 +79,21 @@ def train_poisoned(
     return train(classifier, images, lambda _copy: objective, schedule, part).classifier
 
 
-class Poisoned:
+class Poisoned(CrossEntropy):
     """Cross-entropy on partly poisoned batches."""
 
     def __init__(self, attack: Attack | None, target: int, poison_rate: float | None) -> None:
+        super().__init__()
         self.attack, self.target, self.poison_rate = attack, target, poison_rate
-        self.sample_gradients = self.sample_forwards = 0
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Loss on the batch after poisoning it; a recipe looks at the batch as a whole."""
-        pixels, labels = batch.pixels, batch.labels
-        if self.attack is not None:
-            whole, random = batch.whole(), batch.draws(purpose=1).random
-            with torch.no_grad():
-                pixels, labels = poison(self.attack, whole.pixels, whole.labels, self.target, self.poison_rate, random)
-            pixels, labels = pixels[batch.places], labels[batch.places]
-        self.sample_gradients += batch.size
-        return batch.mean(functional.cross_entropy(model(pixels).float(), labels, reduction="none"))
-
-    def observed(self) -> None:
-        """Nothing is searched."""
-
-    def back_off(self) -> str:
-        """Planting has no guard."""
-        return ""
-
-    def state_dict(self) -> dict[str, Tensor | int | float]:
-        """The counters."""
-        return {"sample_gradients": self.sample_gradients}
-
-    def load_state_dict(self, state: dict[str, Tensor | int | float]) -> None:
-        """Take up a saved state."""
-        self.sample_gradients = int(state["sample_gradients"])
+    def shown(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The batch after poisoning; a recipe looks at the batch as a whole."""
+        if self.attack is None:
+            return batch.pixels, batch.labels
+        whole, random = batch.whole(), batch.draws(purpose=1).random
+        with torch.no_grad():
+            pixels, labels = poison(self.attack, whole.pixels, whole.labels, self.target, self.poison_rate, random)
+        return pixels[batch.places], labels[batch.places]
 
 
 def poison(

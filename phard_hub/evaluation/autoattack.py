@@ -16,7 +16,7 @@ from phard_hub.hardware import images_at_once
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.models.predictions import predictions
-from phard_hub.report.record import Rate
+from phard_hub.report.distances import Rate
 from phard_hub.report.statistics import rate
 from phard_hub.settings import Share, settings
 

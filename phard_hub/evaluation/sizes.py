@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from phard_hub.images import LabelledImages
-from phard_hub.report.record import TriggerSize, grey_levels
+from phard_hub.report.distances import grey_levels
+from phard_hub.report.record import TriggerSize
 from phard_hub.triggers.bank import Trigger, change_size
 
 

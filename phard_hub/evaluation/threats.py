@@ -18,7 +18,8 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.predictions import predictions
-from phard_hub.report.record import AttackOutcome, Evaluation, Rate, Rating
+from phard_hub.report.distances import Rate
+from phard_hub.report.record import AttackOutcome, Evaluation, Rating
 from phard_hub.report.statistics import drop, rate
 from phard_hub.report.trial import NaturalTrigger
 from phard_hub.settings import Share, settings

@@ -28,8 +28,9 @@ from phard_hub.release.foreign import (
     taken_over,
 )
 from phard_hub.release.public import is_hub_data, last_part, public
+from phard_hub.report.distances import Rate
 from phard_hub.report.gate import Verdict
-from phard_hub.report.record import REPORT_NAME, TESTED_ON, Rate, Report, State
+from phard_hub.report.record import REPORT_NAME, TESTED_ON, Report, State
 from phard_hub.report.views.formats import headline, summary_rows
 from phard_hub.report.wording import NOT_FORGOTTEN, flat, pair_name, phase_words, printable
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from phard_hub.report.record import ClassDistances, Evaluation, PairDistance, Rate, Report, State
+    from phard_hub.report.distances import ClassDistances, PairDistance, Rate
+    from phard_hub.report.record import Evaluation, Report, State
 
 _ROUNDING = 1e-6
 _NORMAL = 1.959963984540054  # the 97.5 % quantile of the normal distribution

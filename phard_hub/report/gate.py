@@ -16,8 +16,9 @@ from pydantic import Field
 from phard_hub.errors import ReportError
 from phard_hub.report.base import Record
 from phard_hub.report.deployed import SIGNATURE_NAME, Deployed, other_files, other_weights
+from phard_hub.report.distances import ClassDistances, Rate
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import ClassDistances, Rate, Report, State
+from phard_hub.report.record import Report, State
 from phard_hub.report.wording import pair_name, printable, two_numbers
 
 Stage = Literal["before", "after"]

@@ -8,8 +8,6 @@ runner can read it in a fraction of a second.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +16,8 @@ from pydantic import AwareDatetime, Field, model_validator
 from phard_hub.disk.reading import read_regular
 from phard_hub.errors import ReportError
 from phard_hub.report.base import Count, Points, Record, Sha256, Size
-from phard_hub.report.checks import of_distances, of_evaluation, of_pair, of_rate, of_report, of_state, require
+from phard_hub.report.checks import of_evaluation, of_report, of_state, require
+from phard_hub.report.distances import ClassDistances, Rate, both_reached, mean_increase
 from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Seed, Share
 
@@ -26,121 +25,8 @@ SCHEMA_VERSION: Literal[2] = 2
 REPORT_NAME = "phard_report.json"
 LARGEST_REPORT = 64 * 2**20
 """Bytes; a report about 1,000 classes has about 20 MB."""
-Dimension = Annotated[int, Field(ge=1, le=2**16)]
 TESTED_ON = ", tested on "
 """Stands between the names of the data set to harden with and of that to test on, where these are two."""
-
-
-class Rate(Record):
-    """A share of n images with its 95 % Wilson interval; all values in [0, 1]."""
-
-    value: Share
-    n: Count
-    low: Share
-    high: Share
-
-    def __str__(self) -> str:
-        """Percent with interval; nothing seen in n prints as an upper limit (rule of three)."""
-        if self.value == 0 and self.n:
-            return f"<= {300 / self.n:.2g} % (0 of {self.n})"
-        return f"{100 * self.value:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
-
-    def may_be_chance(self, classes: int) -> bool:
-        """Whether guessing among so many classes may be right as often, as far as n images can tell."""
-        return self.n > 0 and self.low * classes <= 1
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        require(of_rate(self))
-        return self
-
-
-class PairDistance(Record):
-    """How small a pervasive change sends images of ``source`` to ``target``.
-
-    ``source`` is None for a universal trigger (all other classes to ``target``). ``distance`` is the
-    mean L2 norm of the change per image, pixels in [0, 1]; ``rms`` the same in grey levels (0-255)
-    per pixel value. Both are None where the search never reached the success bound.
-    """
-
-    source: Count | None
-    target: Count
-    reached: bool
-    distance: Size | None
-    rms: Size | None
-    success: Rate
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        require(of_pair(self))
-        return self
-
-
-class ClassDistances(Record):
-    """The directed matrix of class distances of one classifier, and how it was found."""
-
-    labels: tuple[str, ...]
-    pairs: tuple[PairDistance, ...]
-    universal: tuple[PairDistance, ...]
-    success_bound: Share
-    image_shape: tuple[Dimension, Dimension, Dimension]
-    mean: Size | None = Field(description="mean L2 over the pairs reached")
-    low: Size | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
-    high: Size | None = Field(description="upper end of the 95 % bootstrap interval of the mean")
-    settings: dict[str, Any]
-    sample_gradients: Count
-    sample_forwards: Count
-    seconds: Size
-
-    @property
-    def reached(self) -> tuple[PairDistance, ...]:
-        """Pairs whose trigger met the success bound on held-out images."""
-        return tuple(pair for pair in self.pairs if pair.reached)
-
-    @property
-    def smallest(self) -> PairDistance | None:
-        """The pair that is easiest to turn, or None if no pair was reached."""
-        return min(self.reached, key=lambda pair: pair.distance or 0.0, default=None)
-
-    @property
-    def rms_per_l2(self) -> float:
-        """Grey levels RMS per unit of L2 distance, for this image shape."""
-        return grey_levels(1.0, self.image_shape)
-
-    @property
-    def mean_rms(self) -> float | None:
-        """Mean distance in grey levels (0-255) RMS over the pairs reached."""
-        return None if self.mean is None else self.mean * self.rms_per_l2
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        require(of_distances(self))
-        return self
-
-
-def grey_levels(l2: float, image_shape: Sequence[int]) -> float:
-    """A change of this L2 norm (pixels in [0, 1]) as grey levels (0-255), root mean square over an image's values."""
-    return 255.0 * l2 / math.sqrt(math.prod(image_shape))
-
-
-def both_reached(before: Sequence[PairDistance], after: Sequence[PairDistance]) -> list[tuple[float, float]]:
-    """(before, after) distances of the pairs that were reached both times."""
-    later = {(pair.source, pair.target): pair.distance for pair in after if pair.reached}
-    return [
-        (pair.distance, found)
-        for pair in before
-        if pair.reached and pair.distance is not None and (found := later.get((pair.source, pair.target))) is not None
-    ]
-
-
-def mean_increase(both: Sequence[tuple[float, float]]) -> float | None:
-    """Mean of the relative increases, pair by pair (1.0 is +100 %).
-
-    None if nothing can be compared: an increase of next to nothing is none.
-    """
-    increases = [(after - before) / before for before, after in both if before > 0]
-    mean = sum(increases) / len(increases) if increases else None
-    return mean if mean is None or math.isfinite(mean) else None
 
 
 class AttackOutcome(Record):

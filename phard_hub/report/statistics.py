@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phard_hub.report.checks import wilson
-from phard_hub.report.record import Rate
+from phard_hub.report.distances import Rate
 
 
 def rate(successes: int, n: int) -> Rate:

@@ -14,16 +14,8 @@ from pydantic import AwareDatetime, Field
 
 from phard_hub.errors import ReportError
 from phard_hub.report.base import Count, Record, Size
-from phard_hub.report.record import (
-    ClassDistances,
-    Environment,
-    Evaluation,
-    Hardening,
-    Rate,
-    Rating,
-    Source,
-    TriggerSize,
-)
+from phard_hub.report.distances import ClassDistances, Rate
+from phard_hub.report.record import Environment, Evaluation, Hardening, Rating, Source, TriggerSize
 from phard_hub.settings import Seed, Share
 
 TRIAL_SCHEMA: Literal[2] = 2

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from phard_hub.report.record import ClassDistances, PairDistance, Phase, Rate
+    from phard_hub.report.distances import ClassDistances, PairDistance, Rate
+    from phard_hub.report.record import Phase
 
 NOT_FORGOTTEN = (  # where `Hardening.forgotten` is False
     "What makes a model forget a planted backdoor cost more accuracy than is allowed, so nothing of it was kept: one "

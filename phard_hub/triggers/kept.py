@@ -12,7 +12,7 @@ from torch import Tensor
 from phard_hub.disk.atomic import check_private, new_folder, private_folder, write_text
 from phard_hub.errors import StateError, first_line
 from phard_hub.models.tensors import read_fitting, serialize
-from phard_hub.report.record import ClassDistances
+from phard_hub.report.distances import ClassDistances
 from phard_hub.triggers.bank import Bank, Parts
 from phard_hub.triggers.search import Measurement
 

@@ -18,7 +18,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier, class_number, frozen
 from phard_hub.report.base import plain
-from phard_hub.report.record import ClassDistances, PairDistance, Rate, grey_levels
+from phard_hub.report.distances import ClassDistances, PairDistance, Rate, grey_levels
 from phard_hub.report.statistics import bootstrap_mean, rate
 from phard_hub.settings import BelowOne, Share, settings
 from phard_hub.triggers.autoencoder import train_autoencoder

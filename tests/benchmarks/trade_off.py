@@ -27,7 +27,7 @@ from phard_hub.hardware import default_accelerator
 from phard_hub.job import Job, Progress
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import DEFAULT
-from phard_hub.report.record import ClassDistances, both_reached, mean_increase
+from phard_hub.report.distances import ClassDistances, both_reached, mean_increase
 from phard_hub.training.interpolation import between
 from phard_hub.triggers.search import measure
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20

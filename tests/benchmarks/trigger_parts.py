@@ -25,7 +25,7 @@ from phard_hub.job import Progress
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import DEFAULT
 from phard_hub.release.release import weights_sha256
-from phard_hub.report.record import ClassDistances, both_reached, mean_increase
+from phard_hub.report.distances import ClassDistances, both_reached, mean_increase
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts
 from phard_hub.triggers.search import measure

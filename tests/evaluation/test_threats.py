@@ -24,7 +24,7 @@ from phard_hub.evaluation.threats import (
 )
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import frozen
-from phard_hub.report.record import Rate
+from phard_hub.report.distances import Rate
 from phard_hub.report.statistics import rate
 from phard_hub.triggers.bank import Trigger
 from tests.small import Linear, as_classifier, digit_images, noise_images, small_net, trained_digits

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from phard_hub.defenses.removal.finetuning import CrossEntropy
 from phard_hub.draws import Draws
 from phard_hub.evaluation.threats import evaluate
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.training.augmentation import augment, indifferent_to_mirroring
 from phard_hub.training.batches import Batch
+from phard_hub.training.objectives import CrossEntropy
 from phard_hub.training.schedule import Schedule
 from tests.small import Linear, as_classifier, trained
 

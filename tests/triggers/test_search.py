@@ -16,7 +16,7 @@ from phard_hub.errors import ImagesError, InputError, NotEvaluatedError
 from phard_hub.evaluation.threats import predict
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
-from phard_hub.report.record import ClassDistances
+from phard_hub.report.distances import ClassDistances
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Parts
 from phard_hub.triggers.pool import UNIVERSAL, Directions, Pool, all_pairs, fit_and_heldout

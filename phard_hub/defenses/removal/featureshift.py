@@ -20,13 +20,14 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from phard_hub.defenses.removal.finetuning import CrossEntropy, Forgetting, RandomlyStamped
+from phard_hub.defenses.removal.finetuning import Forgetting, RandomlyStamped
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import Layer, heads
 from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
+from phard_hub.training.objectives import CrossEntropy
 from phard_hub.training.schedule import Schedule
 
 

@@ -7,7 +7,6 @@ from dataclasses import field
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
-from torch.nn import functional
 
 from phard_hub.defenses.trained import Trained
 from phard_hub.errors import InputError
@@ -16,6 +15,7 @@ from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
+from phard_hub.training.objectives import CrossEntropy
 from phard_hub.triggers.bank import Parts
 from phard_hub.triggers.drawn import stamp_at_random
 
@@ -30,34 +30,6 @@ class FineTuning(Trained):
         """Cross-entropy alone."""
         del original, copy, images, job
         return CrossEntropy()
-
-
-class CrossEntropy:
-    """Cross-entropy on the batch as it is; nothing is searched."""
-
-    def __init__(self) -> None:
-        self.sample_gradients = self.sample_forwards = 0
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Loss on the batch."""
-        self.sample_gradients += batch.size
-        logits = model(batch.pixels).float()
-        return batch.mean(functional.cross_entropy(logits, batch.labels, reduction="none"))
-
-    def observed(self) -> None:
-        """Nothing is attacked."""
-
-    def back_off(self) -> str:
-        """There is nothing that could be asked less."""
-        return ""
-
-    def state_dict(self) -> dict[str, Tensor | int | float]:
-        """The counter."""
-        return {"sample_gradients": self.sample_gradients}
-
-    def load_state_dict(self, state: dict[str, Tensor | int | float]) -> None:
-        """Take up a saved state."""
-        self.sample_gradients = int(state["sample_gradients"])
 
 
 @settings

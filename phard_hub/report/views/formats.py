@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
+from phard_hub.report.distances import ClassDistances, PairDistance, Rate
 from phard_hub.report.findings import MEANINGS, SEVERITIES, AuditRecord
 from phard_hub.report.gate import Outcome, Verdict
 from phard_hub.report.policy import Policy
-from phard_hub.report.record import AttackOutcome, ClassDistances, PairDistance, Rate, Report, State
+from phard_hub.report.record import AttackOutcome, Report, State
 from phard_hub.report.wording import OUTCOMES, pair_name, printable
 
 NOT_MEASURED = "not measured"

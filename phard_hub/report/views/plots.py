@@ -22,7 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from phard_hub.report.record import ClassDistances, PairDistance, Report, TrainingPoint
+from phard_hub.report.distances import ClassDistances, PairDistance
+from phard_hub.report.record import Report, TrainingPoint
 from phard_hub.report.wording import printable
 
 Array = NDArray[np.floating[Any]]

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from scipy import stats
 
-from phard_hub.report.record import both_reached, mean_increase
+from phard_hub.report.distances import both_reached, mean_increase
 from phard_hub.report.trial import Judgement, Trial
 
 PATCHES = ("badnets", "trojan-watermark")

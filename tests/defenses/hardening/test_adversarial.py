@@ -19,7 +19,8 @@ from phard_hub.draws import Draws
 from phard_hub.evaluation.threats import Threat, attack_outcome, evaluate, predict
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
-from phard_hub.report.record import Hardening, PairDistance
+from phard_hub.report.distances import PairDistance
+from phard_hub.report.record import Hardening
 from phard_hub.training.schedule import Schedule
 from phard_hub.triggers.bank import Trigger, change_size
 from phard_hub.triggers.pool import UNIVERSAL
