@@ -44,7 +44,7 @@ from phard_hub.cli.options import (
 )
 from phard_hub.cli.progress import is_first_process, show_progress
 from phard_hub.errors import NotEvaluatedError
-from phard_hub.hub.names import require_model
+from phard_hub.hub.names import pasted, require_model
 from phard_hub.report.policy import Policy
 
 if TYPE_CHECKING:
@@ -255,6 +255,7 @@ def audit(
     Hub did not answer.
     """
     del list_
+    repo = pasted(repo)
     require_model(repo)
     from phard_hub.auditing import audit as look_at
     from phard_hub.hub.pull import pull

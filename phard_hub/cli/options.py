@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from phard_hub.hub.names import require_dataset, require_model
+from phard_hub.hub.names import pasted, require_dataset, require_model
 from phard_hub.report.policy import Policy
 from phard_hub.settings import LARGEST_SEED
 
@@ -124,9 +124,11 @@ def takes_data(verb: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(verb)
     def command(**given: Any) -> None:  # noqa: ANN401 - whatever the options hold
+        for name in ("repo", "images", "test_images"):
+            given[name] = given[name] and pasted(given[name])
         require_model(given["repo"])
-        for name in filter(None, (given["images"], given["test_images"])):
-            require_dataset(name)
+        for data in filter(None, (given["images"], given["test_images"])):
+            require_dataset(data)
         if given.get("policy"):
             Policy.read(given["policy"])
         from phard_hub.images.data import DataOptions, read_labels  # brings torch along

@@ -16,6 +16,11 @@ _LONGEST_ID = 96
 _HEX = re.compile(r"[0-9a-f]+")
 _NETWORK = re.compile(r"\w[\w.]*", re.ASCII)
 _REVISION = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
+_PAGE = re.compile(
+    rf"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:datasets/)?(?P<id>{_PART}/{_PART})"
+    r"(?:/(?:tree|blob|resolve)/(?P<revision>[\w.-]+))?(?:[/?#]|$)",
+    re.ASCII,
+)
 _DATASET = re.compile(r"(?P<id>[\w./-]+)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?", re.ASCII)
 _LONGEST_DATASET = 300
 _FILES = (".parquet", ".csv")
@@ -87,6 +92,14 @@ def split_dataset(name: str) -> DatasetName | None:
     if found is None or len(name) > _LONGEST_DATASET or not is_repo_id(found["id"]):
         return None
     return DatasetName(found["id"], found["config"], found["revision"])
+
+
+def pasted(name: str) -> str:
+    """An address of a page on the Hub as the id that it is about, with its revision; any other name as it is."""
+    found = _PAGE.match(name.strip())
+    if found is None:
+        return name
+    return f"{found['id']}@{found['revision']}" if found["revision"] else found["id"]
 
 
 def require_model(repo: str) -> None:
