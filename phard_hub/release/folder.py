@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from phard_hub.disk.reading import open_regular
 from phard_hub.errors import InputError
-from phard_hub.report.deployed import SIGNATURE_NAME, Deployed, is_signed
+from phard_hub.report.deployed import SIGNATURE_NAME, WEIGHTS_NAME, Deployed, is_signed
+from phard_hub.report.record import LARGEST_REPORT
 
 MOST_FILES = 10_000
 """Files that are listed; a release has about ten."""
@@ -31,7 +33,7 @@ def look(folder: Path) -> Deployed:
             unreadable[path] = problem
         elif is_signed(path):
             try:
-                files[path] = file_sha256(folder, path)
+                files[path] = file_sha256(folder, path, largest=None if path == WEIGHTS_NAME else LARGEST_REPORT)
             except OSError as error:
                 unreadable[path] = str(error.strerror)
         elif path != SIGNATURE_NAME:
@@ -39,9 +41,11 @@ def look(folder: Path) -> Deployed:
     return Deployed(place=_text(str(folder)), files=files, others=tuple(others), unreadable=unreadable)
 
 
-def file_sha256(folder: Path, name: str) -> str:
-    """The sha256 of a file of any size, opened as `open_regular` does and with its errors."""
+def file_sha256(folder: Path, name: str, *, largest: int | None = None) -> str:
+    """The sha256 of a file, opened as `open_regular` does and with its errors; ``largest`` bytes of it, or any size."""
     with open_regular(folder, name) as file:
+        if largest is not None and os.fstat(file.fileno()).st_size > largest:
+            raise OSError(errno.EFBIG, f"it has more than {largest / 1e6:.3g} MB", str(folder / name))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-JOBS = int(os.environ.get("PHARD_KILLS", "5"))
+JOBS = int(os.environ.get("PHARD_KILLS", "3"))
 """Kills of the whole job; PHARD_KILLS=50 tries ten times as many."""
 
 
