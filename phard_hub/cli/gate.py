@@ -98,7 +98,7 @@ def verify(
     folder: _Folder,
     key: Annotated[Path, typer.Option(help="The public key of whoever is to have signed it, PEM.")],
 ) -> None:
-    """Verify that a release is what was signed with a key.
+    """Verify that a release is what was signed with a key. Other files beside it are for `phard gate` to refuse.
 
     Exits with 0 if it is, 1 if it is not or not signed, 2 if there is no such folder or the key is none, 3 if
     model-signing is not installed.

@@ -106,6 +106,7 @@ def sign(folder: Path, key: Path) -> Path:
     with _own_output(), tempfile.TemporaryDirectory(prefix="phard-sign-") as place:
         made = Path(place, SIGNATURE_NAME)
         with _key_errors(key, "private"):
+            read_key(key)  # or the library would read a device without end
             signer = signing.Config().use_elliptic_key_signer(private_key=key)
         signer.set_hashing_config(_hashes(deployed.files)).sign(folder.resolve(), made)
         write_bytes(folder / SIGNATURE_NAME, made.read_bytes())
@@ -182,17 +183,13 @@ def _fault(error: Exception) -> str:
 
 
 def read_key(path: Path) -> bytes:
-    """The bytes of a public key.
+    """The bytes of a key; who names one may name a link.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is far larger than any key.
+        OSError: it cannot be read, is no regular file, or is far larger than any key.
     """
-    with path.open("rb") as file:
-        content = file.read(_LARGEST_KEY + 1)
-    if len(content) > _LARGEST_KEY:
-        raise ValueError("it is far larger than a key")
-    return content
+    place = path.resolve()
+    return read_regular(place.parent, place.name, _LARGEST_KEY)
 
 
 def _fingerprint(public: Path) -> str:

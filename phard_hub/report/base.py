@@ -21,6 +21,7 @@ Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(gt=0)]
 Size = Annotated[float, Field(ge=0, le=1e15)]
 Points = Annotated[float, Field(ge=-100, le=100)]
+_MOST_VALUES = 2**22
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 
@@ -37,7 +38,11 @@ class Record(BaseModel):
         Raises:
             ValueError: it is no JSON, or does not fit; the message is one line that names the first place.
         """
-        return cls.from_fields(unambiguous(content))
+        unambiguous(content)
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            raise ValueError(first_fault(error)) from error
 
     @classmethod
     def from_fields(cls, fields: Any) -> Self:  # noqa: ANN401 - JSON
@@ -75,6 +80,8 @@ def unambiguous(content: bytes) -> Any:  # noqa: ANN401 - whatever the JSON hold
         ValueError: it is no JSON in UTF-8, names an entry twice, or holds NaN, endless nesting or endless numbers, or
             half of a character (as the escape of a lone surrogate).
     """
+    if content.count(b",") > _MOST_VALUES:
+        raise ValueError(f"the file holds more than {_MOST_VALUES} values")
     try:
         value = json.loads(content.decode(), parse_constant=_no_number, object_pairs_hook=_unique)
     except UnicodeDecodeError as error:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from phard_hub.report.record import Evaluation, Report, State
 
 _ROUNDING = 1e-6
+_LEAST_DISTANCE = 1e-6  # L2; a hundredth of a grey level in one value of one image is forty times as large
 _NORMAL = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
@@ -43,6 +44,10 @@ def of_pair(pair: PairDistance) -> Iterator[str]:
     """A pair has a distance if it was reached, and two different classes."""
     if {pair.reached} != {pair.distance is not None, pair.rms is not None}:
         yield "a pair has a distance exactly if it was reached"
+    if pair.distance is not None and 0 < pair.distance < _LEAST_DISTANCE:
+        yield f"a distance of {pair.distance:g} is no change"
+    if pair.reached and pair.success.n == 0:
+        yield "a pair was reached on no images"
     if pair.source == pair.target:
         yield f"a pair leads from class {pair.source} to itself"
 
@@ -51,6 +56,8 @@ def of_distances(found: ClassDistances) -> Iterator[str]:
     """Pairs are of known classes and once, every class has its universal trigger, and the mean is theirs."""
     if len(found.labels) < 2:
         yield f"there are {len(found.labels)} classes"
+    if found.success_bound == 0 or found.settings.get("success", found.success_bound) != found.success_bound:
+        yield f"the success bound is {found.success_bound:g}, and that of the settings {found.settings.get('success')}"
     if any(pair.source is None for pair in found.pairs) or any(pair.source is not None for pair in found.universal):
         yield "pairs have a source, and universal triggers have none"
     # Between two classes, pairs say it all.
@@ -76,17 +83,23 @@ def _of_mean(found: ClassDistances) -> Iterator[str]:
     if not _alike(mean, found.mean):
         yield f"the mean distance is {found.mean}, and that of the pairs is {mean}"
     ends = {found.low is None, found.high is None, found.mean is None}
-    if len(ends) != 1 or (found.low or 0) > (found.high or 0):
+    low, middle, high = (end or 0.0 for end in (found.low, found.mean, found.high))
+    if len(ends) != 1 or not low <= middle * (1 + _ROUNDING) <= high * (1 + 2 * _ROUNDING):
         yield f"the interval of the mean is {found.low} to {found.high}"
 
 
 def of_evaluation(evaluation: Evaluation) -> Iterator[str]:
-    """A robust accuracy is of images, under a named attack."""
+    """A robust accuracy is of images, under a named attack; a trigger was tried on images that accuracy is from."""
     robust = evaluation.robust_accuracy
     if (robust is None) != (not evaluation.robust_attack):
         yield "a robust accuracy is under a named attack"
     if robust is not None and robust.n == 0:
         yield "a robust accuracy is of no images"
+    for attack in evaluation.attacks:
+        if attack.success.n != attack.recovered.n or attack.success.n > evaluation.accuracy.n:
+            yield f"a trigger was tried on {attack.success.n} and {attack.recovered.n} images"
+        if attack.success.value + attack.recovered.value > 1 + _ROUNDING:
+            yield "a trigger turns images that are still given their true label"
 
 
 def of_state(state: State) -> Iterator[str]:
@@ -106,6 +119,8 @@ def of_report(report: Report) -> Iterator[str]:
             yield "the classes before and after hardening differ"
         if before.distances.image_shape != after.distances.image_shape:
             yield "the images before and after hardening differ in shape"
+        if before.weights_sha256 == after.weights_sha256 and before.evaluation.accuracy != after.evaluation.accuracy:
+            yield "the same weights have two accuracies"
         if _threats(before) != _threats(after):
             yield "the known triggers before and after hardening differ"
         if _counts(before) != _counts(after):
@@ -114,8 +129,8 @@ def of_report(report: Report) -> Iterator[str]:
             yield "the numbers of images under attack before and after hardening differ"
 
 
-def _threats(state: State) -> list[tuple[str, int]]:
-    return [(attack.name, attack.target) for attack in state.evaluation.attacks]
+def _threats(state: State) -> list[tuple[str, int, str]]:
+    return [(attack.name, attack.target, f"{attack.size:.3g}") for attack in state.evaluation.attacks]
 
 
 def _counts(state: State) -> list[int]:

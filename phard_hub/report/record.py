@@ -246,8 +246,10 @@ class Report(Record):
         return both_reached(self.before.distances.pairs, self.after.distances.pairs) if self.after else []
 
     def no_longer_reached(self) -> int:
-        """Pairs reached before hardening and not after; they are in no mean."""
-        return len(self.before.distances.reached) - len(self.both_reached()) if self.after else 0
+        """Pairs that were measured both times, and reached before hardening only; they are in no mean."""
+        after = {(pair.source, pair.target) for pair in self.after.distances.pairs} if self.after else set()
+        again = sum((pair.source, pair.target) in after for pair in self.before.distances.reached)
+        return again - len(self.both_reached())
 
     def distance_increase(self) -> float | None:
         """Mean of the relative increases, pair by pair (1.0 is +100 %); None if nothing can be compared."""

@@ -55,10 +55,10 @@ def planted(tiny_checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPa
 
 def judged(accuracy: float, success: float) -> Judgement:
     outcome = AttackOutcome(
-        name="blend", target=1, success=rate(round(10_000 * success), 10_000), recovered=rate(5, 100), size=4.2
+        name="blend", target=1, success=rate(round(10_000 * success), 10_000), recovered=rate(0, 10_000), size=4.2
     )
     evaluation = Evaluation(
-        accuracy=rate(round(100 * accuracy), 100), robust_accuracy=None, robust_attack="", attacks=(outcome,)
+        accuracy=rate(round(10_000 * accuracy), 10_000), robust_accuracy=None, robust_attack="", attacks=(outcome,)
     )
     return Judgement(evaluation=evaluation)
 

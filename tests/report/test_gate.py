@@ -78,7 +78,7 @@ def test_rules_at_their_limits(rules: dict[str, Any], outcome: str, message: str
 def test_rounding_does_not_refuse() -> None:
     report = make_report()
     before = change_state(report.before, accuracy=make_rate(0.90))
-    report = make_report(before=before, after=change_state(before, accuracy=make_rate(0.89)))
+    report = make_report(before=before, after=change_state(before, accuracy=make_rate(0.89), weights_sha256="b" * 64))
     assert 100 * (0.90 - 0.89) > 1
     assert judge(report, max_accuracy_loss=1.0).outcome == "pass"
 
@@ -86,7 +86,7 @@ def test_rounding_does_not_refuse() -> None:
 def test_a_message_never_contradicts_itself() -> None:
     report = make_report()
     before = change_state(report.before, accuracy=make_rate(0.9, 100_000))
-    after = change_state(report.before, accuracy=make_rate(0.79996, 100_000))
+    after = change_state(report.before, accuracy=make_rate(0.79996, 100_000), weights_sha256="b" * 64)
     result = judge(make_report(before=before, after=after), min_accuracy=0.8)
     assert result.message.startswith("accuracy 79.996 < 80.000 %")
 
