@@ -34,6 +34,7 @@ from phard_hub.presets import DEFAULT, Preset
 from phard_hub.provenance import environment, source_of
 from phard_hub.release.release import check_writable, copied, read_release, weights_sha256, write_release
 from phard_hub.report.deployed import CARD_NAME, WEIGHTS_NAME
+from phard_hub.report.distances import Rate
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, SCHEMA_VERSION, Hardening, Report, State
@@ -145,9 +146,8 @@ def run(
     work = out.with_name(f".{out.name}.{name[:12]}.run")
     job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
     images = load_data(classifier, data, settings.seed, progress)
-    if not settings.even_at_chance:
-        _refuse_chance(classifier, images.test, progress)
-    before, found = assess(classifier, images.test, settings, job.part("measured"))
+    measuring = job.part("measured")
+    before, found = assess(classifier, images.test, settings, measuring, refuse_chance=not settings.even_at_chance)
     guard = Guard.of(classifier, images.validation, accelerator.device)
     defense = settings.preset.defense
     made = defense.harden(classifier, images.train, job.part("hardening"), guard)
@@ -199,11 +199,9 @@ def plant(
     out: Path,
     attack: Attack,
     target: str,
+    job: Job | None = None,
     *,
-    seed: int = 0,
     revision: str | None = None,
-    accelerator: Accelerator | None = None,
-    progress: Progress = silent,
 ) -> Backdoor:
     """Pull, audit and load a model, plant a backdoor in a copy, and write its folder; the input is untouched.
 
@@ -216,22 +214,19 @@ def plant(
         out: the folder to be, new or empty.
         attack: what is planted, and how.
         target: the class that the trigger is meant to produce, by its name or its number.
-        seed: of weights drawn anew and of the batches.
+        job: its seed is that of weights drawn anew and of the batches.
         revision: branch, tag or commit of a Hub id.
-        accelerator: of accelerate; by default one that uses what the machine has.
-        progress: called with what is being done.
 
     Raises:
         PhardError: see `phard_hub.errors`.
     """
     check_writable(out)
-    started = time.perf_counter()
-    accelerator = accelerator or default_accelerator()
+    started, job = time.perf_counter(), job or Job()
+    device, progress = job.accelerator.device, job.progress
     audited = audit(pull(repo, revision))
-    original = load(audited).to(accelerator.device)
+    original = load(audited).to(device)
     number = class_number(target, original.labels)
-    images = load_data(original, data, seed, progress)
-    job = Job(accelerator=accelerator, seed=seed, progress=progress)
+    images = load_data(original, data, job.seed, progress)
     planted = attack.plant(original, images.train, number, job)
     threat = [Threat(name=attack.name, trigger=planted.attack, target=number)]
     backdoor = Backdoor(
@@ -240,12 +235,12 @@ def plant(
         parameters=attack.parameters(),
         target=number,
         target_name=original.labels[number],
-        seed=seed,
+        seed=job.seed,
         source=source_of(audited.snapshot),
         dataset=images.name,
         original=Judgement(evaluation=evaluate(original, images.test, threat, progress=progress)),
         planted=Judgement(evaluation=evaluate(planted.classifier, images.test, threat, progress=progress)),
-        size=trigger_size(planted.attack, images.test, accelerator.device),
+        size=trigger_size(planted.attack, images.test, device),
         seconds=time.perf_counter() - started,
     )
 
@@ -258,13 +253,18 @@ def plant(
     return backdoor
 
 
-def assess(classifier: Classifier, images: LabelledImages, settings: Settings, job: Job) -> tuple[State, Measurement]:
+def assess(
+    classifier: Classifier, images: LabelledImages, settings: Settings, job: Job, *, refuse_chance: bool = False
+) -> tuple[State, Measurement]:
     """Everything that is measured on one classifier, before or after hardening, and the triggers found.
 
-    Class distances take longest: where the job has a folder, they are kept, and not searched again when it continues.
+    Class distances take longest, so they come last: where the job has a folder, they are kept, and not searched again
+    when it continues.
+
+    Raises:
+        NotEvaluatedError: the classifier is no better than guessing, and that is to be refused.
     """
     preset = settings.preset
-    found = _measured(classifier, images, preset, job)
     seen = evaluate(
         classifier,
         images,
@@ -274,6 +274,9 @@ def assess(classifier: Classifier, images: LabelledImages, settings: Settings, j
         seed=job.seed,
         progress=job.progress,
     )
+    if refuse_chance:
+        _refuse_chance(seen.accuracy, len(classifier.labels))
+    found = _measured(classifier, images, preset, job)
     state = State(weights_sha256=weights_sha256(classifier.weights()), evaluation=seen, distances=found.distances)
     return state, found
 
@@ -313,16 +316,15 @@ def describe(
     )
 
 
-def _refuse_chance(classifier: Classifier, images: LabelledImages, progress: Progress) -> None:
+def _refuse_chance(accuracy: Rate, classes: int) -> None:
     """Harden nothing that is no better than guessing, because its accuracy could not be guarded.
 
     Raises:
         NotEvaluatedError: it is not.
     """
-    accuracy = evaluate(classifier, images, progress=progress).accuracy
-    if accuracy.may_be_chance(len(classifier.labels)):
+    if accuracy.may_be_chance(classes):
         raise NotEvaluatedError(
-            no_better_than_chance(accuracy, len(classifier.labels)),
+            no_better_than_chance(accuracy, classes),
             advice="Check the class names, the image processor and the test images (more of them narrow the interval); "
             "--even-at-chance hardens all the same.",
         )

@@ -217,12 +217,13 @@ def plant(
     more than 3 points of accuracy lost): then it is written all the same, and does not count.
     """
     from phard_hub.attacks.planted import attack_named
+    from phard_hub.job import Job
     from phard_hub.pipeline import plant as do
 
     planting = {"from_scratch": from_scratch, "steps": steps, "learning_rate": learning_rate}
     how = attack_named(attack, {"seed": seed, "planting": planting | {"poison_rate": poison_rate}})
     with show_progress() as progress:
-        planted = do(repo, data, out, how, target, seed=seed, revision=revision, progress=progress)
+        planted = do(repo, data, out, how, target, Job(seed=seed, progress=progress), revision=revision)
     if is_first_process():
         show_backdoor(planted, out)
     raise typer.Exit(NotEvaluatedError.exit_code if planted.failures else 0)
