@@ -263,7 +263,7 @@ def audit(
     from phard_hub.report.views.formats import audit_as_json
     from phard_hub.report.views.sarif import audit_as_sarif
 
-    limits = Policy.read(policy) if policy else Policy()
+    limits = policy or Policy()
     record = look_at(pull(repo), upstream, allow=allow).record()
     if format is AuditFormat.text:
         show_audit(record, limits)
@@ -294,7 +294,7 @@ def push(
     """
     from phard_hub.release.push import plan, send
 
-    limits = Policy.read(policy) if policy else Policy()
+    limits = policy or Policy()
     planned = plan(release, repo, policy=limits, pr=pr, private=private, no_gate=no_gate)
     show_plan(planned, diff=dry_run)
     if dry_run:
@@ -311,7 +311,7 @@ def card(
     """Print the model card of a report: metadata with all results, text, recipe, limits."""
     from phard_hub.release.release import card_of
 
-    typer.echo(card_of(report, Policy.read(policy) if policy else Policy(), model_name=name), nl=False)
+    typer.echo(card_of(report, policy or Policy(), model_name=name), nl=False)
 
 
 @app.command()

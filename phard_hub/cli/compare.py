@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from phard_hub.cli.progress import show_progress
-from phard_hub.disk.toml import read_toml
-from phard_hub.errors import ExperimentError, NotEvaluatedError
+from phard_hub.errors import NotEvaluatedError
+from phard_hub.trials.options import read_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,13 +50,12 @@ def compare(
 
     Exits with 0 if every cell has an answer, and with 3 if one failed or its backdoor did not work.
     """
-    # What is no experiment is refused before torch is imported.
-    read_toml(experiment, 2**16, error=ExperimentError, advice="Give an experiment file (TOML).")
+    tables = read_tables(experiment)  # what is no experiment is refused before torch is imported
     from phard_hub.report.views.comparison import headlines
     from phard_hub.trials.compare import compare as run
-    from phard_hub.trials.experiment import read_experiment
+    from phard_hub.trials.experiment import plans_of
 
-    plans = read_experiment(experiment, models=model, images=images, test_images=test_images)
+    plans = plans_of(tables, experiment, models=model, images=images, test_images=test_images)
     with show_progress() as progress:
         trials = run(plans, out, workers=workers, retry_failed=retry_failed, progress=progress)
     typer.echo(f"{headlines(trials)}\n")

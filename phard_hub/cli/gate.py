@@ -39,7 +39,7 @@ def gate(
     """
     from phard_hub.report.views import formats
 
-    limits = Policy.read(policy) if policy else Policy()
+    limits = policy or Policy()
     report, deployed, place = _read(target, limits)
     verdict = judge(report, limits, deployed=deployed)
     views: dict[Format, Callable[[], str]] = {

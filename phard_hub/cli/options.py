@@ -85,8 +85,20 @@ Backdoors = Annotated[
         help="Folder that `phard plant` wrote: judge the model with that trigger too. As often as you like.",
     ),
 ]
+
+
+def _policy(path: str) -> Policy:
+    """Read a policy when the command line is, so that a broken one is refused before anything else is done."""
+    return Policy.read(Path(path))
+
+
 PolicyFile = Annotated[
-    Path | None, typer.Option(help="The gate's limits, a policy.toml as `phard policy` prints; else the defaults.")
+    Policy | None,
+    typer.Option(
+        parser=_policy,
+        metavar="path",
+        help="The gate's limits, a policy.toml as `phard policy` prints; else the defaults.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else there.")]
 Upstream = Annotated[
@@ -118,7 +130,7 @@ _DATA = {
 def takes_data(verb: Callable[..., None]) -> Callable[..., None]:
     """Give a verb the options of the data in place of its parameter ``data``.
 
-    A model, images or a policy that cannot be are refused at once, before torch is imported.
+    A model or images that cannot be are refused at once, before torch is imported.
     """
     hints = get_type_hints(verb, localns={"DataOptions": object}, include_extras=True)
 
@@ -129,8 +141,6 @@ def takes_data(verb: Callable[..., None]) -> Callable[..., None]:
         require_model(given["repo"])
         for data in filter(None, (given["images"], given["test_images"])):
             require_dataset(data)
-        if given.get("policy"):
-            Policy.read(given["policy"])
         from phard_hub.images.data import DataOptions, read_labels  # brings torch along
 
         options = {name: given.pop(name) for name in _DATA}
@@ -152,7 +162,7 @@ def takes_data(verb: Callable[..., None]) -> Callable[..., None]:
 
 def make_settings(
     preset: PresetName,
-    policy: Path | None,
+    policy: Policy | None,
     seed: int,
     backdoors: list[Path],
     *,
@@ -166,7 +176,7 @@ def make_settings(
 
     return Settings(
         preset=PRESETS[preset.value],
-        policy=Policy.read(policy) if policy else Policy(),
+        policy=policy or Policy(),
         seed=seed,
         threats=[Threat.read(folder) for folder in backdoors],
         upstream=upstream,

@@ -11,7 +11,6 @@ from typing import Any
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.attacks.poisoning import Planting
 from phard_hub.defenses import DEFENSES, Defense
-from phard_hub.disk.toml import read_toml
 from phard_hub.errors import ExperimentError
 from phard_hub.images.data import DataOptions
 from phard_hub.presets import PRESETS, Preset
@@ -20,9 +19,8 @@ from phard_hub.report.trial import NO_ATTACK, NO_DEFENSE, Cell, slug
 from phard_hub.report.wording import public_name
 from phard_hub.settings import LARGEST_SEED
 from phard_hub.trials.judging import Judging
-from phard_hub.trials.options import checked, configured, refuse_unknown
+from phard_hub.trials.options import checked, configured, read_tables, refuse_unknown
 
-LARGEST_EXPERIMENT = 2**16
 _KEYS = (
     *("models", "seeds", "data_shares", "target", "preset"),
     *("images", "planting", "attacks", "defenses", "evaluation"),
@@ -80,22 +78,34 @@ class Plan:
 def read_experiment(
     path: Path, *, models: Sequence[str] = (), images: str | None = None, test_images: str | None = None
 ) -> tuple[Plan, ...]:
-    """The plans of all cells of an experiment file, checked as far as that is possible without running them.
+    """The plans of all cells of an experiment file; see `plans_of`."""
+    return plans_of(read_tables(path), path, models=models, images=images, test_images=test_images)
+
+
+def plans_of(
+    tables: dict[str, Any],
+    path: Path,
+    *,
+    models: Sequence[str] = (),
+    images: str | None = None,
+    test_images: str | None = None,
+) -> tuple[Plan, ...]:
+    """The plans of all cells of an experiment, checked as far as that is possible without running them.
 
     Names of models and images that are paths are relative to the file.
 
     Args:
-        path: a TOML file; see `phard compare --help`.
+        tables: of the file.
+        path: of the file; see `phard compare --help`.
         models: take these instead of the file's.
         images: likewise.
         test_images: likewise.
 
     Raises:
-        ExperimentError: the file cannot be read, or names something that there is not.
+        ExperimentError: the file names something that there is not.
     """
-    given = read_toml(path, LARGEST_EXPERIMENT, error=ExperimentError, advice="Give an experiment file (TOML).")
     places = {"images": images, "test_images": test_images}
-    return _Reader(given, path, models, {name: place for name, place in places.items() if place}).plans()
+    return _Reader(tables, path, models, {name: place for name, place in places.items() if place}).plans()
 
 
 class _Reader:

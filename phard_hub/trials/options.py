@@ -5,17 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from phard_hub.disk.toml import read_toml
 from phard_hub.errors import ExperimentError, did_you_mean
 from phard_hub.settings import fault_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+LARGEST_EXPERIMENT = 2**16
 Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """The tables of an experiment file.
+
+    Raises:
+        ExperimentError: it cannot be read, or is no TOML.
+    """
+    return read_toml(path, LARGEST_EXPERIMENT, error=ExperimentError, advice="Give an experiment file (TOML).")
 
 
 def configured(default: Settings, options: Mapping[str, Any], where: str) -> Settings:
