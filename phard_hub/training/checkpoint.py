@@ -21,16 +21,15 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from phard_hub.disk.atomic import check_private, new_folder, private_folder, restore, write_text
-from phard_hub.errors import StateError, first_line
-from phard_hub.models.tensors import read_fitting, serialize
+from phard_hub.disk.atomic import check_private, restore
+from phard_hub.errors import StateError
+from phard_hub.models.kept import Names, read_kept, write_kept
 from phard_hub.report.base import Count, Record
 from phard_hub.report.record import TrainingPoint
 from phard_hub.settings import Share
 
-RECORD, TENSORS = "state.json", "state.safetensors"
 _LARGEST = 3.5e38  # about the largest number of 32 bits
-_LARGEST_RECORD = 16 * 2**20
+FILES = Names(record="state.json", tensors="state.safetensors", largest=16 * 2**20)
 
 _Line = Annotated[str, Field(pattern=r"\A[^\pC\p{Zl}\p{Zp}]*\z", max_length=1000)]
 """What goes into reports: without line breaks and other signs that speak to a terminal."""
@@ -89,11 +88,7 @@ def write_state(path: Path, record: Kept, tensors: Mapping[str, Tensor]) -> None
     Raises:
         OutputError: it cannot be written, or others can write to its folder.
     """
-    private_folder(path.parent)
-    content = serialize(tensors)
-    with new_folder(path, mode=0o700) as folder:
-        (folder / TENSORS).write_bytes(content)
-        write_text(folder / RECORD, record.model_dump_json())
+    write_kept(path, FILES, record, tensors)
 
 
 def read_state(
@@ -116,16 +111,10 @@ def read_state(
     restore(path)
     if not os.path.lexists(path):
         return None
-    check_private(path)
     try:
-        file = RECORD
-        record = Kept.read_file(path / RECORD, _LARGEST_RECORD)
-        file = TENSORS
-        return record, read_fitting(path, TENSORS, expected, optional=optional)
-    except OSError as error:
-        raise broken(path, f"{error.filename}: {error.strerror}") from error
+        return read_kept(path, FILES, Kept, lambda _record: expected, optional=optional)
     except ValueError as error:
-        raise broken(path, f"{file}: {first_line(error)}") from error
+        raise broken(path, str(error)) from error
 
 
 def broken(path: Path, why: str) -> StateError:

@@ -1,7 +1,4 @@
-"""A measurement that is kept on the disk, so that a run which goes on does not search again.
-
-Like every state of a run it may come from anybody: it fits the search that would be made, or it is refused as a whole.
-"""
+"""A measurement that is kept on the disk, so that a run which goes on does not search again."""
 
 from __future__ import annotations
 
@@ -9,15 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from phard_hub.disk.atomic import check_private, new_folder, private_folder, write_text
-from phard_hub.errors import StateError, first_line
-from phard_hub.models.tensors import read_fitting, serialize
+from phard_hub.errors import StateError
+from phard_hub.models.kept import Names, read_kept, write_kept
 from phard_hub.report.distances import ClassDistances
 from phard_hub.triggers.bank import Bank, Parts
 from phard_hub.triggers.search import Measurement
 
-RECORD, TENSORS = "distances.json", "bank.safetensors"
-_LARGEST_RECORD = 64 * 2**20
+FILES = Names(record="distances.json", tensors="bank.safetensors", largest=64 * 2**20)
 
 
 def keep(measurement: Measurement, path: Path) -> None:
@@ -28,12 +23,8 @@ def keep(measurement: Measurement, path: Path) -> None:
     Raises:
         OutputError: it cannot be written, or others can write to its folder.
     """
-    if measurement.bank.parts.latent:
-        return
-    private_folder(path.parent)
-    with new_folder(path, mode=0o700) as folder:
-        (folder / TENSORS).write_bytes(serialize(_tensors(measurement.bank)))
-        write_text(folder / RECORD, measurement.distances.model_dump_json())
+    if not measurement.bank.parts.latent:
+        write_kept(path, FILES, measurement.distances, measurement.bank.state_dict())
 
 
 def kept(path: Path, labels: tuple[str, ...], parts: Parts) -> Measurement:
@@ -43,25 +34,21 @@ def kept(path: Path, labels: tuple[str, ...], parts: Parts) -> Measurement:
         OutputError: others can write to its folder.
         StateError: it is broken, or is about other classes or triggers.
     """
-    check_private(path.parent)
-    check_private(path)
-    try:
-        distances = ClassDistances.read_file(path / RECORD, _LARGEST_RECORD)
+
+    def like(distances: ClassDistances) -> dict[str, Tensor]:
         if distances.labels != labels:
-            raise ValueError("it is about other classes")  # noqa: TRY301 - said like the other faults
-        bank = Bank(len(distances.pairs) + len(distances.universal), distances.image_shape, parts)
-        bank.load_state_dict(read_fitting(path, TENSORS, _tensors(bank)))
-    except OSError as error:
-        raise _broken(path, f"{error.filename}: {error.strerror}") from error
+            raise ValueError("it is about other classes")
+        return _bank(distances, parts).state_dict()
+
+    try:
+        distances, tensors = read_kept(path, FILES, ClassDistances, like)
     except ValueError as error:
-        raise _broken(path, first_line(error)) from error
+        problem = f"The measurement in {path} cannot be used: {error}."
+        raise StateError(problem, advice="Delete it to measure again.") from error
+    bank = _bank(distances, parts)
+    bank.load_state_dict(tensors)
     return Measurement(distances, bank)
 
 
-def _tensors(bank: Bank) -> dict[str, Tensor]:
-    return dict(bank.state_dict())
-
-
-def _broken(path: Path, why: str) -> StateError:
-    problem = f"The measurement in {path} cannot be used: {why}."
-    return StateError(problem, advice="Delete it to measure again.")
+def _bank(distances: ClassDistances, parts: Parts) -> Bank:
+    return Bank(len(distances.pairs) + len(distances.universal), distances.image_shape, parts)

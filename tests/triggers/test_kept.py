@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from phard_hub.errors import OutputError, StateError
 from phard_hub.triggers.bank import Parts
-from phard_hub.triggers.kept import RECORD, TENSORS, keep, kept
+from phard_hub.triggers.kept import FILES, keep, kept
 from phard_hub.triggers.search import CHEAPEST, Measurement, measure
 from tests.small import digit_images, trained_digits
 
@@ -39,26 +39,30 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def other_classes(path: Path) -> None:
-    record = json.loads((path / RECORD).read_text())
-    (path / RECORD).write_text(json.dumps(record | {"labels": ["a", "b", "c"]}))
+    record = json.loads((path / FILES.record).read_text())
+    (path / FILES.record).write_text(json.dumps(record | {"labels": ["a", "b", "c"]}))
 
 
 def fewer_triggers(path: Path) -> None:
-    save_file({name: value[1:].contiguous() for name, value in load_file(path / TENSORS).items()}, path / TENSORS)
+    save_file(
+        {name: value[1:].contiguous() for name, value in load_file(path / FILES.tensors).items()}, path / FILES.tensors
+    )
 
 
 def no_numbers(path: Path) -> None:
-    save_file({name: value * torch.nan for name, value in load_file(path / TENSORS).items()}, path / TENSORS)
+    save_file(
+        {name: value * torch.nan for name, value in load_file(path / FILES.tensors).items()}, path / FILES.tensors
+    )
 
 
 def link(path: Path) -> None:
-    (path / TENSORS).unlink()
-    (path / TENSORS).symlink_to("/etc/passwd")
+    (path / FILES.tensors).unlink()
+    (path / FILES.tensors).symlink_to("/etc/passwd")
 
 
 def fifo(path: Path) -> None:
-    (path / RECORD).unlink()
-    os.mkfifo(path / RECORD)
+    (path / FILES.record).unlink()
+    os.mkfifo(path / FILES.record)
 
 
 BROKEN: list[Callable[[Path], object]] = [
@@ -67,9 +71,9 @@ BROKEN: list[Callable[[Path], object]] = [
     no_numbers,
     link,
     fifo,
-    lambda path: (path / RECORD).write_text("{}"),
-    lambda path: (path / TENSORS).write_bytes(pickle.dumps(print)),
-    lambda path: (path / TENSORS).unlink(),
+    lambda path: (path / FILES.record).write_text("{}"),
+    lambda path: (path / FILES.tensors).write_bytes(pickle.dumps(print)),
+    lambda path: (path / FILES.tensors).unlink(),
 ]
 
 
