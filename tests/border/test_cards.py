@@ -344,27 +344,6 @@ def test_a_megabyte_takes_less_than_a_second(text: str) -> None:
     assert time.process_time() - started < 3
 
 
-# Names
-
-
-@pytest.mark.parametrize(
-    ("text", "is_id"),
-    [
-        ("org/model", True),
-        ("gpt2", True),
-        ("a/b_c-1.0", True),
-        *((text, False) for text in ("~/x", "/etc", "../x", "a/../b", "./a", "a/b/c", "a b", "", "a/b\n", "ä/b")),
-        *((text, False) for text in ("a--b", "a/b.git", "-a/b", "a/b-", ".a", "x" * 97, "org/model@main", "C:\\x")),
-        (["org/model"], False),
-        (None, False),
-        (5, False),
-    ],
-)
-def test_ids_of_repositories(text: object, is_id: bool) -> None:
-    assert is_repo_id(text) is is_id
-    assert is_repo_id(text, owner=True) is (is_id and isinstance(text, str) and "/" in text)
-
-
 # Any text at all
 
 TEXTS = st.text(st.one_of(st.sampled_from("<!-> phard:startend\n\r\t#`-&"), st.characters()), max_size=300)

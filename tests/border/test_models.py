@@ -6,7 +6,6 @@ All of them are audited under the watch of `watching`.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import pickle
@@ -14,7 +13,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from phard_hub.auditing import audit
-from phard_hub.hub.pull import pull, sha256
+from phard_hub.hub.pull import pull
 from phard_hub.models.loading import load
-from tests.auditing.checkpoints import Tamper, config, model_args, save_timm, save_vit, set_json, write_card
+from tests.auditing.checkpoints import Tamper, config, model_args, set_json, write_card
 from tests.border.run import watched
 from tests.border.watched import watching
 from tests.command import Phard
@@ -40,17 +38,6 @@ class Evil:
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("unpickled",)
-
-
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder of each library; do not change them."""
-    folders = {"transformers": save_vit(tmp_path_factory.mktemp("vit"))}
-    if importlib.util.find_spec("timm"):
-        folders["timm"] = save_timm(tmp_path_factory.mktemp("timm"), "test_vit")
-        folders["wrapper"] = shutil.copytree(folders["timm"], tmp_path_factory.mktemp("wrapper") / "model")
-        config(model_type="timm_wrapper", model_args={})(folders["wrapper"])
-    return folders
 
 
 @pytest.fixture
@@ -378,36 +365,3 @@ def test_a_card_does_not_lead_to_a_folder(tmp_path: Path, originals: dict[str, P
         done = phard("audit", folder)
         assert (done.code, "PH-A26" in done.out) == (0, True)
     assert hub.log == []
-
-
-def test_a_race_between_audit_and_load(tmp_path: Path, originals: dict[str, Path]) -> None:
-    """Whatever is swapped, and whenever: what is loaded is what was hashed and audited."""
-    folder = shutil.copytree(originals["transformers"], tmp_path / "model")
-    honest, evil = tmp_path / "honest", tmp_path / "evil"
-    for place, sign in ((honest, 1), (evil, -1)):
-        weights = {name: sign * value for name, value in load_file(folder / WEIGHTS).items()}
-        save_file(weights, place, metadata={"format": "pt"})
-    hashes = {sha256(honest): 1, sha256(evil): -1}
-    original = {name: value.clone() for name, value in load_file(honest).items()}
-    stop = threading.Event()
-
-    def swap() -> None:
-        while not stop.is_set():
-            for place in (evil, honest):
-                shutil.copy(place, tmp_path / "next")
-                (tmp_path / "next").replace(folder / WEIGHTS)
-
-    attacker = threading.Thread(target=swap)
-    attacker.start()
-    seen = []
-    try:
-        for _ in range(20):
-            audited = audit(pull(str(folder)))
-            sign = hashes[audited.snapshot.files[WEIGHTS]]
-            loaded = load(audited).weights()
-            assert all(torch.equal(loaded[name], sign * value) for name, value in original.items())
-            seen.append(sign)
-    finally:
-        stop.set()
-        attacker.join()
-    assert len(seen) == 20

@@ -1,7 +1,4 @@
-"""Reports and policies that anybody may have written: each ends in one line and the documented code, and runs nothing.
-
-PHARD_FUZZ=20000 asks for so many examples instead of the few of a suite.
-"""
+"""Reports that anybody may have written: each ends in one line and the documented code, and runs nothing."""
 
 from __future__ import annotations
 
@@ -14,21 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as some
-from typer.testing import CliRunner
 
-from phard_hub.cli.app import app
-from phard_hub.errors import PhardError, PolicyError
 from phard_hub.report.gate import gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Report
-from tests.border.watched import watching
-from tests.report_factory import make_rate, make_report
-
-EXAMPLES = int(os.environ.get("PHARD_FUZZ", "0"))
-GOOD = make_report().to_json()
-PASSED, REFUSED, BROKEN, UNKNOWN = 0, 1, 2, 3
+from tests.border.gating import BROKEN, GOOD, PASSED, ended, fuzz
+from tests.report_factory import make_rate
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -205,22 +195,6 @@ TEXTS: dict[str, bytes] = {
 }
 
 
-def ended(report: Path, policy: Path | None = None, named: tuple[str, ...] = ()) -> tuple[int, str]:
-    """How ``phard gate`` ends, and what it says; in this process, watched but for what is ``named``."""
-    notes = report.parent.with_name(f"{report.parent.name}-notes")
-    arguments = ["gate", str(report), *(["--policy", str(policy)] if policy else [])]
-    with watching(notes, [report.parent]):
-        done = CliRunner().invoke(app, arguments)
-    noted = [line for line in notes.read_text().splitlines() if line not in named]
-    assert noted == []
-    if isinstance(done.exception, PhardError):
-        said = f"{done.exception} {done.exception.advice}"
-        assert len(said) < 1000, said
-        return done.exception.exit_code, said
-    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
-    return done.exit_code, done.output
-
-
 def test_the_honest_one_passes(tmp_path: Path) -> None:
     (tmp_path / "phard_report.json").write_text(GOOD)
     assert ended(tmp_path / "phard_report.json")[0] == PASSED
@@ -288,69 +262,6 @@ def test_who_names_a_file_may_name_a_link(tmp_path: Path) -> None:
     assert ended(tmp_path / "r.json", tmp_path / "p.toml")[0] == PASSED
 
 
-POLICIES: dict[str, tuple[bytes, int]] = {
-    "empty: all defaults": (b"", PASSED),
-    "all off": ("\n".join(f'{name} = "off"' for name in Policy.model_fields).encode(), UNKNOWN),
-    "only findings": (
-        "\n".join(f'{name} = "off"' for name in Policy.model_fields if name != "forbid_findings").encode(),
-        UNKNOWN,
-    ),
-    "no finding is forbidden": (b"forbid_findings = []", PASSED),
-    "an unknown rule": (b"min_acuracy = 0.9", BROKEN),
-    "a rule in capitals": (b"MIN_ACCURACY = 0.9", BROKEN),
-    "a number as text": (b'min_accuracy = "0.9"', BROKEN),
-    "a truth": (b"min_accuracy = true", BROKEN),
-    "percent": (b"min_accuracy = 90", BROKEN),
-    "below 0": (b"max_accuracy_loss = -1", BROKEN),
-    "nan": (b"min_accuracy = nan", BROKEN),
-    "inf": (b"max_accuracy_loss = inf", BROKEN),
-    "null": (b"min_accuracy = null", BROKEN),
-    "off in capitals": (b'min_accuracy = "OFF"', BROKEN),
-    "a severity of its own": (b'forbid_findings = ["fatal"]', BROKEN),
-    "a severity as text": (b'forbid_findings = "error"', BROKEN),
-    "a list for a number": (b"min_accuracy = [0.9]", BROKEN),
-    "a table for a number": (b"[min_accuracy]\nvalue = 0.9", BROKEN),
-    "a date": (b"min_accuracy = 2026-11-21", BROKEN),
-    "twice": (b"min_accuracy = 0.9\nmin_accuracy = 0.1", BROKEN),
-    "hexadecimal": (b"min_pairs_measured = 0x" + b"f" * 10_000, BROKEN),
-    "10,000 digits": (b"min_pairs_measured = " + b"9" * 10_000, BROKEN),
-    "nested tables": (b"[" + b".".join([b"a"] * 10_000) + b"]\nx = 1", BROKEN),
-    "nested lists": (b"min_accuracy = " + b"[" * 10_000 + b"]" * 10_000, BROKEN),
-    "nested in lines": (b"min_accuracy = " + b"{a = " * 5_000 + b"1" + b"}" * 5_000, BROKEN),
-    "quadratic in its dots": (b"a." * 500_000 + b"a = 1", BROKEN),
-    "no TOML": (b"min_accuracy: 0.9", BROKEN),
-    "JSON": (b'{"min_accuracy": 0.9}', BROKEN),
-    "no UTF-8": (b"\xff\xfem\x00i\x00n", BROKEN),
-    "zeros": (bytes(100), BROKEN),
-    "an escape in a name": (b'"\\u001b]0;owned\\u0007" = 1', BROKEN),
-    "a long name": (b'"' + b"x" * 100_000 + b'" = 1', BROKEN),
-    "too strict for it": (b"min_mean_distance = 200", REFUSED),
-    "not measured": (b"min_pairs_reached = 1.0", UNKNOWN),
-}
-
-
-@pytest.mark.parametrize("what", POLICIES)
-def test_policies(what: str, tmp_path: Path) -> None:
-    content, expected = POLICIES[what]
-    (tmp_path / "report.json").write_text(GOOD)
-    (tmp_path / "policy.toml").write_bytes(content)
-    code, said = ended(tmp_path / "report.json", tmp_path / "policy.toml")
-    assert code == expected, said
-    if what == "no finding is forbidden":
-        assert "no audit finding is forbidden" in said
-    if expected == UNKNOWN and what != "not measured":
-        assert "no number was looked at" in said
-
-
-def fuzz(examples: int) -> settings:
-    return settings(
-        max_examples=EXAMPLES or examples,
-        deadline=None,
-        derandomize=not EXAMPLES,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    )
-
-
 JSON = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=5),
     lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=5), inner, max_size=3),
@@ -386,27 +297,3 @@ def test_any_bytes_are_a_report_or_one_line(content: bytes) -> None:
         Report.from_json(content)
     except ValueError as error:
         assert "\n" not in str(error)  # noqa: PT017 - the point is what is said
-
-
-TOML = some.one_of(
-    some.text(max_size=60),
-    some.lists(
-        some.tuples(
-            some.sampled_from([*Policy.model_fields, "a.b", '"x"']),
-            some.sampled_from(["0", "1e5", "-1", "0x1F", '"off"', "[]", '["error"]', "{}", "nan", "1979-05-27"])
-            | some.integers().map(str)
-            | some.floats().map(str)
-            | some.text(max_size=5).map(repr),
-        ),
-        max_size=4,
-    ).map(lambda rows: "\n".join(f"{name} = {value}" for name, value in rows)),
-)
-
-
-@given(text=TOML)
-@fuzz(200)
-def test_any_text_is_a_policy_or_one_line(text: str) -> None:
-    try:
-        gate(make_report(), Policy.parse(text))
-    except PolicyError as error:
-        assert "\n" not in error.problem.replace("\\n", "")  # noqa: PT017 - the point is what is said

@@ -46,3 +46,21 @@ def test_the_parts_of_the_name_of_a_data_set(name: str, parts: tuple[str, str | 
     found = split_dataset(name)
     assert (None if found is None else tuple(found)) == parts
     assert found is None or is_repo_id(found.id)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_id"),
+    [
+        ("org/model", True),
+        ("gpt2", True),
+        ("a/b_c-1.0", True),
+        *((text, False) for text in ("~/x", "/etc", "../x", "a/../b", "./a", "a/b/c", "a b", "", "a/b\n", "ä/b")),
+        *((text, False) for text in ("a--b", "a/b.git", "-a/b", "a/b-", ".a", "x" * 97, "org/model@main", "C:\\x")),
+        (["org/model"], False),
+        (None, False),
+        (5, False),
+    ],
+)
+def test_ids_of_repositories(text: object, is_id: bool) -> None:
+    assert is_repo_id(text) is is_id
+    assert is_repo_id(text, owner=True) is (is_id and isinstance(text, str) and "/" in text)
