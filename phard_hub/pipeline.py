@@ -275,7 +275,7 @@ def assess(
         progress=job.progress,
     )
     if refuse_chance:
-        _refuse_chance(seen.accuracy, len(classifier.labels))
+        _refuse_chance(seen.accuracy, len(images.classes))
     found = _measured(classifier, images, preset, job)
     state = State(weights_sha256=weights_sha256(classifier.weights()), evaluation=seen, distances=found.distances)
     return state, found
@@ -312,7 +312,17 @@ def describe(
         after=after,
         hardening=hardening,
         environment=environment(accelerator),
-        limits=(*LIMITS, images.overlap) if images.overlap else LIMITS,
+        limits=tuple(filter(None, (*LIMITS, images.overlap, _left_out(images.test)))),
+    )
+
+
+def _left_out(images: LabelledImages) -> str:
+    """That some of the model's classes were not looked at, where that is so."""
+    if not images.chosen:
+        return ""
+    return (
+        f"All this is about {len(images.chosen)} of the model's {images.num_classes} classes; the other answers stayed "
+        "possible."
     )
 
 

@@ -71,6 +71,17 @@ Labels = Annotated[
         "model's, or a text file with one data set name a line in the order of the model's classes.",
     ),
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="a,b,c",
+        help="Measure and harden between these classes of the model only; images of others are left out, and its other "
+        "answers stay possible.",
+    ),
+]
+OnlyPresent = Annotated[
+    bool, typer.Option("--only-present-classes", help="The same with the classes that --images has images of.")
+]
 MaxImages = Annotated[int, typer.Option(min=8, help="Use at most so many images of each data set, evenly by class.")]
 PresetOption = Annotated[
     PresetName, typer.Option(help="How hard to search and how long to harden; `cheapest` only tries things out.")
@@ -122,6 +133,8 @@ _DATA = {
     "image_column": (ImageColumn, None),
     "label_column": (LabelColumn, None),
     "labels": (Labels, None),
+    "classes": (Classes, None),
+    "only_present_classes": (OnlyPresent, False),
     "max_images": (MaxImages, 50_000),
 }
 """The options that become `DataOptions`, and their defaults."""

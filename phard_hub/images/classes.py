@@ -23,7 +23,13 @@ class Classes(NamedTuple):
 
 
 def class_indices(
-    values: list[Any], names: Sequence[str] | None, labels: Sequence[str], column: str, said: Said | None = None
+    values: list[Any],
+    names: Sequence[str] | None,
+    labels: Sequence[str],
+    column: str,
+    said: Said | None = None,
+    *,
+    partly: bool = False,
 ) -> Classes:
     """Find the model's class of each row.
 
@@ -33,6 +39,7 @@ def class_indices(
         labels: the model's class names.
         column: for errors.
         said: what the user says of the names; see `matching.Said`.
+        partly: whether rows may be of classes that the model does not have; their index is -1.
 
     Raises:
         ImagesError: a row has no label or one out of range, or classes are not the model's.
@@ -47,7 +54,7 @@ def class_indices(
         _check_range(used, names, column)
     meant = used if kinds == {str} else [names[k] if names else str(int(k)) for k in used]
     _check_names(meant, column)
-    found = match(meant, labels, said)
+    found = match(meant, labels, said, partly=partly)
     index = dict(zip(used, found.indices, strict=True))
     return Classes(torch.tensor([index[value] for value in values], dtype=torch.int64), found.how)
 
@@ -69,8 +76,8 @@ def _check_names(names: Iterable[str], column: str) -> None:
         raise ImagesError(problem, advice="Name another label column.")
 
 
-def require_classes(targets: Tensor, labels: Sequence[str], dataset: str) -> None:
-    """Every class of the model has images.
+def require_classes(targets: Tensor, labels: Sequence[str], dataset: str, chosen: Sequence[int] = ()) -> None:
+    """Every class of the model has images, or every class that was chosen.
 
     Raises:
         ImagesError: names the classes that have none.
@@ -80,9 +87,10 @@ def require_classes(targets: Tensor, labels: Sequence[str], dataset: str) -> Non
     counts = torch.bincount(targets, minlength=len(labels))
     if int((counts > 0).sum()) < 2:
         raise ImagesError(f"{dataset} shows fewer than 2 classes.", advice="Give images of each class of the model.")
-    empty = [labels[k] for k in (counts == 0).nonzero().flatten().tolist()]
-    if empty:
+    asked = chosen or range(len(labels))
+    if empty := [labels[k] for k in asked if not counts[k]]:
         raise ImagesError(
-            f"{dataset} has no images of {len(empty)} of {len(labels)} classes: {shown(empty)}.",
-            advice="Add images of each class of the model, or choose another split.",
+            f"{dataset} has no images of {len(empty)} of {len(asked)} classes: {shown(empty)}.",
+            advice="Add images of each of them, choose another split, or measure between the classes that it has: "
+            "--only-present-classes.",
         )

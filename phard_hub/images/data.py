@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from phard_hub.images.labelled import LabelledImages
 from phard_hub.images.loading import load_images
+from phard_hub.images.matching import chosen_classes
 from phard_hub.images.matching import read_labels as read_labels
 from phard_hub.images.overlap import overlap
 from phard_hub.job import Progress, silent
@@ -37,6 +39,8 @@ class DataOptions:
         label_column: found by its type if None.
         labels: what class names of the data sets mean that are not the model's: the model's name of each, or all of
             them in the order of the model's.
+        classes: names of the model's classes to measure and harden between; None for all of them.
+        only_present_classes: whether these are the classes that ``images`` has images of.
         max_images: balanced choice of at most so many of each data set.
     """
 
@@ -47,6 +51,8 @@ class DataOptions:
     image_column: str | None = None
     label_column: str | None = None
     labels: dict[str, str] | tuple[str, ...] | None = field(default=None, hash=False)
+    classes: str | tuple[str, ...] | None = None
+    only_present_classes: bool = False
     max_images: Annotated[int, Field(ge=8)] | None = 50_000
 
 
@@ -75,12 +81,13 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
     Raises:
         ImagesError: images cannot be loaded, or more than one per cent of the test images are training images, too.
     """
-    train = _load(classifier, data, data.images, data.split, seed, progress)
+    chosen = chosen_classes(data.classes, classifier.labels) if data.classes is not None else ()
+    train = _load(classifier, data, data.images, data.split, seed, progress, chosen)
     name, matched = public_name(data.images), [train.matched]
     if data.test_images is None:
         train, test = train.split(0.3, seed)
     else:
-        test = _load(classifier, data, data.test_images, data.test_split, seed, progress)
+        test = _load(classifier, data, data.test_images, data.test_split, seed, progress, train.chosen)
         matched.append(test.matched)
         name = f"{name}{TESTED_ON}{public_name(data.test_images)}"
     if common := overlap(train, test):
@@ -90,7 +97,13 @@ def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Pr
 
 
 def _load(
-    classifier: Classifier, data: DataOptions, dataset: str, split: str | None, seed: int, progress: Progress
+    classifier: Classifier,
+    data: DataOptions,
+    dataset: str,
+    split: str | None,
+    seed: int,
+    progress: Progress,
+    chosen: Sequence[int],
 ) -> LabelledImages:
     return load_images(
         dataset,
@@ -101,6 +114,8 @@ def _load(
         image_column=data.image_column,
         label_column=data.label_column,
         said=data.labels,
+        chosen=chosen,
+        only_present=data.only_present_classes and not chosen,
         max_images=data.max_images,
         resample=classifier.resize.resample if classifier.resize else "bilinear",
         stretch=classifier.resize.stretches if classifier.resize else False,

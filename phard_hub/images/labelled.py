@@ -25,6 +25,7 @@ class LabelledImages:
         names: The K class names.
         source: Where they came from: data set, revision and split, and how many of its images these are.
         matched: How the data set's class names were matched to these; empty where they are equal.
+        chosen: Numbers of the classes that are looked at, ascending; empty for all of them.
     """
 
     pixels: Tensor
@@ -32,6 +33,7 @@ class LabelledImages:
     names: tuple[str, ...]
     source: str
     matched: str = ""
+    chosen: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """N, the number of images."""
@@ -41,6 +43,11 @@ class LabelledImages:
     def num_classes(self) -> int:
         """K, the number of class names."""
         return len(self.names)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Numbers of the classes that are looked at: all, or those that somebody chose."""
+        return self.chosen or tuple(range(self.num_classes))
 
     def take(self, index: Tensor | Sequence[int]) -> Self:
         """The images at these positions, in this order."""
@@ -123,15 +130,19 @@ def ranks(labels: Tensor, seed: int, *, relative: bool = False, groups: Tensor |
     return places
 
 
-def choose(labels: Tensor, num_classes: int, max_images: int | None, seed: int, groups: Tensor | None = None) -> Tensor:
-    """The rows to use, in order: all, or a balanced choice.
+def choose(
+    labels: Tensor, classes: Sequence[int], max_images: int | None, seed: int, groups: Tensor | None = None
+) -> Tensor:
+    """The rows of these classes to use, in order: all, or a balanced choice.
 
     Raises:
         ImagesError: so few images cannot show all classes.
     """
-    if max_images is None or max_images >= len(labels):
-        return torch.arange(len(labels))
-    if max_images < num_classes:
-        advice = f"Allow at least {num_classes} images."
-        raise ImagesError(f"{max_images} images cannot show {num_classes} classes.", advice=advice)
-    return torch.argsort(ranks(labels, seed, groups=groups), stable=True)[:max_images].sort().values
+    rows = torch.isin(labels, torch.tensor(classes)).nonzero().flatten()
+    if max_images is None or max_images >= len(rows):
+        return rows
+    if max_images < len(classes):
+        advice = f"Allow at least {len(classes)} images."
+        raise ImagesError(f"{max_images} images cannot show {len(classes)} classes.", advice=advice)
+    places = ranks(labels[rows], seed, groups=None if groups is None else groups[rows])
+    return rows[torch.argsort(places, stable=True)[:max_images]].sort().values

@@ -37,6 +37,8 @@ def load_images(
     image_column: str | None = None,
     label_column: str | None = None,
     said: Said | None = None,
+    chosen: Sequence[int] = (),
+    only_present: bool = False,
     max_images: int | None = None,
     resample: str = "bilinear",
     stretch: bool = False,
@@ -64,6 +66,8 @@ def load_images(
         label_column: Class names, or numbers from 0.
         said: What class names mean that are not the model's: the model's name of each, or all of them in the order
             of the model's.
+        chosen: Numbers of the classes to use, ascending; images of others are left out. Empty for all.
+        only_present: Use the classes that there are images of.
         max_images: Take a balanced choice of at most so many; the others are not decoded.
         resample: The filter: nearest-exact, bilinear, bicubic or lanczos.
         stretch: Whether to change the aspect of images, instead of cutting off the longer edge.
@@ -80,16 +84,21 @@ def load_images(
             f"Images of {channels} channels with filter {resample!r} cannot be loaded.",
             advice=f"Use 1 or 3 channels and one of {', '.join(FILTERS)}.",
         )
-    enough = None if max_images is None else Wanted(per_class=math.ceil(max_images / len(labels)), classes=len(labels))
+    count = len(chosen or labels)
+    enough = None if max_images is None else Wanted(per_class=math.ceil(max_images / count), classes=len(labels))
     table = open_table(dataset, split, enough)
     title = shown_path(dataset)
     image_column, label_column = find_columns(table.columns, image_column, label_column, labels)
     with dataset_errors(title):
         values = table.values(label_column)
     names = table.columns[label_column].names
-    targets, matched = class_indices(values, names, labels, printable(label_column), said)
-    index = choose(targets, len(labels), max_images, seed, table.groups)
-    require_classes(targets[index], labels, title)
+    targets, matched = class_indices(values, names, labels, printable(label_column), said, partly=bool(chosen))
+    if chosen and (others := int((~torch.isin(targets, torch.tensor(chosen))).sum())):
+        _log.info("%d of %d images of %s are of other classes than the chosen ones.", others, len(targets), title)
+    if only_present:
+        chosen = sorted(set(targets.tolist()))
+    index = choose(targets, tuple(chosen or range(len(labels))), max_images, seed, table.groups)
+    require_classes(targets[index], labels, title, chosen)
     if matched:
         _log.warning("Classes of %s are matched %s.", title, matched)
     pixels = np.empty((len(index), channels, *image_size), dtype=np.uint8)
@@ -100,7 +109,7 @@ def load_images(
         if progress and (done % _BATCH == _BATCH - 1 or done == len(index) - 1):
             progress(done + 1, len(index))
     source = table.describe(len(index))
-    return LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), source, matched)
+    return LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), source, matched, tuple(chosen))
 
 
 def _read(table: Table, column: str, rows: list[int], dataset: str) -> Iterator[Raw]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from phard_hub.disk.reading import read_regular
-from phard_hub.errors import ImagesError
+from phard_hub.errors import ImagesError, did_you_mean
 from phard_hub.report.base import unambiguous
 from phard_hub.report.wording import printable
 
@@ -31,13 +31,14 @@ class Match(NamedTuple):
     how: str = ""
 
 
-def match(names: Sequence[str], labels: Sequence[str], said: Said | None = None) -> Match:
+def match(names: Sequence[str], labels: Sequence[str], said: Said | None = None, *, partly: bool = False) -> Match:
     """Find the model's class of each name that a data set uses.
 
     Args:
         names: of the data set, each once.
         labels: the model's class names.
         said: what the user says of them; names that it leaves out have to be the model's.
+        partly: whether names may be left over that are none of the model's.
 
     Raises:
         ImagesError: says which names are not the model's.
@@ -55,11 +56,37 @@ def match(names: Sequence[str], labels: Sequence[str], said: Said | None = None)
         found = as_numbers
     elif said is None and len(number) < len(labels):
         raise _ambiguous(labels)
-    if unknown := [name for name, k in zip(names, found.indices, strict=True) if k < 0]:
+    unknown = [name for name, k in zip(names, found.indices, strict=True) if k < 0]
+    if unknown and not partly:
         theirs = set(found.indices)
         missing = [label for k, label in enumerate(labels) if k not in theirs]
         raise _mismatch(unknown, missing, len(names))
     return Match(found.indices, found.how and _described(found.how, names, found.indices, labels))
+
+
+def chosen_classes(given: str | Sequence[str], labels: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the classes that a user chose, ascending.
+
+    Args:
+        given: names of the model's classes; in one text they are separated by commas, which names may hold themselves.
+        labels: the model's class names.
+
+    Raises:
+        ImagesError: the model has no such class, or fewer than two are named.
+    """
+    number = {key: k for k, key in reversed(list(enumerate(keys(labels))))}
+    parts, found = given.split(",") if isinstance(given, str) else list(given), set()
+    while parts:
+        lengths = range(len(parts), 0, -1) if isinstance(given, str) else (1,)
+        end = next((end for end in lengths if keys([",".join(parts[:end])])[0] in number), None)
+        if end is None:
+            advice = did_you_mean(parts[0].strip(), labels, f"The model has {shown(labels)}.")
+            raise ImagesError(f"The model has no class {printable(parts[0].strip())!r}.", advice=advice)
+        found.add(number[keys([",".join(parts[:end])])[0]])
+        parts = parts[end:]
+    if len(found) < 2:
+        raise ImagesError("Fewer than 2 classes were chosen.", advice="Distances are between classes: choose more.")
+    return tuple(sorted(found))
 
 
 def _ambiguous(labels: Sequence[str]) -> ImagesError:
@@ -101,7 +128,8 @@ def _numbers(names: Iterable[str]) -> list[int | None]:
 
 def _described(how: str, names: Sequence[str], found: Sequence[int], labels: Sequence[str]) -> str:
     """How names were matched, and the first few that are not equal."""
-    differ = [(name, labels[k]) for name, k in zip(names, found, strict=True) if keys([name]) != keys([labels[k]])]
+    meant = [(name, labels[k]) for name, k in zip(names, found, strict=True) if k >= 0]
+    differ = [(name, label) for name, label in meant if keys([name]) != keys([label])]
     pairs = [f"{printable(name)} is {printable(label)}" for name, label in differ]
     return f"{how}: {shown(pairs, 130)}" if pairs else ""
 

@@ -55,27 +55,33 @@ def of_pair(pair: PairDistance) -> Iterator[str]:
 
 def of_distances(found: ClassDistances) -> Iterator[str]:
     """Pairs are of known classes and once, every class has its universal trigger, and the mean is theirs."""
-    if len(found.labels) < 2:
-        yield f"there are {len(found.labels)} classes"
+    yield from _of_classes(found)
     if found.success_bound == 0 or found.settings.get("success", found.success_bound) != found.success_bound:
         yield f"the success bound is {found.success_bound:g}, and that of the settings {found.settings.get('success')}"
     if any(pair.source is None for pair in found.pairs) or any(pair.source is not None for pair in found.universal):
         yield "pairs have a source, and universal triggers have none"
     # Between two classes, pairs say it all.
-    if len(found.labels) > 2 and {pair.target for pair in found.universal} != set(range(len(found.labels))):
-        yield f"{len(found.universal)} universal triggers are there, and {len(found.labels)} classes"
+    if len(found.classes) > 2 and {pair.target for pair in found.universal} != set(found.classes):
+        yield f"{len(found.universal)} universal triggers are there, and {len(found.classes)} classes"
     directions = [(pair.source, pair.target) for pair in (*found.pairs, *found.universal)]
     if twice := _twice(directions):
         yield f"the pair {twice[0]} is there twice"
-    last = len(found.labels) - 1
+    known = {None, *found.classes}
     for pair in (*found.pairs, *found.universal):
-        if max(pair.target, pair.source or 0) > last:
-            yield f"a pair is of class {max(pair.target, pair.source or 0)}, and the last one is {last}"
+        if unknown := [k for k in (pair.source, pair.target) if k not in known]:
+            yield f"a pair is of class {unknown[0]}, and the classes are {len(known) - 1}, the last {found.classes[-1]}"
         if pair.distance is not None and not _alike(pair.rms, pair.distance * found.rms_per_l2):
             yield f"a distance of {pair.distance:g} is not {pair.rms:g} grey levels for images of {found.image_shape}"
         if pair.reached and pair.success.value < found.success_bound - _ROUNDING:
             yield f"a pair was reached at a success of {pair.success.value:g}, below {found.success_bound:g}"
     yield from _of_mean(found)
+
+
+def _of_classes(found: ClassDistances) -> Iterator[str]:
+    if len(found.labels) < 2 or len(found.classes) < 2:
+        yield f"there are {min(len(found.labels), len(found.classes))} classes"
+    elif found.classes[-1] >= len(found.labels) or list(found.classes) != sorted(set(found.classes)):
+        yield f"the chosen classes are not in ascending order and below {len(found.labels)}"
 
 
 def _of_mean(found: ClassDistances) -> Iterator[str]:
@@ -116,7 +122,7 @@ def of_report(report: Report) -> Iterator[str]:
         yield "there is a classifier after hardening exactly if something was hardened"
     if report.after is not None:
         before, after = report.before, report.after
-        if before.distances.labels != after.distances.labels:
+        if (before.distances.labels, before.distances.classes) != (after.distances.labels, after.distances.classes):
             yield "the classes before and after hardening differ"
         if before.distances.image_shape != after.distances.image_shape:
             yield "the images before and after hardening differ in shape"

@@ -64,6 +64,7 @@ class ClassDistances(Record):
     """The directed matrix of class distances of one classifier, and how it was found."""
 
     labels: tuple[str, ...]
+    chosen: tuple[Count, ...] = Field(default=(), description="the classes that it is about; empty for all")
     pairs: tuple[PairDistance, ...]
     universal: tuple[PairDistance, ...]
     success_bound: Share
@@ -75,6 +76,11 @@ class ClassDistances(Record):
     sample_gradients: Count
     sample_forwards: Count
     seconds: Size
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Numbers of the classes that it is about: all, or those that somebody chose."""
+        return self.chosen or tuple(range(len(self.labels)))
 
     @property
     def reached(self) -> tuple[PairDistance, ...]:

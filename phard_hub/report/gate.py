@@ -285,7 +285,7 @@ def min_pairs_measured(case: Case, limit: float) -> Judgement:
     Fewer do not make a model worse, but the answer unknown: the rule is then not evaluated.
     """
     distances = case.state.distances
-    classes, measured = len(distances.labels), len(distances.pairs)
+    classes, measured = len(distances.classes), len(distances.pairs)
     needed = min(int(limit), classes * (classes - 1))
     message = f"{measured} pairs measured, {needed} needed"
     return Judgement("pass" if measured >= needed else "not_evaluated", measured, message)

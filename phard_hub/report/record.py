@@ -234,7 +234,7 @@ class Report(Record):
     def warnings(self) -> tuple[str, ...]:
         """What casts doubt on all the numbers, one sentence each."""
         states = {"before hardening": self.before, "after hardening": self.after} if self.after else {"": self.before}
-        seen = {when: (state.evaluation.accuracy, len(state.distances.labels)) for when, state in states.items()}
+        seen = {when: (state.evaluation.accuracy, len(state.distances.classes)) for when, state in states.items()}
         return tuple(
             no_better_than_chance(accuracy, classes, when)
             for when, (accuracy, classes) in seen.items()

@@ -267,7 +267,7 @@ def defenders_images(data: Data, share: float, seed: int) -> tuple[LabelledImage
     if share == 1:
         return data.train, data.validation
     train = data.train.split(share, seed)[1]
-    guard = max(data.validation.num_classes, round(len(train) / 10))
+    guard = max(len(data.validation.classes), round(len(train) / 10))
     if guard >= len(data.validation):
         return train, data.validation
     return train, data.validation.split(guard, seed)[1]

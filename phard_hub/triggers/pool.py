@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -22,9 +24,9 @@ class Directions:
     target: Tensor
 
     @classmethod
-    def of(cls, pairs: list[tuple[int, int]], classes: int) -> Directions:
+    def of(cls, pairs: list[tuple[int, int]], classes: Sequence[int]) -> Directions:
         """The given pairs, then a universal trigger for each class (with two classes, pairs say it all)."""
-        universal = [(UNIVERSAL, target) for target in range(classes)] if classes > 2 else []
+        universal = [(UNIVERSAL, target) for target in classes] if len(classes) > 2 else []
         source, target = zip(*(pairs + universal), strict=True)
         return cls(torch.tensor(source), torch.tensor(target))
 
@@ -33,16 +35,17 @@ class Directions:
         return len(self.source)
 
 
-def all_pairs(classes: int) -> list[tuple[int, int]]:
+def all_pairs(classes: Sequence[int]) -> list[tuple[int, int]]:
     """All ordered pairs of different classes."""
-    return [(source, target) for source in range(classes) for target in range(classes) if source != target]
+    return list(permutations(classes, 2))
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Images sorted by class: class k holds ``counts[k]`` of them from ``starts[k]`` on."""
+    """Images sorted by class: class k holds ``counts[k]`` of them from ``starts[k]`` on, and ``classes`` are in use."""
 
     pixels: Tensor
+    classes: Tensor
     starts: Tensor
     counts: Tensor
 
@@ -54,25 +57,26 @@ class Pool:
             ImagesError: a class has no image.
         """
         counts = torch.bincount(images.labels, minlength=images.num_classes)
-        if bool((counts == 0).any()):
-            empty = ", ".join(images.names[int(k)] for k in (counts == 0).nonzero().flatten()[:5])
+        if missing := [k for k in images.classes if not counts[k]]:
+            empty = ", ".join(images.names[k] for k in missing[:5])
             raise ImagesError(f"No image of class {empty} in {images.source}.", advice="Every class needs images.")
-        return cls(images.pixels[images.labels.argsort(stable=True)], counts.cumsum(0) - counts, counts)
+        sorted_pixels = images.pixels[images.labels.argsort(stable=True)]
+        return cls(sorted_pixels, torch.tensor(images.classes), counts.cumsum(0) - counts, counts)
 
     def draw(self, directions: Directions, images: int, random: torch.Generator) -> Tensor:
         """Random image numbers ``(P, images)`` from the source classes of each direction."""
         shape = (len(directions), images)
         source = directions.source[:, None].expand(shape)
-        others = torch.randint(len(self.counts) - 1, shape, generator=random)
-        others = others + (others >= directions.target[:, None])
-        classes = torch.where(source == UNIVERSAL, others, source)
+        others = torch.randint(len(self.classes) - 1, shape, generator=random)
+        others = others + (others >= torch.searchsorted(self.classes, directions.target)[:, None])
+        classes = torch.where(source == UNIVERSAL, self.classes[others], source)
         return self.starts[classes] + (torch.rand(shape, generator=random) * self.counts[classes]).long()
 
     def all_of(self, source: int, target: int, at_most: int) -> Tensor:
         """Numbers of the images that judge a trigger; for a universal one, the same share of each class."""
         if source != UNIVERSAL:
             return self.starts[source] + torch.arange(min(int(self.counts[source]), at_most))
-        classes = [k for k in range(len(self.counts)) if k != target]
+        classes = [k for k in self.classes.tolist() if k != target]
         share = -(-at_most // len(classes))
         return torch.cat([self.all_of(k, target, share) for k in classes])
 
@@ -89,7 +93,7 @@ def fit_and_heldout(images: LabelledImages, fit: int, heldout: int, seed: int) -
     """
     random = torch.Generator().manual_seed(seed)
     fitted, held = [], []
-    for k in range(images.num_classes):
+    for k in images.classes:
         numbers = (images.labels == k).nonzero().flatten()
         if len(numbers) < 4:
             raise ImagesError(

@@ -155,7 +155,7 @@ class _Search:
         self.shape = (channels, height, width)
         self.rows_at_once = max(1, images_at_once(self.shape) // settings.batch)
         self.forwards = self.gradients = 0
-        self.directions = Directions.of(self._pairs(), images.num_classes)
+        self.directions = Directions.of(self._pairs(), images.classes)
         count = len(self.directions)
         autoencoder = None
         if settings.parts.latent:
@@ -186,12 +186,13 @@ class _Search:
 
     def _pairs(self) -> list[tuple[int, int]]:
         """All ordered pairs or, where these are too many, the closest by the mean logit margin."""
-        pairs = all_pairs(self.images.num_classes)
+        classes = self.images.classes
+        pairs = all_pairs(classes)
         if len(pairs) <= self.settings.max_pairs:
             return pairs
-        margins = torch.stack([self._logits(k).mean(0) for k in range(self.images.num_classes)])
-        ease = margins - margins.diagonal()[:, None]
-        return sorted(sorted(pairs, key=lambda pair: -float(ease[pair]))[: self.settings.max_pairs])
+        logits = {k: self._logits(k).mean(0) for k in classes}
+        ease = {(source, target): float(logits[source][target] - logits[source][source]) for source, target in pairs}
+        return sorted(sorted(pairs, key=lambda pair: -ease[pair])[: self.settings.max_pairs])
 
     @torch.no_grad()
     def _logits(self, k: int) -> Tensor:
@@ -287,6 +288,7 @@ class _Search:
         channels, height, width = self.shape
         return ClassDistances(
             labels=self.images.names,
+            chosen=self.images.chosen,
             pairs=pairs,
             universal=tuple(entry for entry in entries if entry.source is None),
             success_bound=self.settings.success,

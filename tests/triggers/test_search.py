@@ -72,7 +72,7 @@ def least_change(classifier: Classifier, images: LabelledImages, source: int, ta
     return float(margins.clamp(min=0).sort().values[:turned].sum() / len(margins))
 
 
-@pytest.mark.parametrize(("source", "target"), all_pairs(CLASSES))
+@pytest.mark.parametrize(("source", "target"), all_pairs(range(CLASSES)))
 def test_the_distance_of_a_linear_classifier_is_the_margin(source: int, target: int) -> None:
     measurement, classifier, images = measured_law()
     (pair,) = (p for p in measurement.distances.pairs if (p.source, p.target) == (source, target))
@@ -291,7 +291,7 @@ def test_held_out_images_are_not_fitted(counts: list[int], seed: int) -> None:
 def test_draws_come_from_the_source_classes_alone() -> None:
     images = numbered([5, 8, 20])
     pool = Pool.of(images)
-    directions = Directions.of(all_pairs(3), 3)
+    directions = Directions.of(all_pairs(range(3)), range(3))
     assert len(directions) == 9
     numbers = pool.draw(directions, 200, torch.Generator().manual_seed(0))
     assert numbers.shape == (9, 200)

@@ -110,7 +110,7 @@ class _Objective:
         self.sample_gradients = self.sample_forwards = 0
         _, channels, height, width = images.pixels.shape
         self.triggers = Repertoire.of(
-            images.num_classes,
+            images.classes,
             list(settings.parts.shapes(channels, height, width)),
             max_pairs=settings.max_pairs,
             seed=job.seed,

@@ -32,30 +32,30 @@ class Repertoire:
         target: ``(P,)``.
         strengths: ``(P, parameters)``, 1 for the parameters that a trigger uses and 0 for the others.
         group: ``(P,)``, 0 for pairs, 1 for universal triggers, 2 for those of a single kind.
-        classes: K.
+        classes: Numbers of the classes in use, ascending.
     """
 
     source: Tensor
     target: Tensor
     strengths: Tensor
     group: Tensor
-    classes: int
+    classes: tuple[int, ...]
 
     @classmethod
-    def of(cls, classes: int, parameters: list[str], *, max_pairs: int, seed: int) -> Repertoire:
+    def of(cls, classes: tuple[int, ...], parameters: list[str], *, max_pairs: int, seed: int) -> Repertoire:
         """All pairs, or a random choice of ``max_pairs``, of triggers with the named parameters."""
         pairs = all_pairs(classes)
-        if classes > 2 and len(pairs) > max_pairs:
+        if len(classes) > 2 and len(pairs) > max_pairs:
             order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
             pairs = sorted(pairs[i] for i in order[:max_pairs])
         whole = Directions.of(pairs, classes)
         kinds = list(dict.fromkeys(KINDS[name] for name in parameters))
         used = torch.tensor([[float(KINDS[name] == kind) for name in parameters] for kind in kinds])
-        singles = len(kinds) * classes
+        singles = len(kinds) * len(classes)
         return cls(
             source=torch.cat([whole.source, torch.full((singles,), UNIVERSAL)]),
-            target=torch.cat([whole.target, torch.arange(classes).repeat(len(kinds))]),
-            strengths=torch.cat([torch.ones(len(whole), len(parameters)), used.repeat_interleave(classes, dim=0)]),
+            target=torch.cat([whole.target, torch.tensor(classes).repeat(len(kinds))]),
+            strengths=torch.cat([torch.ones(len(whole), len(parameters)), used.repeat_interleave(len(classes), dim=0)]),
             group=torch.cat([(whole.source == UNIVERSAL).long(), torch.full((singles,), 2)]),
             classes=classes,
         )
@@ -71,13 +71,13 @@ class Repertoire:
         images of their class, a trigger's own row only what is special about the pair. A trigger of a single
         kind is on its own: what the others leave to another kind it must find itself.
         """
-        number = torch.arange(len(self))
-        own, none = 2 * self.classes + number, torch.full_like(number, -1)
+        number, size = torch.arange(len(self)), self.classes[-1] + 1
+        own, none = 2 * size + number, torch.full_like(number, -1)
         pair, single = self.group == 0, self.group == 2
         return torch.stack(
             [
                 torch.where(single, none, self.target),
-                torch.where(pair, self.classes + self.source, none),
+                torch.where(pair, size + self.source, none),
                 torch.where(pair | single, own, none),
             ],
             dim=1,
@@ -93,7 +93,8 @@ class Repertoire:
             draws: source of the choice, for the images of this process.
         """
         # How many of each group an image can have, on average: pairs of its own class, and no way to itself.
-        usable = torch.tensor([1.0, self.classes - 1, self.classes - 1]) / self.classes
+        count = len(self.classes)
+        usable = torch.tensor([1.0, count - 1, count - 1]) / count
         sizes = (torch.bincount(self.group, minlength=3) * usable).clamp(min=1)
         # Never quite nothing: a class whose pairs were left out still has its universal triggers.
         weights = (torch.tensor(shares).clamp(min=1e-9) / sizes)[self.group] * worth

@@ -7,7 +7,7 @@ readable for colour-blind people and in grey print.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def distance_maps(report: Report) -> Figure:
         maps.append(("After hardening", report.after.distances))
     top = max((pair.rms or 0.0 for _, found in maps for pair in found.pairs + found.universal), default=0.0)
     scale = ScalarMappable(Normalize(0, top or 1.0), _COLOURS)
-    side = min(max(3.8, 0.26 * len(report.before.distances.labels) + 1.6), 12.0)
+    side = min(max(3.8, 0.26 * len(report.before.distances.classes) + 1.6), 12.0)
     figure = Figure(figsize=(max(side * len(maps) + 1.0, 6.0), side + 1.6), layout="constrained")
     axes = figure.subplots(1, len(maps), squeeze=False)[0]
     for axis, (title, distances) in zip(axes, maps, strict=True):
@@ -77,18 +77,19 @@ def _map_subtitle(distances: ClassDistances) -> str:
 
 def _draw_map(axis: Axes, distances: ClassDistances, scale: ScalarMappable) -> None:
     """One heat map with its marks and names."""
-    classes = len(distances.labels)
+    place = {k: number for number, k in enumerate(distances.classes)}
+    classes = len(place)
     rows = classes + bool(distances.universal)
     values = np.full((rows, classes), np.nan)
     for pair in distances.pairs + distances.universal:
-        values[_row(pair, classes), pair.target] = math.nan if pair.rms is None else pair.rms
+        values[_row(pair, place), place[pair.target]] = math.nan if pair.rms is None else pair.rms
     axis.imshow(
         np.ma.masked_invalid(values), cmap=scale.cmap, vmin=0, vmax=scale.get_clim()[1], interpolation="nearest"
     )
     axis.set_facecolor(_EMPTY)
     for pair in distances.pairs + distances.universal:
         if not pair.reached:
-            _hatch(axis, pair.target, _row(pair, classes))
+            _hatch(axis, place[pair.target], _row(pair, place))
     if rows > classes:
         axis.axhline(classes - 0.5, color="white", linewidth=3)
     if classes <= _WRITTEN_VALUES:
@@ -96,9 +97,9 @@ def _draw_map(axis: Axes, distances: ClassDistances, scale: ScalarMappable) -> N
     _name_axes(axis, distances)
 
 
-def _row(pair: PairDistance, classes: int) -> int:
-    """The row of a pair: its source class, or the last row for a universal trigger."""
-    return classes if pair.source is None else pair.source
+def _row(pair: PairDistance, place: Mapping[int, int]) -> int:
+    """The row of a pair: that of its source class, or the last row for a universal trigger."""
+    return len(place) if pair.source is None else place[pair.source]
 
 
 def _hatch(axis: Axes, column: int, row: int) -> None:
@@ -119,14 +120,14 @@ def _write_values(axis: Axes, values: Array, scale: ScalarMappable) -> None:
 
 def _name_axes(axis: Axes, distances: ClassDistances) -> None:
     """Write class names at the axes, as long as there is room for them."""
-    classes = len(distances.labels)
+    classes = len(distances.classes)
     axis.set_xlabel("target class")
     axis.set_ylabel("source class")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     if classes > _NAMED_CLASSES:
         return
-    names = [printable(label, 16) for label in distances.labels]
+    names = [printable(distances.labels[k], 16) for k in distances.classes]
     size = 9 if classes <= _WRITTEN_VALUES else max(5, 9 - classes // 10)
     # parse_math=False: a label such as "$5 note" is not a formula
     rotation = 0 if classes * max(map(len, names)) <= 32 else 90
@@ -140,7 +141,7 @@ def _legend(figure: Figure, found: Sequence[ClassDistances]) -> None:
     handles = []
     if any(not pair.reached for each in found for pair in each.pairs + each.universal):
         handles.append(Patch(**_UNREACHED, label="not reached by the search"))
-    if any(len(each.pairs) < len(each.labels) * (len(each.labels) - 1) for each in found):
+    if any(len(each.pairs) < len(each.classes) * (len(each.classes) - 1) for each in found):
         handles.append(Patch(facecolor=_EMPTY, label="not measured"))
     if handles:
         figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9)

@@ -19,7 +19,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def repertoire(classes: int, max_pairs: int = 1000) -> Repertoire:
-    return Repertoire.of(classes, PARAMETERS, max_pairs=max_pairs, seed=0)
+    return Repertoire.of(tuple(range(classes)), PARAMETERS, max_pairs=max_pairs, seed=0)
 
 
 def choose(
