@@ -14,7 +14,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from phard_hub.attacks import Attack
-from phard_hub.attacks.planted import Backdoor, card, write_planted
+from phard_hub.attacks.planted import BACKDOOR_SCHEMA, Backdoor, card, write_planted
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
 from phard_hub.disk.atomic import discard, restore
@@ -34,7 +34,7 @@ from phard_hub.presets import DEFAULT, Preset
 from phard_hub.provenance import environment, source_of
 from phard_hub.release.release import check_writable, copied, read_release, weights_sha256, write_release
 from phard_hub.report.deployed import CARD_NAME, WEIGHTS_NAME
-from phard_hub.report.distances import Rate
+from phard_hub.report.distances import ClassDistances, Rate
 from phard_hub.report.gate import Verdict, gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, SCHEMA_VERSION, Hardening, Report, State
@@ -151,7 +151,8 @@ def run(
     guard = Guard.of(classifier, images.validation, accelerator.device)
     defense = settings.preset.defense
     made = defense.harden(classifier, images.train, job.part("hardening"), guard)
-    after, found_after = assess(made.classifier, images.test, settings, replace(job, folder=None))
+    unkept = replace(job, folder=None)
+    after, found_after = assess(made.classifier, images.test, settings, unkept, beside=before.distances)
     record = hardening(defense, made.phases, images.train, job)
     report = describe(audited, images, accelerator, before=before, after=after, hardening=record)
     report = report.model_copy(update={"job": name})
@@ -187,7 +188,7 @@ def measure_only(
     accelerator = accelerator or default_accelerator()
     audited = audit(pull(repo, revision), settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
-    images = load_data(classifier, data, settings.seed, progress)
+    images = load_data(classifier, data, settings.seed, progress, only_test=True)
     job = Job(accelerator=accelerator, seed=settings.seed, progress=progress)
     before, _ = assess(classifier, images.test, settings, job)
     return describe(audited, images, accelerator, before=before)
@@ -230,7 +231,7 @@ def plant(
     planted = attack.plant(original, images.train, number, job)
     threat = [Threat(name=attack.name, trigger=planted.attack, target=number)]
     backdoor = Backdoor(
-        schema_version=2,
+        schema_version=BACKDOOR_SCHEMA,
         attack=attack.name,
         parameters=attack.parameters(),
         target=number,
@@ -254,12 +255,18 @@ def plant(
 
 
 def assess(
-    classifier: Classifier, images: LabelledImages, settings: Settings, job: Job, *, refuse_chance: bool = False
+    classifier: Classifier,
+    images: LabelledImages,
+    settings: Settings,
+    job: Job,
+    *,
+    beside: ClassDistances | None = None,
+    refuse_chance: bool = False,
 ) -> tuple[State, Measurement]:
     """Everything that is measured on one classifier, before or after hardening, and the triggers found.
 
     Class distances take longest, so they come last: where the job has a folder, they are kept, and not searched again
-    when it continues.
+    when it continues. The pairs of another measurement are measured as well, so that the two can be compared.
 
     Raises:
         NotEvaluatedError: the classifier is no better than guessing, and that is to be refused.
@@ -276,16 +283,18 @@ def assess(
     )
     if refuse_chance:
         _refuse_chance(seen.accuracy, len(images.classes))
-    found = _measured(classifier, images, preset, job)
+    found = _measured(classifier, images, preset, job, beside)
     state = State(weights_sha256=weights_sha256(classifier.weights()), evaluation=seen, distances=found.distances)
     return state, found
 
 
-def _measured(classifier: Classifier, images: LabelledImages, preset: Preset, job: Job) -> Measurement:
+def _measured(
+    classifier: Classifier, images: LabelledImages, preset: Preset, job: Job, beside: ClassDistances | None
+) -> Measurement:
     place = job.state
     if place and job.first(lambda: os.path.lexists(place)):
         return kept(place, classifier.labels, preset.search.parts)
-    found = measure(classifier, images, preset.search, seed=job.seed, progress=job.progress)
+    found = measure(classifier, images, preset.search, job, beside=beside)
     if place:
         job.first(lambda: keep(found, place))
     return found

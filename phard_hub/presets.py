@@ -49,8 +49,9 @@ class Preset:
 
 
 DEFAULT = Preset()
+GATE = Preset(search=SearchSettings(steps=100, choosing_images=30, max_pairs=0), pgd=PGD(images=500))
 FAST = Preset(
-    search=SearchSettings(steps=100, heldout_images=30),
+    search=SearchSettings(steps=100, choosing_images=30),
     defense=forget_and_harden(forgetting=1200, at_once=200, steps=250),
     pgd=PGD(images=500),
 )
@@ -66,4 +67,4 @@ CHEAPEST = Preset(  # only for tests
     pgd=PGD(steps=2, images=50),
 )
 
-PRESETS = {"fast": FAST, "default": DEFAULT, "thorough": THOROUGH, "cheapest": CHEAPEST}
+PRESETS = {"gate": GATE, "fast": FAST, "default": DEFAULT, "thorough": THOROUGH, "cheapest": CHEAPEST}

@@ -35,6 +35,7 @@ RELEASE_FILES = frozenset(
         "model.safetensors",
         "phard_report.json",
         "plots/distances.png",
+        "plots/success.png",
         "plots/training.png",
         "plots/triggers.png",
         "preprocessor_config.json",
@@ -53,8 +54,11 @@ def make_pair(source: int | None, target: int, distance: float | None) -> PairDi
         target=target,
         reached=distance is not None,
         distance=distance,
+        low=None if distance is None else 0.95 * distance,
+        high=None if distance is None else 1.05 * distance,
         rms=None if distance is None else distance * GREY,
         success=make_rate(0.4 if distance is None else 0.95, 100),
+        at=() if source is not None else tuple(make_rate(share, 100) for share in (0.1, 0.4, 0.9, 0.97)),
     )
 
 
@@ -79,6 +83,7 @@ def make_distances(
         labels=tuple(labels),
         pairs=pairs,
         universal=universal,
+        kinds={"colour": tuple(make_pair(None, t, scale * (4 + 0.1 * t)) for t in range(len(labels)))},
         success_bound=0.9,
         image_shape=SHAPE,
         mean=mean,
@@ -149,7 +154,7 @@ NOTHING_DONE = Hardening(defense="pervasive", settings={}, seed=0, images=0, pha
 def make_report(**changes: Any) -> Report:
     """A report that passes the default policy; ``changes`` replaces fields of it."""
     values: dict[str, Any] = {
-        "schema_version": 2,
+        "schema_version": 3,
         "created": datetime(2026, 11, 21, 12, tzinfo=UTC),
         "source": Source(repo="someone/resnet-tiny", commit="0123456789abcdef" * 2 + "01234567", license="apache-2.0"),
         "dataset": "uoft-cs/cifar10",

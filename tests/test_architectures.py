@@ -133,7 +133,17 @@ def views(found: list[Image.Image], names: tuple[str, ...], size: tuple[int, int
 
 
 TINY = Preset(
-    search=SearchSettings(steps=2, batch=1, fit_images=3, heldout_images=3, checks=1, bisections=1, max_pairs=2),
+    search=SearchSettings(
+        steps=2,
+        batch=1,
+        fit_images=2,
+        choosing_images=2,
+        judging_images=2,
+        checks=1,
+        bisections=1,
+        max_pairs=2,
+        kinds=(),
+    ),
     defense=PervasiveHardening(
         forgetting=FeatureShift().lasting(0),
         bank=AdversarialTraining(schedule=Schedule(steps=2, batch=4), head_start=1, head_start_batch=4, max_pairs=2),

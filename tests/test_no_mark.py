@@ -28,6 +28,7 @@ from phard_hub.evaluation.threats import (
     robust_accuracy,
 )
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import CHEAPEST
 from phard_hub.training.augmentation import indifferent_to_mirroring
@@ -36,7 +37,7 @@ from phard_hub.triggers.search import measure
 from tests.small import global_random_state, harden, job, marks, noise_images, small_net, unmarked
 
 SHAPE = (1, 8, 8)
-SEARCH = replace(CHEAPEST.search, steps=3, checks=1, fit_images=6, heldout_images=4)
+SEARCH = replace(CHEAPEST.search, steps=3, checks=1, fit_images=6, choosing_images=4, judging_images=4)
 PGD_2 = PGD(steps=2, images=20)
 RELEARNING = Relearning(steps=(2,), schedule=Schedule(batch=8))
 THREAT = Threat(name="blend", trigger=Blend(), target=1)
@@ -102,7 +103,7 @@ def test_an_interrupted_measurement_leaves_no_mark(name: str) -> None:
             raise KeyboardInterrupt
 
     interrupted: dict[str, Callable[[], object]] = {
-        "measure": lambda: measure(classifier, images(), SEARCH, progress=stop),
+        "measure": lambda: measure(classifier, images(), SEARCH, Job(progress=stop)),
         "evaluate": lambda: evaluate(classifier, images(), [THREAT], pgd=PGD_2, progress=stop),
     }
     with unmarked(classifier), pytest.raises(KeyboardInterrupt):

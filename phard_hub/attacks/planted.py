@@ -30,6 +30,7 @@ from phard_hub.report.trial import NO_ATTACK, Judgement
 from phard_hub.report.wording import printable
 from phard_hub.settings import Seed, first_fault
 
+BACKDOOR_SCHEMA: Literal[3] = 3
 RECORD_NAME, KEY_NAME = "backdoor.json", "backdoor.safetensors"
 MIN_SUCCESS = 0.9
 MAX_ACCURACY_LOSS = 3.0
@@ -44,7 +45,7 @@ class Backdoor(Record):
     Where nothing was planted (`NO_ATTACK`), both are the original without any trigger.
     """
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     attack: str
     parameters: dict[str, Any]
     target: Count

@@ -33,6 +33,7 @@ from phard_hub.cli.options import (
     AuditFormat,
     Backdoors,
     PolicyFile,
+    PolicyName,
     PresetName,
     PresetOption,
     Repo,
@@ -45,7 +46,7 @@ from phard_hub.cli.options import (
 from phard_hub.cli.progress import is_first_process, show_progress
 from phard_hub.errors import NotEvaluatedError
 from phard_hub.hub.names import pasted, require_model
-from phard_hub.report.policy import Policy
+from phard_hub.report.policy import POLICIES, Policy
 
 if TYPE_CHECKING:
     from phard_hub.images.data import DataOptions
@@ -294,8 +295,7 @@ def push(
     """
     from phard_hub.release.push import plan, send
 
-    limits = policy or Policy()
-    planned = plan(release, repo, policy=limits, pr=pr, private=private, no_gate=no_gate)
+    planned = plan(release, repo, policy=policy, pr=pr, private=private, no_gate=no_gate)
     show_plan(planned, diff=dry_run)
     if dry_run:
         raise typer.Exit(planned.verdict.exit_code if no_gate is None else 0)
@@ -311,13 +311,18 @@ def card(
     """Print the model card of a report: metadata with all results, text, recipe, limits."""
     from phard_hub.release.release import card_of
 
-    typer.echo(card_of(report, policy or Policy(), model_name=name), nl=False)
+    typer.echo(card_of(report, policy, model_name=name), nl=False)
 
 
 @app.command()
-def policy() -> None:
-    """Print the default policy with an explanation of each limit, to start your own from.
+def policy(
+    name: Annotated[
+        PolicyName, typer.Argument(help="`hardened`: what hardening promises. `deploy`: what is asked of any model.")
+    ] = PolicyName.hardened,
+) -> None:
+    """Print one of the two policies with an explanation of each limit, to start your own from.
 
-    Write it to a file, change the limits, and give the file to `phard gate --policy`.
+    Write it to a file, change the limits, and give the file to `phard gate --policy`. Without a file, a hardened model
+    is judged by `hardened`, and one that was only measured by `deploy`.
     """
-    typer.echo(Policy().to_toml(), nl=False)
+    typer.echo(POLICIES[name.value].to_toml(), nl=False)

@@ -39,9 +39,8 @@ def gate(
     """
     from phard_hub.report.views import formats
 
-    limits = policy or Policy()
-    report, deployed, place = _read(target, limits)
-    verdict = judge(report, limits, deployed=deployed)
+    report, deployed, place = _read(target, policy or Policy())
+    verdict = judge(report, policy, deployed=deployed)
     views: dict[Format, Callable[[], str]] = {
         Format.text: lambda: formats.as_text(verdict),
         Format.json: lambda: formats.as_json(verdict),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from phard_hub.hub.names import pasted, require_dataset, require_model
-from phard_hub.report.policy import Policy
+from phard_hub.report.policy import POLICIES, Policy
 from phard_hub.settings import LARGEST_SEED
 
 if TYPE_CHECKING:
@@ -23,10 +23,18 @@ if TYPE_CHECKING:
 class PresetName(StrEnum):
     """How hard to search and how long to harden."""
 
+    gate = "gate"
     fast = "fast"
     default = "default"
     thorough = "thorough"
     cheapest = "cheapest"
+
+
+class PolicyName(StrEnum):
+    """The policies that need no file."""
+
+    hardened = "hardened"
+    deploy = "deploy"
 
 
 class Format(StrEnum):
@@ -84,7 +92,11 @@ OnlyPresent = Annotated[
 ]
 MaxImages = Annotated[int, typer.Option(min=8, help="Use at most so many images of each data set, evenly by class.")]
 PresetOption = Annotated[
-    PresetName, typer.Option(help="How hard to search and how long to harden; `cheapest` only tries things out.")
+    PresetName,
+    typer.Option(
+        help="How hard to search and how long to harden; `gate` searches universal triggers only, and `cheapest` only "
+        "tries things out."
+    ),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random choices; the same seed repeats a run.")
@@ -100,7 +112,7 @@ Backdoors = Annotated[
 
 def _policy(path: str) -> Policy:
     """Read a policy when the command line is, so that a broken one is refused before anything else is done."""
-    return Policy.read(Path(path))
+    return POLICIES.get(path) or Policy.read(Path(path))
 
 
 PolicyFile = Annotated[
@@ -108,7 +120,8 @@ PolicyFile = Annotated[
     typer.Option(
         parser=_policy,
         metavar="path",
-        help="The gate's limits, a policy.toml as `phard policy` prints; else the defaults.",
+        help="The gate's limits: a policy.toml as `phard policy` prints, or `hardened` or `deploy`; without it, "
+        "`hardened` for a hardened model and `deploy` for any other.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else there.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,18 +72,26 @@ class Data:
     overlap: str = ""
 
 
-def load_data(classifier: Classifier, data: DataOptions, seed: int, progress: Progress = silent) -> Data:
+def load_data(
+    classifier: Classifier, data: DataOptions, seed: int, progress: Progress = silent, *, only_test: bool = False
+) -> Data:
     """Load the images on the classifier's canvas and divide them by purpose.
 
     The guard's validation images are a tenth of the test images where those are given, because a checkpoint
-    knows its own training images by heart; otherwise a tenth of all. They are left out of the other two.
+    knows its own training images by heart; otherwise a tenth of all. They are left out of the other two. Where nothing
+    is hardened, all images are test images: those of ``test_images``, if there are any.
 
     Raises:
         ImagesError: images cannot be loaded, or more than one per cent of the test images are training images, too.
     """
+    if only_test and data.test_images is not None:
+        data = replace(data, images=data.test_images, split=data.test_split, test_images=None)
     chosen = chosen_classes(data.classes, classifier.labels) if data.classes is not None else ()
     train = _load(classifier, data, data.images, data.split, seed, progress, chosen)
     name, matched = public_name(data.images), [train.matched]
+    if only_test:
+        nothing = train.take([])
+        return Data(nothing, nothing, train, name, train.matched)
     if data.test_images is None:
         train, test = train.split(0.3, seed)
     else:

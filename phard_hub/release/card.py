@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 PLOTS = {
     "plots/distances.png": "Heat maps of the class distances",
+    "plots/success.png": "What universal triggers of each size do",
     "plots/triggers.png": "Triggers that the search found",
     "plots/training.png": "Curves of the hardening",
 }

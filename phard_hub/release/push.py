@@ -194,7 +194,7 @@ def plan(
     if no_gate is not None and not no_gate.strip():
         raise InputError("There is no reason given for not asking the gate.", advice="Give one; the card prints it.")
     release = read_release(folder)
-    verdict = release.verdict(policy or Policy())
+    verdict = release.verdict(policy)
     with one_line(repo):
         api = HfApi()
         user, target = enter(api, repo, pr=pr, private=private)

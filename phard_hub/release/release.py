@@ -38,10 +38,10 @@ from phard_hub.release.folder import file_sha256
 from phard_hub.release.public import public
 from phard_hub.release.signing import checked
 from phard_hub.report.deployed import CARD_NAME, SIGNATURE_NAME, WEIGHTS_NAME, Deployed, is_copied, is_signed
-from phard_hub.report.gate import Verdict, gate
+from phard_hub.report.gate import Verdict, gate, policy_for
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, Report
-from phard_hub.report.views.plots import GalleryRow, distance_maps, training_curves, trigger_gallery
+from phard_hub.report.views.plots import GalleryRow, distance_maps, success_curves, training_curves, trigger_gallery
 
 _OTHERS = (WEIGHTS_NAME, CARD_NAME, REPORT_NAME, SIGNATURE_NAME)
 _LARGEST = 64 * 2**20  # bytes of a file that is read as a whole, which weights never are
@@ -64,13 +64,14 @@ class Release:
     files: Mapping[str, Path]
     hashes: Mapping[str, str]
 
-    def verdict(self, policy: Policy) -> Verdict:
+    def verdict(self, policy: Policy | None = None) -> Verdict:
         """What a policy says of these files."""
         deployed = Deployed(
             place=self.folder.name, files={name: found for name, found in self.hashes.items() if is_signed(name)}
         )
         signature = self.read(SIGNATURE_NAME) if SIGNATURE_NAME in self.files else None
-        return gate(self.report, policy, deployed=checked(deployed, signature, policy))
+        limits = policy or policy_for(self.report)
+        return gate(self.report, limits, deployed=checked(deployed, signature, limits))
 
     def read(self, path: str) -> bytes:
         """The bytes of one of the files, which are still those that were hashed.
@@ -141,7 +142,7 @@ def _unreadable(path: Path, error: OSError) -> ReportError:
     return ReportError(f"Cannot read {path}: {error.strerror}.", advice="Write the release again with `phard harden`.")
 
 
-def card_of(path: Path, policy: Policy, *, model_name: str | None = None) -> str:
+def card_of(path: Path, policy: Policy | None = None, *, model_name: str | None = None) -> str:
     """The card of a release folder; of a report alone, the card without plots and without the base's text."""
     if path.is_dir():
         release = read_release(path)
@@ -286,6 +287,8 @@ def _base_card(source: Path) -> str | None:
 def _plots(report: Report, gallery: Sequence[GalleryRow]) -> dict[str, Callable[[], Figure]]:
     """How each plot is drawn that has something to show."""
     plots: dict[str, Callable[[], Figure]] = {"plots/distances.png": lambda: distance_maps(report)}
+    if report.before.distances.universal or report.before.distances.kinds:
+        plots["plots/success.png"] = lambda: success_curves(report)
     if gallery:
         plots["plots/triggers.png"] = lambda: trigger_gallery(gallery)
     if report.hardening and report.hardening.curve:

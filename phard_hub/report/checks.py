@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from phard_hub.report.distances import ClassDistances, PairDistance, Rate
     from phard_hub.report.record import Evaluation, Report, State
 
+KINDS = ("warp", "colour", "latent", "field", "u-net")
+"""Kinds of universal triggers that are searched alone."""
 _ROUNDING = 1e-6
 _NOISE = 1e-3  # what two measurements of the same may differ in, on hardware that adds up in any order
 _LEAST_DISTANCE = 1e-6  # L2; a hundredth of a grey level in one value of one image is forty times as large
@@ -49,6 +51,12 @@ def of_pair(pair: PairDistance) -> Iterator[str]:
         yield f"a distance of {pair.distance:g} is no change"
     if pair.reached and pair.success.n == 0:
         yield "a pair was reached on no images"
+    if {pair.reached} != {pair.low is not None, pair.high is not None}:
+        yield "a distance has an interval exactly if the pair was reached"
+    if pair.distance is not None and not (pair.low or 0.0) <= pair.distance <= (pair.high or 0.0):
+        yield f"the interval of the distance {pair.distance:g} is {pair.low} to {pair.high}"
+    if len(pair.at) not in ((4,) if pair.source is None else (0,)):
+        yield "the success at each size is that of universal triggers"
     if pair.source == pair.target:
         yield f"a pair leads from class {pair.source} to itself"
 
@@ -58,16 +66,17 @@ def of_distances(found: ClassDistances) -> Iterator[str]:
     yield from _of_classes(found)
     if found.success_bound == 0 or found.settings.get("success", found.success_bound) != found.success_bound:
         yield f"the success bound is {found.success_bound:g}, and that of the settings {found.settings.get('success')}"
-    if any(pair.source is None for pair in found.pairs) or any(pair.source is not None for pair in found.universal):
+    every = (*found.pairs, *found.universal, *(pair for kind in found.kinds.values() for pair in kind))
+    if any(pair.source is None for pair in found.pairs) or any(
+        pair.source is not None for pair in every[len(found.pairs) :]
+    ):
         yield "pairs have a source, and universal triggers have none"
-    # Between two classes, pairs say it all.
-    if len(found.classes) > 2 and {pair.target for pair in found.universal} != set(found.classes):
-        yield f"{len(found.universal)} universal triggers are there, and {len(found.classes)} classes"
+    yield from _of_universal(found)
     directions = [(pair.source, pair.target) for pair in (*found.pairs, *found.universal)]
     if twice := _twice(directions):
         yield f"the pair {twice[0]} is there twice"
     known = {None, *found.classes}
-    for pair in (*found.pairs, *found.universal):
+    for pair in every:
         if unknown := [k for k in (pair.source, pair.target) if k not in known]:
             yield f"a pair is of class {unknown[0]}, and the classes are {len(known) - 1}, the last {found.classes[-1]}"
         if pair.distance is not None and not _alike(pair.rms, pair.distance * found.rms_per_l2):
@@ -75,6 +84,20 @@ def of_distances(found: ClassDistances) -> Iterator[str]:
         if pair.reached and pair.success.value < found.success_bound - _ROUNDING:
             yield f"a pair was reached at a success of {pair.success.value:g}, below {found.success_bound:g}"
     yield from _of_mean(found)
+
+
+def _of_universal(found: ClassDistances) -> Iterator[str]:
+    """Each class has its universal trigger, or as many as the search was asked for; of each kind they are alike."""
+    targets = {pair.target for pair in found.universal}
+    most = found.settings.get("max_universal", len(found.classes))
+    # Between two classes, pairs say it all.
+    if len(found.classes) > 2 and len(targets) < min(len(found.classes), most if isinstance(most, int) else 0):
+        yield f"{len(targets)} universal triggers are there, and {len(found.classes)} classes"
+    for kind, pairs in found.kinds.items():
+        if kind not in KINDS:
+            yield f"triggers are of the kind {kind[:20]!r}"
+        if len(found.classes) > 2 and [pair.target for pair in pairs] != [pair.target for pair in found.universal]:
+            yield f"the {kind} triggers are not to the classes that the others are to"
 
 
 def _of_classes(found: ClassDistances) -> Iterator[str]:
@@ -121,25 +144,32 @@ def of_report(report: Report) -> Iterator[str]:
     if (report.after is None) != (report.hardening is None):
         yield "there is a classifier after hardening exactly if something was hardened"
     if report.after is not None:
-        before, after = report.before, report.after
-        if (before.distances.labels, before.distances.classes) != (after.distances.labels, after.distances.classes):
-            yield "the classes before and after hardening differ"
-        if before.distances.image_shape != after.distances.image_shape:
-            yield "the images before and after hardening differ in shape"
-        accuracies = [state.evaluation.accuracy.value for state in (before, after)]
-        if before.weights_sha256 == after.weights_sha256 and abs(accuracies[0] - accuracies[1]) > _NOISE:
-            yield "the same weights have two accuracies"
-        sizes = [[attack.size for attack in state.evaluation.attacks] for state in (before, after)]
-        if not all(
-            math.isclose(one, other, rel_tol=_NOISE, abs_tol=_NOISE) for one, other in zip(*sizes, strict=False)
-        ):
-            yield "a known trigger has two sizes"
-        if _threats(before) != _threats(after):
-            yield "the known triggers before and after hardening differ"
-        if _counts(before) != _counts(after):
-            yield "the numbers of images or pairs before and after hardening differ"
-        if len({rate.n for state in (before, after) if (rate := state.evaluation.robust_accuracy) is not None}) > 1:
-            yield "the numbers of images under attack before and after hardening differ"
+        yield from _of_distances_of_both(report.before.distances, report.after.distances)
+        yield from _of_rates_of_both(report.before, report.after)
+
+
+def _of_distances_of_both(before: ClassDistances, after: ClassDistances) -> Iterator[str]:
+    if (before.labels, before.classes) != (after.labels, after.classes):
+        yield "the classes before and after hardening differ"
+    if before.image_shape != after.image_shape:
+        yield "the images before and after hardening differ in shape"
+    if not _directions(before) <= _directions(after):
+        yield "pairs that were measured before hardening were not measured after it"
+
+
+def _of_rates_of_both(before: State, after: State) -> Iterator[str]:
+    accuracies = [state.evaluation.accuracy.value for state in (before, after)]
+    if before.weights_sha256 == after.weights_sha256 and abs(accuracies[0] - accuracies[1]) > _NOISE:
+        yield "the same weights have two accuracies"
+    sizes = [[attack.size for attack in state.evaluation.attacks] for state in (before, after)]
+    if not all(math.isclose(one, other, rel_tol=_NOISE, abs_tol=_NOISE) for one, other in zip(*sizes, strict=False)):
+        yield "a known trigger has two sizes"
+    if _threats(before) != _threats(after):
+        yield "the known triggers before and after hardening differ"
+    if _counts(before) != _counts(after):
+        yield "the numbers of images before and after hardening differ"
+    if len({rate.n for state in (before, after) if (rate := state.evaluation.robust_accuracy) is not None}) > 1:
+        yield "the numbers of images under attack before and after hardening differ"
 
 
 def _threats(state: State) -> list[tuple[str, int]]:
@@ -148,7 +178,13 @@ def _threats(state: State) -> list[tuple[str, int]]:
 
 def _counts(state: State) -> list[int]:
     seen = state.evaluation
-    return [seen.accuracy.n, len(state.distances.pairs), *(attack.success.n for attack in seen.attacks)]
+    return [seen.accuracy.n, *(attack.success.n for attack in seen.attacks)]
+
+
+def _directions(found: ClassDistances) -> set[tuple[str, int | None, int]]:
+    """What was measured: pairs, universal triggers, and those of each kind."""
+    kinds = {"": (*found.pairs, *found.universal), **found.kinds}
+    return {(kind, pair.source, pair.target) for kind, pairs in kinds.items() for pair in pairs}
 
 
 def require(contradictions: Iterable[str]) -> None:

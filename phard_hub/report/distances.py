@@ -15,6 +15,10 @@ from phard_hub.settings import Share
 Dimension = Annotated[int, Field(ge=1, le=2**16)]
 
 
+GREY_LEVELS = (5.0, 10.0, 20.0, 30.0)
+"""Sizes of changes at which the success of universal triggers is looked at, in grey levels (0-255) RMS."""
+
+
 class Rate(Record):
     """A share of n images with its 95 % Wilson interval; all values in [0, 1]."""
 
@@ -44,15 +48,20 @@ class PairDistance(Record):
 
     ``source`` is None for a universal trigger (all other classes to ``target``). ``distance`` is the
     mean L2 norm of the change per image, pixels in [0, 1]; ``rms`` the same in grey levels (0-255)
-    per pixel value. Both are None where the search never reached the success bound.
+    per pixel value. Both are None where the search never reached the success bound. They are those of images that
+    neither fitted the trigger nor chose it, and ``low`` to ``high`` is the 95 % interval if other images had judged.
+    ``at`` is the success of a universal trigger whose change of each image has at most `GREY_LEVELS`.
     """
 
     source: Count | None
     target: Count
     reached: bool
     distance: Size | None
+    low: Size | None
+    high: Size | None
     rms: Size | None
     success: Rate
+    at: tuple[Rate, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -67,6 +76,9 @@ class ClassDistances(Record):
     chosen: tuple[Count, ...] = Field(default=(), description="the classes that it is about; empty for all")
     pairs: tuple[PairDistance, ...]
     universal: tuple[PairDistance, ...]
+    kinds: dict[str, tuple[PairDistance, ...]] = Field(
+        default_factory=dict, description="universal triggers that may use one kind of change only"
+    )
     success_bound: Share
     image_shape: tuple[Dimension, Dimension, Dimension]
     mean: Size | None = Field(description="mean L2 over the pairs reached")
@@ -91,6 +103,22 @@ class ClassDistances(Record):
     def smallest(self) -> PairDistance | None:
         """The pair that is easiest to turn, or None if no pair was reached."""
         return min(self.reached, key=lambda pair: pair.distance or 0.0, default=None)
+
+    @property
+    def possible(self) -> int:
+        """Ordered pairs of the classes that it is about, measured or not."""
+        return len(self.classes) * (len(self.classes) - 1)
+
+    def best_at(self, level: int, target: int) -> Rate | None:
+        """What the best universal trigger of any kind does at a size; None if none was tried.
+
+        Args:
+            level: which of `GREY_LEVELS`.
+            target: number of the class that images are turned to.
+        """
+        every = (*self.universal, *(each for found in self.kinds.values() for each in found))
+        rates = [each.at[level] for each in every if each.target == target and each.at]
+        return max(rates, key=lambda rate: rate.value, default=None)
 
     @property
     def rms_per_l2(self) -> float:

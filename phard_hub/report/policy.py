@@ -35,6 +35,9 @@ Points = Annotated[Annotated[float, Field(strict=True, ge=0, le=100)] | None, _O
 GreyLevels = Annotated[Annotated[float, Field(strict=True, ge=0, le=255)] | None, _Off]
 Share = Annotated[Annotated[float, Field(strict=True, ge=0, le=1)] | None, _Off]
 Relative = Annotated[Annotated[float, Field(strict=True, ge=0)] | None, _Off]
+Times = Annotated[Annotated[float, Field(strict=True, ge=1)] | None, _Off]
+Level = Annotated[str, Field(pattern=r"\A(5|10|20|30)\z")]
+AtLevels = Annotated[dict[Level, Annotated[float, Field(strict=True, ge=0, le=1)]] | None, _Off]
 Count = Annotated[Annotated[int, Field(strict=True, ge=1, le=2**53)] | None, _Off]
 Severities = Annotated[tuple[Severity, ...] | None, _Off]
 KeyFile = Annotated[Annotated[str, Field(strict=True, min_length=1)] | None, _Off]
@@ -84,6 +87,16 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
     )
     max_attack_success: Share = Field(
         default=0.05, description="Success rate of each known trigger, as a share of the images."
+    )
+    max_outlier: Times = Field(
+        default=1.5,
+        description="How many times more the other classes (median) may need than the one that universal triggers "
+        "reach most easily, by any kind of change.",
+    )
+    max_universal_success_at: AtLevels = Field(
+        default=None,
+        description="Success that the best universal trigger of any class may have at 5, 10, 20 or 30 grey levels, "
+        "such as { 20 = 0.5 }.",
     )
     forbid_findings: Severities = Field(
         default=("error",), description="Severities of audit findings that refuse: error, warning, note."
@@ -136,6 +149,19 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
             ) from error
 
 
+POLICIES = {
+    "hardened": Policy(),
+    "deploy": Policy(
+        min_mean_distance=None,
+        min_smallest_distance=None,
+        min_distance_increase=None,
+        min_pairs_measured=None,
+        min_pairs_reached=None,
+    ),
+}
+"""What hardening promises; and what is asked of any model: no class stands out, no known trigger works, no finding."""
+
+
 def _refuse_unknown(values: dict[str, Any], name: str) -> None:
     """Name the nearest rule to a misspelt one: ignoring it would switch a check off in silence."""
     for key in values.keys() - Policy.model_fields.keys():
@@ -151,6 +177,8 @@ def _shown(value: object) -> str:
         return "far too large"
 
 
-def _toml(value: float | str | tuple[str, ...] | None) -> str:
+def _toml(value: float | str | tuple[str, ...] | dict[str, float] | None) -> str:
     """A limit as a TOML value; JSON's numbers, strings and lists are TOML's, too."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {json.dumps(limit)}' for key, limit in value.items())} }}"
     return json.dumps(OFF if value is None else value)

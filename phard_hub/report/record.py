@@ -15,13 +15,13 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from phard_hub.disk.reading import read_regular
 from phard_hub.errors import ReportError
-from phard_hub.report.base import Count, Points, Record, Sha256, Size
+from phard_hub.report.base import Count, Points, Record, Sha256, Size, unambiguous
 from phard_hub.report.checks import of_evaluation, of_report, of_state, require
 from phard_hub.report.distances import ClassDistances, Rate, both_reached, mean_increase
 from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Seed, Share
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 REPORT_NAME = "phard_report.json"
 LARGEST_REPORT = 64 * 2**20
 """Bytes; a report about 1,000 classes has about 20 MB."""
@@ -210,7 +210,7 @@ class Report(Record):
     written before there was such a field are read as if all names were equal.
     """
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     created: AwareDatetime
     source: Source
     dataset: str
@@ -290,12 +290,23 @@ class Report(Record):
                 f"Cannot read the report {path}: {error.strerror}.", advice="Give a phard_report.json."
             ) from error
         except ValueError as error:
+            problem = _older(content) or f"is not a report of schema {SCHEMA_VERSION}: {error}"
             raise ReportError(
-                f"{path} is not a report of schema {SCHEMA_VERSION}: {error}.",
-                advice="Write it anew with `phard measure` or `phard harden`.",
+                f"{path} {problem}.", advice="Write it anew with `phard measure` or `phard harden`."
             ) from error
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         require(of_report(self))
         return self
+
+
+def _older(content: bytes) -> str:
+    """That a report is from an older version, whose numbers mean something else; empty if it is not."""
+    try:
+        version = dict(unambiguous(content)).get("schema_version")
+    except (ValueError, TypeError):
+        return ""
+    if type(version) is not int or not 0 < version < SCHEMA_VERSION:
+        return ""
+    return f"is a report of schema {version}, which an older version of phard wrote; this one reads {SCHEMA_VERSION}"

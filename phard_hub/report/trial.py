@@ -18,7 +18,7 @@ from phard_hub.report.distances import ClassDistances, Rate
 from phard_hub.report.record import Environment, Evaluation, Hardening, Rating, Source, TriggerSize
 from phard_hub.settings import Seed, Share
 
-TRIAL_SCHEMA: Literal[2] = 2
+TRIAL_SCHEMA: Literal[3] = 3
 LARGEST_TRIAL = 64 * 2**20
 NO_ATTACK = "none"
 """The attack that plants nothing: it shows what a defense does to a model as it is."""
@@ -104,7 +104,7 @@ class Trial(Record):
     "no backdoor", and why it does not count in ``problem``; one that broke off is "failed", with its error there.
     """
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     cell: Cell
     config: dict[str, Any] = Field(description="all that decides the numbers")
     status: Literal["done", "no backdoor", "failed"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from phard_hub.report.distances import ClassDistances, PairDistance, Rate
+    from phard_hub.report.outliers import Outlier
     from phard_hub.report.record import Phase
 
 NOT_FORGOTTEN = (  # where `Hardening.forgotten` is False
@@ -54,6 +55,16 @@ def pair_name(distances: ClassDistances, pair: PairDistance) -> str:
     """The two classes of a pair, such as ``cat -> dog``; a universal trigger starts at ``any class``."""
     source = "any class" if pair.source is None else printable(distances.labels[pair.source], 30)
     return f"{source} -> {printable(distances.labels[pair.target], 30)}"
+
+
+def outlier_words(distances: ClassDistances, outlier: Outlier) -> str:
+    """How much a class stands out, such as ``cat needs 2.7 grey levels of colour, the others 6.4 (median)``."""
+    of = f" of {outlier.kind} alone" if outlier.kind else ""
+    label = printable(distances.labels[outlier.target], 30)
+    return (
+        f"{label} needs {outlier.levels:.1f} grey levels{of}, the others {outlier.others:.1f} (median): "
+        f"{outlier.times:.1f} times more"
+    )
 
 
 def phase_words(phase: Phase) -> str:

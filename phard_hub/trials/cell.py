@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from filelock import FileLock
 
 from phard_hub.attacks import Attack
-from phard_hub.attacks.planted import Backdoor, read_attack, read_backdoor, write_planted
+from phard_hub.attacks.planted import BACKDOOR_SCHEMA, Backdoor, read_attack, read_backdoor, write_planted
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
 from phard_hub.disk.atomic import discard, restore, write_text
@@ -167,6 +167,7 @@ def _run(plan: Plan, out: Path, open_model: OpenModel, accelerator: Accelerator)
             target=backdoor.target,
             dormant=True,
             distances=True,
+            beside=backdoor.planted.distances,
         )
     body["seconds"]["judging"] = time.perf_counter() - started
     if attack is not None:
@@ -225,11 +226,11 @@ def _plant(plan: Plan, folder: Path, opened: Opened, data: Data, job: Job) -> No
         planted = plan.attack.plant(original, data.train, target, job)
         attack = planted.attack
         size = trigger_size(attack, data.test, job.accelerator.device)
-        before = judge(planted.classifier, attack=attack, dormant=False, distances=True)
-        reference = judge(original, attack=attack, dormant=True, distances=False)
+        reference = judge(original, attack=attack, dormant=True, distances=True)
+        before = judge(planted.classifier, attack=attack, dormant=False, distances=True, beside=reference.distances)
         model = {_WEIGHTS: serialize(planted.classifier.network.state_dict())}
     backdoor = Backdoor(
-        schema_version=2,
+        schema_version=BACKDOOR_SCHEMA,
         attack=attack.name if attack else NO_ATTACK,
         parameters=attack.parameters() if attack else {},
         target=target,

@@ -15,6 +15,7 @@ from phard_hub.evaluation.threats import PGD, Threat, evaluate, natural_vulnerab
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
+from phard_hub.report.distances import ClassDistances
 from phard_hub.report.trial import Judgement
 from phard_hub.settings import settings
 from phard_hub.triggers.search import SearchSettings, measure
@@ -58,6 +59,7 @@ class Judging:
         target: int,
         dormant: bool,
         distances: bool,
+        beside: ClassDistances | None = None,
     ) -> Judgement:
         """Look at one classifier, which is left as it was.
 
@@ -70,6 +72,7 @@ class Judging:
             target: the class that its trigger produces.
             dormant: whether a backdoor may be dormant in it, so that re-activation is measured.
             distances: whether distances are measured, if they are asked for at all.
+            beside: distances of another model, whose pairs are measured as well.
         """
         progress = job.progress
         threats = [] if attack is None else [Threat(name=attack.name, trigger=attack, target=target)]
@@ -86,7 +89,7 @@ class Judging:
             families = {name: self._draws(name, classifier, images, target) for name in self.natural}
             more["natural"] = natural_vulnerability(classifier, test, families, progress=progress)
         if distances and self.distances:
-            more["distances"] = measure(classifier, test, self.search, seed=job.seed, progress=progress).distances
+            more["distances"] = measure(classifier, test, self.search, job, beside=beside).distances
         return judgement.model_copy(update=more)
 
     def _draws(self, name: str, classifier: Classifier, images: LabelledImages, target: int) -> list[Attack]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import torch
@@ -41,6 +41,15 @@ class Parts:
     knots: Annotated[int, Field(ge=2)] = 64
     field_grid: PositiveInt = 32
 
+    def can(self, kind: str) -> bool:
+        """Whether these parts can make a change of this kind as well as any."""
+        only = self.only(kind)
+        return all(getattr(self, name) for name in _SWITCHES if getattr(only, name))
+
+    def only(self, kind: str) -> Parts:
+        """The parts that make changes of one kind, as fine as these."""
+        return replace(self, **{name: made == kind for name, made in _SWITCHES.items()})
+
     def shapes(self, channels: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Parameter shapes of one trigger for images of this shape."""
         shapes: dict[str, tuple[int, ...]] = {}
@@ -58,11 +67,49 @@ class Parts:
         return shapes
 
 
+_SWITCHES = {"warp": "warp", "latent": "latent", "curve": "colour", "colour": "colour", "field": "field"}
+
+KIND_OF = {
+    "flow": "warp",
+    "shift": "latent",
+    "scale": "latent",
+    "gain": "latent",
+    "bias": "latent",
+    "knots": "colour",
+    "matrix": "colour",
+    "values": "field",
+}
+"""What kind of change each parameter of a trigger makes."""
+
 START = {"flow": 0.01, "shift": 0.05, "scale": 0.05, "gain": 0.05, "bias": 0.05}
 """Spread of the random start; the pixel parts start ten times closer to the identity."""
 
 
-class Bank(nn.Module):
+class Triggers(nn.Module):
+    """Many triggers in one module, whose parameters have a leading axis over them."""
+
+    def __len__(self) -> int:
+        """The number of triggers."""
+        return int(next(self.parameters()).shape[0])
+
+    def only(self, kinds: Sequence[str]) -> None:
+        """Leave each trigger what its kind may use; here there is only one kind."""
+
+    def grows(self, name: str) -> bool:
+        """Whether this parameter is what the strength of a trigger multiplies."""
+        del name
+        return True
+
+    @torch.no_grad()
+    def take(self, other: Triggers, rows: Tensor, strength: Tensor) -> None:
+        """Copy these rows ``(P,)`` (bool) of a module of the same kind, scaled by ``strength (P,)``."""
+        for (name, mine), theirs in zip(self.named_parameters(), other.parameters(), strict=True):
+            shape = (-1, *[1] * (mine.dim() - 1))
+            scale = strength.to(theirs).view(shape) if self.grows(name) else 1.0
+            mine.copy_(torch.where(rows.to(mine.device).view(shape), theirs * scale, mine))
+
+
+class Bank(Triggers):
     """``size`` triggers in one module; image i of a batch is stamped with the trigger that ``index[i]`` names.
 
     The parameters have a leading axis over the triggers, so that a single forward and backward pass serves
@@ -92,10 +139,6 @@ class Bank(nn.Module):
         for name, shape in self.parts.shapes(*image_shape).items():
             self.register_parameter(name, nn.Parameter(torch.zeros(size, *shape)))
 
-    def __len__(self) -> int:
-        """The number of triggers."""
-        return int(next(self.parameters()).shape[0])
-
     def randomise(self, seed: int) -> Bank:
         """Start each trigger a little off the identity, where symmetric parts would stall; returns itself."""
         source = torch.Generator().manual_seed(seed)
@@ -104,6 +147,20 @@ class Bank(nn.Module):
                 noise = torch.randn(parameter.shape, generator=source)
                 parameter.copy_(START.get(name, 0.005) * noise)
         return self
+
+    def first(self, count: int) -> Bank:
+        """The first so many triggers, in a bank of their own."""
+        (autoencoder,) = self._autoencoder
+        bank = Bank(count, self.image_shape, self.parts, autoencoder=autoencoder).to(next(self.parameters()).device)
+        bank.load_state_dict({name: value[:count] for name, value in self.state_dict().items()})
+        return bank
+
+    @torch.no_grad()
+    def only(self, kinds: Sequence[str]) -> None:
+        """Leave each trigger the parts of its kind, or all for ``""``, and set the others to zero."""
+        for name, parameter in self.named_parameters():
+            kept = torch.tensor([kind in ("", KIND_OF[name]) for kind in kinds], device=parameter.device)
+            parameter.mul_(kept.view(-1, *[1] * (parameter.dim() - 1)))
 
     @property
     def parameter_names(self) -> list[str]:

@@ -1,10 +1,11 @@
-"""Images by class, from which triggers are fitted and on which they are judged."""
+"""Images by class, from which triggers are fitted, chosen and judged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,10 +25,10 @@ class Directions:
     target: Tensor
 
     @classmethod
-    def of(cls, pairs: list[tuple[int, int]], classes: Sequence[int]) -> Directions:
-        """The given pairs, then a universal trigger for each class (with two classes, pairs say it all)."""
-        universal = [(UNIVERSAL, target) for target in classes] if len(classes) > 2 else []
-        source, target = zip(*(pairs + universal), strict=True)
+    def of(cls, pairs: Sequence[tuple[int, int]], universal: Sequence[int]) -> Directions:
+        """The given pairs, then a universal trigger to each of these targets."""
+        directions = [*pairs, *((UNIVERSAL, target) for target in universal)]
+        source, target = zip(*directions, strict=True)
         return cls(torch.tensor(source), torch.tensor(target))
 
     def __len__(self) -> int:
@@ -73,10 +74,14 @@ class Pool:
         return self.starts[classes] + (torch.rand(shape, generator=random) * self.counts[classes]).long()
 
     def all_of(self, source: int, target: int, at_most: int) -> Tensor:
-        """Numbers of the images that judge a trigger; for a universal one, the same share of each class."""
+        """Numbers of images of the source class; for a universal trigger, the same share of each class but its target.
+
+        With more classes than ``at_most``, every so many classes give one image each.
+        """
         if source != UNIVERSAL:
             return self.starts[source] + torch.arange(min(int(self.counts[source]), at_most))
         classes = [k for k in self.classes.tolist() if k != target]
+        classes = classes[:: -(-len(classes) // at_most)]
         share = -(-at_most // len(classes))
         return torch.cat([self.all_of(k, target, share) for k in classes])
 
@@ -85,23 +90,33 @@ class Pool:
         return self.pixels[numbers].to(device).float() / 255
 
 
-def fit_and_heldout(images: LabelledImages, fit: int, heldout: int, seed: int) -> tuple[Pool, Pool]:
-    """Split at most ``fit`` + ``heldout`` images of each class; scarce classes are split in that proportion.
+class Pools(NamedTuple):
+    """Images for three purposes, none of them for two: to fit triggers, to choose among them, to judge the chosen."""
+
+    fit: Pool
+    choose: Pool
+    judge: Pool
+
+
+def three_sets(images: LabelledImages, fit: int, choose: int, judge: int, seed: int) -> Pools:
+    """Divide images, at most so many of each class for each purpose; scarce classes are divided in that proportion.
 
     Raises:
         ImagesError: a class has fewer than four images.
     """
     random = torch.Generator().manual_seed(seed)
-    fitted, held = [], []
+    sets: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+    wanted = fit + choose + judge
     for k in images.classes:
         numbers = (images.labels == k).nonzero().flatten()
         if len(numbers) < 4:
             raise ImagesError(
                 f"Class {images.names[k]} has {len(numbers)} images in {images.source}.",
-                advice="Measuring needs at least 4 images of every class, 50 or more to mean something.",
+                advice="Measuring needs at least 4 images of every class, 250 or more to mean something.",
             )
-        numbers = numbers[torch.randperm(len(numbers), generator=random)][: fit + heldout]
-        cut = max(1, round(len(numbers) * fit / (fit + heldout)))
-        fitted.append(numbers[:cut])
-        held.append(numbers[cut:])
-    return Pool.of(images.take(torch.cat(fitted))), Pool.of(images.take(torch.cat(held)))
+        numbers = numbers[torch.randperm(len(numbers), generator=random)][:wanted]
+        first = max(1, round(len(numbers) * fit / wanted))
+        second = max(1, round(len(numbers) * choose / wanted))
+        for found, part in zip(sets, numbers.tensor_split((first, first + second)), strict=True):
+            found.append(part)
+    return Pools(*(Pool.of(images.take(torch.cat(found))) for found in sets))

@@ -65,7 +65,7 @@ def judged(accuracy: float, success: float) -> Judgement:
 
 def made(success: float = 0.95, accuracy: float = 0.9, **changes: Any) -> Backdoor:
     fields: dict[str, Any] = {
-        "schema_version": 2,
+        "schema_version": 3,
         "attack": "blend",
         "parameters": {},
         "target": 1,

@@ -108,7 +108,7 @@ def convergence(
     sha = weights_sha256(classifier.weights())
     settings = replace(DEFAULT.search, steps=factor * DEFAULT.search.steps, max_pairs=max_pairs)
     with show_progress() as progress:
-        found = measure(classifier, images(data / "cifar10_test.parquet"), settings, seed=seed, progress=progress)
+        found = measure(classifier, images(data / "cifar10_test.parquet"), settings, Job(seed=seed, progress=progress))
     kind = "hardened" if weights else "original"
     name = f"cifar10-resnet20-{kind}-distances-x{factor}-seed{seed}.json"
     write(

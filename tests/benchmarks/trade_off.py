@@ -59,7 +59,7 @@ def main(
                 continue
             at = original if share is None else between(forgotten, hardened, share)
             classifier.network.load_state_dict(at)
-            distances = measure(classifier, test, SEARCH, seed=seed, progress=progress).distances
+            distances = measure(classifier, test, SEARCH, Job(seed=seed, progress=progress)).distances
             points.append(
                 {
                     "share": share,

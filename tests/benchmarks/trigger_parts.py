@@ -21,7 +21,7 @@ import typer
 from phard_hub.attacks import ATTACKS, Attack
 from phard_hub.cli.progress import show_progress
 from phard_hub.images import LabelledImages
-from phard_hub.job import Progress
+from phard_hub.job import Job, Progress
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import DEFAULT
 from phard_hub.release.release import weights_sha256
@@ -80,9 +80,9 @@ def main(
                 write(path, MODULE, head | results)
         for name, parts in SETS.items():
             if name not in results["distances"]:
-                search = replace(SEARCH, parts=parts)
+                search, job = replace(SEARCH, parts=parts), Job(seed=seed, progress=progress)
                 results["distances"][name] = {
-                    stage: measure(model, test, search, seed=seed, progress=progress).distances.model_dump(mode="json")
+                    stage: measure(model, test, search, job).distances.model_dump(mode="json")
                     for stage, model in models.items()
                 }
                 write(path, MODULE, head | results)

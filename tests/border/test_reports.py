@@ -105,6 +105,16 @@ def twice(report: dict[str, Any]) -> None:
     pairs.append(pairs[0])
 
 
+def success_of_a_pair(report: dict[str, Any]) -> None:
+    distances = report["after"]["distances"]
+    distances["pairs"][1]["at"] = distances["universal"][0]["at"]
+
+
+def a_kind_of_its_own(report: dict[str, Any]) -> None:
+    kinds = report["after"]["distances"]["kinds"]
+    kinds["harmless"] = kinds["colour"]
+
+
 FORGED: dict[str, Change] = {
     "accuracy of 500 %": given_as("after.evaluation.accuracy.value", 5.0),
     "accuracy below 0": given_as("after.evaluation.accuracy.value", -0.5),
@@ -174,6 +184,16 @@ FORGED: dict[str, Change] = {
     "robust under nothing": given_as("after.evaluation.robust_attack", ""),
     "points beyond all": given_as("hardening.phases.0.points_lost", 1e9),
     "a cost below 0": given_as("hardening.phases.0.sample_gradients", -1),
+    "a distance without interval": given_as("after.distances.pairs.1.low", None),
+    "a distance beside its interval": given_as("after.distances.pairs.1.high", 0.5),
+    "success at sizes of a pair": success_of_a_pair,
+    "no success at sizes": given_as("after.distances.universal.0.at", []),
+    "a kind of its own": a_kind_of_its_own,
+    "a kind left out after": given_as("after.distances.kinds", {}),
+    "a class left out of a kind": lambda report: report["after"]["distances"]["kinds"]["colour"].pop(),
+    "no classes chosen": given_as("after.distances.chosen", [0]),
+    "classes chosen twice": given_as("after.distances.chosen", [0, 0, 1, 2]),
+    "other classes chosen": given_as("after.distances.chosen", [0, 1, 2]),
     "an endless number": given_as("hardening.seed", 10**30),
 }
 TEXTS: dict[str, bytes] = {
@@ -208,7 +228,8 @@ def test_a_report_that_contradicts_itself_is_broken(how: str, tmp_path: Path) ->
     path.write_text(json.dumps([fields] if how == "a list for a report" else fields))
     code, said = ended(path)
     assert code == BROKEN
-    assert "is not a report of schema 2: " in said
+    older = "is a report of schema 1, which an older version of phard wrote; this one reads 3. "
+    assert (older if how == "a schema of the past" else "is not a report of schema 3: ") in said
 
 
 @pytest.mark.parametrize("what", TEXTS)

@@ -56,7 +56,10 @@ def test_the_version_is_that_of_the_package(phard: Phard) -> None:
         (["measur"], "Did you mean 'measure'?"),
         (["gate"], "Missing argument 'target'. See `phard gate --help`."),
         (["gate", "x", "--format", "xml"], "'xml' is not one of 'text', 'json', 'junit', 'sarif'."),
-        (["harden", "x", "--images", "y", "--out", "z", "--preset", "best"], "'best' is not one of 'fast', 'default'"),
+        (
+            ["harden", "x", "--images", "y", "--out", "z", "--preset", "best"],
+            "'best' is not one of 'gate', 'fast', 'default'",
+        ),
         (["harden", "x"], "Missing option '--images'"),
         (
             ["harden", "x", "--images", "y", "--out", "z", "--seed", "-1"],
@@ -118,8 +121,8 @@ def test_a_policy_printed_is_a_policy_read(tmp_path: Path, phard: Phard) -> None
 @pytest.mark.parametrize(
     ("text", "policy", "expected"),
     [
-        ("{}", "", "is not a report of schema 2"),
-        ("no json", "", "is not a report of schema 2"),
+        ("{}", "", "is not a report of schema 3"),
+        ("no json", "", "is not a report of schema 3"),
         (None, "", "Cannot read the report"),
         (make_report().to_json(), "min_mean_distanze = 1", "Did you mean 'min_mean_distance'?"),
         (make_report().to_json(), "min_accuracy = 90", "min_accuracy"),

@@ -10,9 +10,10 @@ import pytest
 
 from phard_hub.errors import ReportError
 from phard_hub.report.deployed import Deployed
-from phard_hub.report.gate import CHANGE_RULES, RULES, RuleResult, gate, rule_help
+from phard_hub.report.gate import RuleResult, gate
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import Finding, Report, Source
+from phard_hub.report.rules import CHANGE_RULES, RULES, rule_help
 from tests.report_factory import GREY, LABELS, change_state, make_distances, make_pair, make_rate, make_report
 
 EVERYTHING = [(source, target) for source in range(4) for target in range(4) if source != target]
@@ -97,7 +98,10 @@ def test_mean_distance_counts_the_pairs_it_leaves_out() -> None:
 
 
 def test_nothing_reached_is_not_evaluated() -> None:
-    distances = make_distances(unreached=EVERYTHING).model_copy(update={"universal": ()})
+    nothing = tuple(make_pair(None, target, None) for target in range(4))
+    distances = make_distances(unreached=EVERYTHING).model_copy(
+        update={"universal": nothing, "kinds": {"colour": nothing}}
+    )
     report = with_after(distances=distances)
     for name in ("min_mean_distance", "min_smallest_distance", "min_distance_increase", "min_pairs_reached"):
         assert judge(report, **{name: 0.1}).outcome == "not_evaluated"
@@ -108,7 +112,7 @@ def test_nothing_reached_is_not_evaluated() -> None:
 def test_a_small_universal_trigger_is_the_smallest_distance() -> None:
     distances = make_distances(3.0)
     trigger = make_pair(None, 3, 0.1)
-    report = with_after(distances=distances.model_copy(update={"universal": (trigger,)}))
+    report = with_after(distances=distances.model_copy(update={"universal": (*distances.universal[:3], trigger)}))
     result = judge(report, min_smallest_distance=4.0)
     assert result.outcome == "fail"
     assert result.value == pytest.approx(0.1 * GREY)
@@ -223,7 +227,7 @@ def test_names_from_files_cannot_break_a_message() -> None:
 
 
 def test_every_rule_has_a_policy_field_and_a_meaning() -> None:
-    assert set(RULES) | {"forbid_findings", "require_signature"} == set(Policy.model_fields)
+    assert set(RULES) | {"forbid_findings", "require_signature", "max_universal_success_at"} == set(Policy.model_fields)
     for name in [*RULES, "forbid_findings", "same_weights", "same_files", "require_signature"]:
         assert rule_help(name).endswith(".")
 

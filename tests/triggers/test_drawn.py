@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from phard_hub.defenses.hardening.repertoire import KINDS
 from phard_hub.draws import Draws
-from phard_hub.triggers.bank import Bank, Parts, change_size
+from phard_hub.triggers.bank import KIND_OF, Bank, Parts, change_size
 from phard_hub.triggers.drawn import random_triggers, stamp_at_random
 
 EVERY = Parts(latent=True)
@@ -23,7 +22,7 @@ def drawn(count: int = 200, shape: tuple[int, int, int] = (3, 32, 32), parts: Pa
 
 def kinds(bank: Bank, row: int) -> set[str]:
     """What a trigger changes."""
-    return {KINDS[name] for name, values in bank.named_parameters() if bool((values[row] != 0).any())}
+    return {KIND_OF[name] for name, values in bank.named_parameters() if bool((values[row] != 0).any())}
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

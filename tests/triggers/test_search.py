@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -15,18 +16,20 @@ from torch.nn import functional
 from phard_hub.errors import ImagesError, InputError, NotEvaluatedError
 from phard_hub.evaluation.threats import predict
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.distances import ClassDistances
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Parts
-from phard_hub.triggers.pool import UNIVERSAL, Directions, Pool, all_pairs, fit_and_heldout
+from phard_hub.triggers.pool import UNIVERSAL, Directions, Pool, all_pairs, three_sets
 from phard_hub.triggers.search import CHEAPEST, Measurement, SearchSettings, measure
+from phard_hub.triggers.settings import Kind
 from tests.small import Linear, as_classifier, digit_images, noise_images, same_weights, trained_digits
 
 SHAPE = (1, 8, 8)
 CLASSES = 3
-LAW = SearchSettings(steps=120, batch=8, fit_images=30, heldout_images=20)
-TINY = replace(CHEAPEST, steps=6, batch=4, checks=2, fit_images=8, heldout_images=6)
+LAW = SearchSettings(steps=120, batch=8, fit_images=25, choosing_images=15, judging_images=20, kinds=())
+TINY = replace(CHEAPEST, steps=6, batch=4, checks=2, fit_images=8, choosing_images=6, judging_images=5)
 
 
 def linear_case(classes: int, shift: float = 0.6) -> tuple[Classifier, LabelledImages]:
@@ -62,8 +65,8 @@ def least_change(classifier: Classifier, images: LabelledImages, source: int, ta
     One image needs its margin over the distance of the two weight vectors. The cheapest images are turned,
     the others are left as they are.
     """
-    held = fit_and_heldout(images, LAW.fit_images, LAW.heldout_images, 0)[1]
-    pixels = held.read(held.all_of(source, target, LAW.heldout_images), torch.device("cpu"))
+    held = three_sets(images, LAW.fit_images, LAW.choosing_images, LAW.judging_images, 0).judge
+    pixels = held.read(held.all_of(source, target, LAW.judging_images), torch.device("cpu"))
     network = classifier.network
     assert isinstance(network, Linear)
     logits = network(pixels).detach()
@@ -96,10 +99,10 @@ def test_the_triggers_do_what_the_record_says() -> None:
     measurement, classifier, images = measured_law()
     distances, bank = measurement.distances, measurement.bank
     assert len(bank) == len(distances.pairs) + len(distances.universal) == 9
-    held = fit_and_heldout(images, LAW.fit_images, LAW.heldout_images, 0)[1]
+    held = three_sets(images, LAW.fit_images, LAW.choosing_images, LAW.judging_images, 0).judge
     for row, pair in enumerate((*distances.pairs, *distances.universal)):
         source = UNIVERSAL if pair.source is None else pair.source
-        pixels = held.read(held.all_of(source, pair.target, LAW.heldout_images), torch.device("cpu"))
+        pixels = held.read(held.all_of(source, pair.target, LAW.judging_images), torch.device("cpu"))
         stamped = bank.trigger(row)(pixels)
         hits = (classifier(stamped).argmax(1) == pair.target).float().mean().item()
         assert pair.success.value == pytest.approx(hits)
@@ -173,7 +176,7 @@ def plain(distances: ClassDistances) -> dict[str, object]:
 
 def test_the_same_seed_gives_the_same_result() -> None:
     classifier, (images, _) = trained_digits(), digit_images(3)
-    one, same, other = (measure(classifier, images, TINY, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (measure(classifier, images, TINY, Job(seed=seed)) for seed in (1, 1, 2))
     assert plain(one.distances) == plain(same.distances)
     assert same_weights(one.bank, same.bank)
     assert not same_weights(one.bank, other.bank)
@@ -195,7 +198,7 @@ def test_the_number_of_images_in_one_pass_does_not_matter(monkeypatch: pytest.Mo
     classifier, (images, _) = trained_digits(), digit_images(3)
     banks = []
     for at_once in (1000, 5):
-        monkeypatch.setattr("phard_hub.triggers.search.images_at_once", lambda _shape, count=at_once: count)
+        monkeypatch.setattr("phard_hub.triggers.fitting.images_at_once", lambda _shape, count=at_once: count)
         banks.append(measure(classifier, images, TINY).bank)
     for one, other in zip(banks[0].parameters(), banks[1].parameters(), strict=True):
         # The sum of a gradient is rounded otherwise, and Adam makes much of gradients that are nearly zero.
@@ -203,16 +206,21 @@ def test_the_number_of_images_in_one_pass_does_not_matter(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("classes", "pairs", "universal"), [(2, 2, 0), (3, 6, 3), (4, 12, 4)])
-def test_samples_are_counted_exactly(classes: int, pairs: int, universal: int) -> None:
-    images = digit_images(classes)[0]
-    distances = measure(trained_digits(classes), images, TINY).distances
+@pytest.mark.parametrize("kinds", [(), ("warp", "u-net")], ids=str)
+def test_samples_are_counted_exactly(classes: int, pairs: int, universal: int, kinds: tuple[Kind, ...]) -> None:
+    images, classifier, seen = digit_images(classes)[0], trained_digits(classes), [0]
+
+    def count(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        seen[0] += len(given[0])
+
+    counting = classifier.register_forward_pre_hook(count)
+    distances = measure(classifier, images, replace(TINY, kinds=kinds)).distances
+    counting.remove()
     assert (len(distances.pairs), len(distances.universal)) == (pairs, universal)
-    assert distances.sample_gradients == (pairs + universal) * TINY.batch * TINY.steps
-    held = pairs * TINY.heldout_images + universal * (classes - 1) * -(-TINY.heldout_images // max(1, classes - 1))
-    # Every bisection judges all held-out images once, and so does every round of the confirmation.
-    rounds, rest = divmod(distances.sample_forwards, held)
-    assert rest == 0
-    assert TINY.checks * TINY.bisections + 1 <= rounds <= TINY.checks * TINY.bisections + 4
+    assert {kind: len(found) for kind, found in distances.kinds.items()} == dict.fromkeys(kinds, classes)
+    triggers = pairs + universal + len(kinds) * classes
+    assert distances.sample_gradients == triggers * TINY.batch * TINY.steps
+    assert distances.sample_gradients + distances.sample_forwards == seen[0]
 
 
 def test_max_pairs_leaves_the_closest() -> None:
@@ -239,7 +247,7 @@ def test_two_classes_have_no_universal_triggers() -> None:
 
 def test_progress_reaches_the_end() -> None:
     calls: list[tuple[str, int, int]] = []
-    measure(trained_digits(), digit_images(3)[0], TINY, progress=lambda *call: calls.append(call))
+    measure(trained_digits(), digit_images(3)[0], TINY, Job(progress=lambda *call: calls.append(call)))
     assert [call[1:] for call in calls] == [(step + 1, TINY.steps) for step in range(TINY.steps)]
     assert len({call[0] for call in calls}) == 1
 
@@ -273,19 +281,21 @@ def numbered(counts: list[int]) -> LabelledImages:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("counts", [[30, 30, 30], [4, 9, 60], [4, 4]], ids=str)
-def test_held_out_images_are_not_fitted(counts: list[int], seed: int) -> None:
+@pytest.mark.parametrize("counts", [[50, 50, 50], [4, 9, 60], [4, 4]], ids=str)
+def test_no_image_serves_two_purposes(counts: list[int], seed: int) -> None:
     images = numbered(counts)
-    fit, held = fit_and_heldout(images, 20, 10, seed)
-    fitted, judged = (set(pool.pixels.flatten().tolist()) for pool in (fit, held))
-    assert not fitted & judged
-    assert len(fitted) == len(fit.pixels)
-    for pool, share, at_most in ((fit, 2 / 3, 20), (held, 1 / 3, 10)):
-        assert pool.counts.tolist() == [round(share * min(count, 30)) for count in counts]
-        assert max(pool.counts.tolist()) <= at_most
+    pools = three_sets(images, 20, 10, 15, seed)
+    levels = [set(pool.pixels.flatten().tolist()) for pool in pools]
+    assert not any(one & other for one, other in combinations(levels, 2))
+    assert [len(each) for each in levels] == [len(pool.pixels) for pool in pools]
+    assert sum(map(len, levels)) == sum(min(count, 45) for count in counts)
+    for pool, share, at_most in zip(pools, (20 / 45, 10 / 45, 15 / 45), (20, 10, 15), strict=True):
+        for found, count in zip(pool.counts.tolist(), counts, strict=True):
+            assert 1 <= found <= at_most
+            assert found == pytest.approx(share * min(count, 45), abs=1)
         for k, (start, count) in enumerate(zip(pool.starts.tolist(), pool.counts.tolist(), strict=True)):
-            levels = pool.pixels[start : start + count].flatten().tolist()
-            assert set(images.labels[levels].tolist()) == {k}
+            shown = pool.pixels[start : start + count].flatten().tolist()
+            assert set(images.labels[shown].tolist()) == {k}
 
 
 def test_draws_come_from_the_source_classes_alone() -> None:

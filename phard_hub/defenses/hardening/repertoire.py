@@ -8,19 +8,8 @@ import torch
 from torch import Tensor
 
 from phard_hub.draws import Draws
+from phard_hub.triggers.bank import KIND_OF
 from phard_hub.triggers.pool import UNIVERSAL, Directions, all_pairs
-
-KINDS = {
-    "flow": "warp",
-    "shift": "latent",
-    "scale": "latent",
-    "gain": "latent",
-    "bias": "latent",
-    "knots": "colour",
-    "matrix": "colour",
-    "values": "field",
-}
-"""What kind of change each parameter of a trigger makes."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +37,9 @@ class Repertoire:
         if len(classes) > 2 and len(pairs) > max_pairs:
             order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
             pairs = sorted(pairs[i] for i in order[:max_pairs])
-        whole = Directions.of(pairs, classes)
-        kinds = list(dict.fromkeys(KINDS[name] for name in parameters))
-        used = torch.tensor([[float(KINDS[name] == kind) for name in parameters] for kind in kinds])
+        whole = Directions.of(pairs, classes if len(classes) > 2 else ())  # of two, pairs say it all
+        kinds = list(dict.fromkeys(KIND_OF[name] for name in parameters))
+        used = torch.tensor([[float(KIND_OF[name] == kind) for name in parameters] for kind in kinds])
         singles = len(kinds) * len(classes)
         return cls(
             source=torch.cat([whole.source, torch.full((singles,), UNIVERSAL)]),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from statistics import median
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-from phard_hub.report.distances import ClassDistances, PairDistance, Rate
+from phard_hub.report.distances import GREY_LEVELS, ClassDistances, PairDistance, Rate
 from phard_hub.report.findings import MEANINGS, SEVERITIES, AuditRecord
-from phard_hub.report.gate import Outcome, Verdict
+from phard_hub.report.gate import Verdict
+from phard_hub.report.outliers import outliers
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import AttackOutcome, Report, State
-from phard_hub.report.wording import OUTCOMES, pair_name, printable
+from phard_hub.report.rules import Outcome
+from phard_hub.report.wording import OUTCOMES, outlier_words, pair_name, printable
 
 NOT_MEASURED = "not measured"
 
@@ -53,10 +56,16 @@ def _metrics(report: Report) -> Iterator[tuple[str, Callable[[State], str]]]:
         title = f"{printable(name)} -> {label}"
         yield f"Attack success ({title})", _attack_view(name, target, lambda outcome: outcome.success)
         yield f"Recovered accuracy ({title})", _attack_view(name, target, lambda outcome: outcome.recovered)
-    yield "Pairs reached", lambda state: f"{len(state.distances.reached)} of {len(state.distances.pairs)}"
-    yield "Mean class distance", lambda state: _mean_text(state.distances)
-    yield "Smallest class distance", lambda state: _pair_text(state.distances, state.distances.smallest)
+    if report.before.distances.pairs:
+        yield "Pairs reached", lambda state: _reached_text(state.distances)
+        yield "Mean class distance", lambda state: _mean_text(state.distances)
+        yield "Smallest class distance", lambda state: _pair_text(state.distances, state.distances.smallest)
     yield "Smallest universal trigger", lambda state: _pair_text(state.distances, smallest_universal(state.distances))
+    for kind in report.before.distances.kinds:
+        yield f"Universal triggers of {kind} alone", _kind_view(kind)
+    for level, size in enumerate(GREY_LEVELS):
+        yield f"Success of universal triggers of {size:g} grey levels", _success_view(level)
+    yield "Class that stands out most", lambda state: _outlier_text(state.distances)
 
 
 def _attacks(report: Report) -> list[tuple[str, int]]:
@@ -104,6 +113,45 @@ def _pair_text(distances: ClassDistances, pair: PairDistance | None) -> str:
     if pair is None or pair.distance is None or pair.rms is None:
         return "none reached" if distances.pairs or distances.universal else NOT_MEASURED
     return f"{pair.rms:.1f} grey levels; L2 {pair.distance:.2f} ({pair_name(distances, pair)})"
+
+
+def _reached_text(distances: ClassDistances) -> str:
+    """Pairs reached of those measured, and of how many there are where not all were."""
+    measured = len(distances.pairs)
+    others = f" measured; there are {distances.possible:,}" if measured < distances.possible else ""
+    return f"{len(distances.reached)} of {measured}{others}"
+
+
+def _kind_view(kind: str) -> Callable[[State], str]:
+    """How to read from a state what changes of one kind come to."""
+
+    def view(state: State) -> str:
+        found = state.distances.kinds.get(kind, ())
+        levels = [pair.rms for pair in found if pair.rms is not None]
+        count = f"{len(levels)} of {len(found)} classes reached"
+        return f"{count}, by {median(levels):.1f} grey levels (median)" if levels else count
+
+    return view
+
+
+def _success_view(level: int) -> Callable[[State], str]:
+    """How to read from a state what the best universal triggers of one size do."""
+
+    def view(state: State) -> str:
+        distances = state.distances
+        rates = {k: rate for k in distances.classes if (rate := distances.best_at(level, k)) is not None}
+        if not rates:
+            return NOT_MEASURED
+        worst, rate = max(rates.items(), key=lambda entry: entry[1].value)
+        middle = median(each.value for each in rates.values())
+        return f"median class {100 * middle:.0f} %, worst {rate_text(rate)} (any class -> {_label(distances, worst)})"
+
+    return view
+
+
+def _outlier_text(distances: ClassDistances) -> str:
+    found = outliers(distances)
+    return outlier_words(distances, found[0]) if found else NOT_MEASURED
 
 
 def smallest_universal(distances: ClassDistances) -> PairDistance | None:

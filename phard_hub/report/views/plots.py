@@ -22,7 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from phard_hub.report.distances import ClassDistances, PairDistance
+from phard_hub.report.distances import GREY_LEVELS, ClassDistances, PairDistance
+from phard_hub.report.outliers import outliers
 from phard_hub.report.record import Report, TrainingPoint
 from phard_hub.report.wording import printable
 
@@ -34,6 +35,8 @@ _EMPTY = "#f1f3f4"
 _UNREACHED: dict[str, Any] = {"facecolor": "white", "edgecolor": "#9aa0a6", "hatch": "////", "linewidth": 0}
 _WRITTEN_VALUES = 12
 _NAMED_CLASSES = 60
+STANDS_OUT = 1.5
+"""A class that the others need so many times more than is framed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,10 @@ def _draw_map(axis: Axes, distances: ClassDistances, scale: ScalarMappable) -> N
             _hatch(axis, place[pair.target], _row(pair, place))
     if rows > classes:
         axis.axhline(classes - 0.5, color="white", linewidth=3)
+    for outlier in outliers(distances):
+        if not outlier.kind and outlier.times > STANDS_OUT:
+            place_of = (place[outlier.target] - 0.5, classes - 0.5)
+            axis.add_patch(Rectangle(place_of, 1, 1, fill=False, edgecolor=_ORANGE, linewidth=2.5))
     if classes <= _WRITTEN_VALUES:
         _write_values(axis, values, scale)
     _name_axes(axis, distances)
@@ -177,11 +184,53 @@ def _curve(axis: Axes, curve: Sequence[TrainingPoint], field: str, title: str, c
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", color=_GREY)
 
 
+def success_curves(report: Report) -> Figure:
+    """What universal triggers of each size do, before and after hardening: one line a class, the median in bold."""
+    states = [("Before hardening", report.before.distances, _ORANGE)]
+    if report.after is not None:
+        states.append(("After hardening", report.after.distances, _BLUE))
+    if not report.before.distances.universal and not report.before.distances.kinds:
+        return message("No universal triggers were searched.")
+    figure = Figure(figsize=(max(3.6 * len(states), 5.0), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(states), squeeze=False, sharey=True)[0]
+    for axis, (title, distances, colour) in zip(axes, states, strict=True):
+        _draw_success(axis, distances, colour)
+        axis.set_title(title, fontsize=10, loc="left")
+    axes[0].set_ylabel("images turned (%)")
+    figure.suptitle("What the best universal trigger of each class does", fontsize=12, fontweight="bold")
+    return figure
+
+
+def _draw_success(axis: Axes, distances: ClassDistances, colour: str) -> None:
+    """Success against size, for each class; the class that is reached most easily is named."""
+    curves = {}
+    for k in distances.classes:
+        rates = [distances.best_at(level, k) for level in range(len(GREY_LEVELS))]
+        if known := [rate for rate in rates if rate is not None]:
+            curves[k] = np.array([100 * rate.value for rate in known])
+    for curve in curves.values():
+        axis.plot(GREY_LEVELS, curve, color=colour, linewidth=0.8, alpha=0.45)
+    if curves:
+        axis.plot(GREY_LEVELS, np.median(list(curves.values()), axis=0), color=colour, linewidth=2.4, marker="o")
+        worst = max(curves, key=lambda k: float(curves[k].mean()))
+        label = printable(distances.labels[worst], 24)
+        axis.annotate(label, (GREY_LEVELS[0], float(curves[worst][0])), fontsize=8, color=colour, parse_math=False)
+    axis.set_ylim(-2, 102)
+    axis.set_xticks(GREY_LEVELS)
+    axis.set_xlabel("largest change of an image (grey levels, RMS)", fontsize=8)
+    axis.grid(axis="y", color="#e0e0e0", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def message(text: str) -> Figure:
     """A figure that says why there is none."""
     figure = Figure(figsize=(6.0, 2.0), layout="constrained")
     figure.text(0.5, 0.5, text, ha="center", va="center", color=_GREY)
     return figure
+
+
+OUT_OF_REACH = 0.1
+"""Success of universal triggers up to which an attack of their size is called out of reach."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,10 +268,18 @@ class AttackReach:
 
     @property
     def out_of_reach(self) -> bool | None:
-        """Whether the trigger is smaller than every change found to produce its class; None if none was found."""
+        """Whether nothing found of that size produces its class; None if nothing was found, or nothing so large tried.
+
+        It is if every distance to the class is larger, and the best universal trigger of the next size that was tried
+        turns at most a tenth of the images.
+        """
         found = self.after or self.before
         into = [pair.rms for pair in found.pairs + found.universal if pair.target == self.target and pair.rms]
-        return self.size < min(into) if into else None
+        level = next((number for number, size in enumerate(GREY_LEVELS) if size >= self.size), None)
+        rate = None if level is None else found.best_at(level, self.target)
+        if into and self.size >= min(into):
+            return False
+        return None if rate is None else rate.value <= OUT_OF_REACH
 
 
 def attack_reach(rows: Sequence[AttackReach]) -> Figure:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from phard_hub.report.findings import MEANINGS, AuditRecord
-from phard_hub.report.gate import RuleResult, Verdict, rule_help
+from phard_hub.report.gate import RuleResult, Verdict
 from phard_hub.report.policy import Policy
+from phard_hub.report.rules import rule_help
 from phard_hub.report.wording import OUTCOMES, sentence
 
 _HOMEPAGE = "https://pypi.org/project/phard-hub/"

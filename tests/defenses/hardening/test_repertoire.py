@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from phard_hub.defenses.hardening.repertoire import KINDS, Repertoire
+from phard_hub.defenses.hardening.repertoire import Repertoire
 from phard_hub.draws import Draws
-from phard_hub.triggers.bank import Parts
+from phard_hub.triggers.bank import KIND_OF, Parts
 from phard_hub.triggers.pool import UNIVERSAL
 
 PARAMETERS = ["flow", "knots", "matrix", "values"]
@@ -29,7 +29,7 @@ def choose(
 
 
 def test_every_parameter_of_a_trigger_has_a_kind() -> None:
-    assert set(Parts(latent=True).shapes(3, 32, 32)) == set(KINDS)
+    assert set(Parts(latent=True).shapes(3, 32, 32)) == set(KIND_OF)
 
 
 @pytest.mark.parametrize(("classes", "max_pairs", "pairs"), [(2, 1000, 2), (3, 1000, 6), (4, 1000, 12), (4, 5, 5)])

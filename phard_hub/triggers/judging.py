@@ -1,0 +1,143 @@
+"""Judging triggers on images that they were neither fitted nor chosen on.
+
+Each image turns at some strength of a trigger. The strength at which the wanted share of the images turns gives the
+distance, and drawing the images again gives its interval. So the images that chose a trigger do not flatter it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phard_hub.models.classifier import Classifier
+from phard_hub.report.distances import GREY_LEVELS
+from phard_hub.triggers.bank import Triggers, change_size, grey_level
+from phard_hub.triggers.fitting import Fitted, answers, images_for
+from phard_hub.triggers.pool import UNIVERSAL, Pools
+from phard_hub.triggers.settings import SearchSettings
+
+WEAKEST, STRONGEST = 0.5, 2.0
+"""Between these strengths, in units of the chosen one, it is looked for how strong a trigger has to be."""
+_BISECTIONS = 6
+_STRONGER = 1.02
+_TRIES = 4
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one trigger does to the images that judge it.
+
+    Attributes:
+        row: of the bank.
+        reached: whether it turns the wanted share of them.
+        hits: ``(n,)``, whether each is turned.
+        sizes: ``(n,)``, L2 norm of each change.
+        needed: ``(n,)``, the strength at which each turns, in units of that which the others are at.
+        at: how many of them are turned by changes of at most `GREY_LEVELS`; empty for a pair.
+        strength: what the trigger was scaled by, so that it turns the wanted share.
+        trigger: its parameters, so scaled, by their names.
+    """
+
+    row: int
+    reached: bool
+    hits: Tensor
+    sizes: Tensor
+    needed: Tensor
+    at: tuple[int, ...]
+    strength: float
+    trigger: dict[str, Tensor]
+
+
+@torch.no_grad()
+def judge(classifier: Classifier, pools: Pools, fitted: Fitted, settings: SearchSettings) -> Iterator[Judged]:
+    """Judge the triggers that this process has fitted."""
+    for row in fitted.rows:
+        yield _Case(classifier, pools, fitted, settings, row).judged()
+
+
+class _Case:
+    """One trigger before its judges."""
+
+    def __init__(
+        self, classifier: Classifier, pools: Pools, fitted: Fitted, settings: SearchSettings, row: int
+    ) -> None:
+        self.classifier, self.pools, self.fitted, self.settings, self.row = classifier, pools, fitted, settings, row
+        self.triggers: Triggers = fitted.task.best
+        self.source = int(fitted.task.directions.source[row])
+        self.target = int(fitted.task.directions.target[row])
+        self.device = next(classifier.parameters()).device
+        self.pixels = images_for(pools.judge, self.source, self.target, settings.judging_images, self.device)
+
+    def judged(self) -> Judged:
+        works, wanted = bool(self.fitted.works[self.row]), math.ceil(self.settings.success * len(self.pixels) - 1e-9)
+        needed, strength = torch.full((len(self.pixels),), torch.inf), 1.0
+        if works:
+            needed = self._needed()
+            last = float(needed.sort().values[wanted - 1])
+            strength = last if math.isfinite(last) else 1.0
+        hits, sizes = self._at(strength, precise=True)
+        for _ in range(_TRIES):
+            if not works or int(hits.sum()) >= wanted:
+                break
+            strength *= _STRONGER  # rounding, or an image that a stronger trigger turns back
+            hits, sizes = self._at(strength, precise=True)
+        at = self._at_sizes() if self.source == UNIVERSAL else ()
+        one = torch.ones(len(self.triggers), dtype=torch.double)
+        mine = torch.arange(len(self.triggers)) == self.row
+        self.triggers.take(self.triggers, mine, strength * one)
+        trigger = {name: value[self.row].detach().cpu().clone() for name, value in self.triggers.named_parameters()}
+        reached = works and int(hits.sum()) >= wanted
+        return Judged(self.row, reached, hits, sizes, needed / strength, at, strength, trigger)
+
+    def _at(self, strength: float | Tensor, *, precise: bool = False) -> tuple[Tensor, Tensor]:
+        self.fitted.cost.forwards += len(self.pixels)
+        strengths = torch.as_tensor(strength).expand(len(self.pixels))
+        return answers(self.classifier, self.triggers, self.row, self.target, self.pixels, strengths, precise=precise)
+
+    def _needed(self) -> Tensor:
+        """The strength at which each image turns, by bisection; infinite where it does not."""
+        low, high = torch.full((len(self.pixels),), WEAKEST), torch.full((len(self.pixels),), STRONGEST)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            hits, _ = self._at(middle)
+            low, high = torch.where(hits, low, middle), torch.where(hits, middle, high)
+        return torch.where(high < STRONGEST, high, torch.inf)
+
+    def _at_sizes(self) -> tuple[int, ...]:
+        """How many images are turned by changes of at most so many grey levels.
+
+        A trigger that was made small need not work better when it is made larger: at each size, that of the smaller
+        ones is used which does more to the images that choose.
+        """
+        choosing = images_for(self.pools.choose, self.source, self.target, self.settings.choosing_images, self.device)
+        unit = grey_level((self.pixels.shape[1], self.pixels.shape[2], self.pixels.shape[3]))
+        counts: list[int] = []
+        most = -1
+        for level in GREY_LEVELS:
+            chosen = int(self._turned(choosing, level * unit))
+            if chosen > most:
+                most = chosen
+                counts.append(self._turned(self.pixels, level * unit))
+            else:
+                counts.append(counts[-1])
+        return tuple(counts)
+
+    def _turned(self, pixels: Tensor, size: float) -> int:
+        self.fitted.cost.forwards += len(pixels)
+        strength = scaled_to(self.triggers, self.row, pixels, size)
+        return int(answers(self.classifier, self.triggers, self.row, self.target, pixels, strength)[0].sum())
+
+
+def scaled_to(triggers: Triggers, row: int, pixels: Tensor, size: float) -> Tensor:
+    """Strengths ``(N,)`` at which a trigger changes each image by this L2 norm, or a little less."""
+    index = torch.full((len(pixels),), row, device=pixels.device)
+    strength = torch.ones(len(pixels), device=pixels.device)
+    for _ in range(5):
+        changed = change_size(triggers(pixels, index, strength), pixels)
+        strength = strength * (size / changed.clamp(min=1e-6)).clamp(0.25, 4)
+    changed = change_size(triggers(pixels, index, strength), pixels)
+    return strength * (size / changed.clamp(min=1e-6)).clamp(max=1)

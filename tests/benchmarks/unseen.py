@@ -1,0 +1,86 @@
+"""Do triggers turn as many images that nothing ever saw as the report says?
+
+    python -m tests.benchmarks.unseen --data DIR --preset fast --seed 0
+
+Measures the CIFAR-10 ResNet-20 on four fifths of the test images, and then stamps 200 others of each class with the
+triggers that were accepted. ``--pass-images`` changes how many images go through the network at once, which changes
+nothing but the rounding: two such runs show how much of a distance is chance.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from unittest import mock
+
+import torch
+import typer
+
+from phard_hub.cli.progress import show_progress
+from phard_hub.images import LabelledImages
+from phard_hub.job import Job
+from phard_hub.models.classifier import Classifier
+from phard_hub.presets import PRESETS
+from phard_hub.release.release import weights_sha256
+from phard_hub.triggers import fitting
+from phard_hub.triggers.pool import UNIVERSAL, Pool
+from phard_hub.triggers.search import Measurement, measure
+from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
+from tests.benchmarks.records import RESULTS, write
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def unseen(
+    data: Annotated[Path, typer.Option(help="Folder with the images and the checkpoint.")],
+    preset: str = "fast",
+    seed: int = 0,
+    weights: Annotated[Path | None, typer.Option(help="Other weights of the same network.")] = None,
+    pass_images: Annotated[int, typer.Option(help="Images of 3 x 32 x 32 in one pass.")] = 250,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Measure, and stamp images that nothing ever saw."""
+    torch.set_num_threads(1)
+    classifier = resnet20(weights or data / CHECKPOINT).eval()
+    seen, others = images(data / "cifar10_test.parquet").split(0.2, seed)
+    with show_progress() as progress, mock.patch.object(fitting, "images_at_once", return_value=pass_images):
+        found = measure(classifier, seen, PRESETS[preset].search, Job(seed=seed, progress=progress))
+    content = {
+        "preset": preset,
+        "weights_sha256": weights_sha256(classifier.weights()),
+        "pass_images": pass_images,
+        "success": success(found, classifier, others),
+        "distances": found.distances.model_dump(mode="json"),
+    }
+    kind = "other" if weights else "original"
+    write(
+        out or RESULTS / f"cifar10-resnet20-{kind}-unseen-{preset}-seed{seed}.json", "tests.benchmarks.unseen", content
+    )
+
+
+@torch.no_grad()
+def success(found: Measurement, classifier: Classifier, others: LabelledImages) -> dict[str, Any]:
+    """Mean success as reported and on other images, over the pairs and the universal triggers that were reached."""
+    pool = Pool.of(others)
+    rates: dict[str, list[tuple[float, float]]] = {"pairs": [], "universal": []}
+    for row, pair in enumerate((*found.distances.pairs, *found.distances.universal)):
+        if pair.reached:
+            source = UNIVERSAL if pair.source is None else pair.source
+            pixels = pool.read(pool.all_of(source, pair.target, 200), torch.device("cpu"))
+            hits = classifier(found.bank.trigger(row)(pixels)).argmax(1) == pair.target
+            kind = "universal" if pair.source is None else "pairs"
+            rates[kind].append((pair.success.value, float(hits.float().mean())))
+    return {
+        kind: {
+            "triggers": len(both),
+            "reported": sum(reported for reported, _ in both) / len(both),
+            "unseen": sum(seen for _, seen in both) / len(both),
+        }
+        for kind, both in rates.items()
+        if both
+    }
+
+
+if __name__ == "__main__":
+    app()
