@@ -7,6 +7,7 @@ is switched off with ``rule = "off"`` (TOML has no null, and so the line stays v
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,7 +142,7 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
             return cls.model_validate(values)
         except ValidationError as error:
             fault = fault_of(error)
-            rule = fault.place.partition("[")[0]
+            rule = re.split(r"[.[]", fault.place)[0]
             message = fault.said.removeprefix("Input ").replace("valid tuple", "list of severities")
             raise PolicyError(
                 f"{name}: {rule} {message}, but is {_shown(fault.value)}.",
