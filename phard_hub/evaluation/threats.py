@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from phard_hub.job import Progress, silent
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.predictions import predictions
 from phard_hub.report.distances import Rate
-from phard_hub.report.record import AttackOutcome, Evaluation, Rating
+from phard_hub.report.record import AttackOutcome, Evaluation, Rating, RobustAccuracy
 from phard_hub.report.statistics import drop, rate
 from phard_hub.report.trial import NaturalTrigger
 from phard_hub.settings import Share, settings
@@ -55,9 +56,12 @@ class PGD:
         steps: gradient steps.
         step_size: of each, pixels in [0, 1].
         images: at most so many images are attacked.
+        smaller: radii that are tried before, ascending. What falls at one falls at every larger one, so an image is
+            attacked until it falls.
     """
 
     epsilon: Share = 8 / 255
+    smaller: tuple[Share, ...] = (0.5 / 255, 1 / 255, 2 / 255)
     steps: PositiveInt = 20
     step_size: NonNegativeFloat = 2 / 255
     images: NonNegativeInt = 1000
@@ -105,7 +109,7 @@ def evaluate(
     progress("evaluating", 0, parts)
     accuracy = _accuracy(classifier, images)
     progress("evaluating", 1, parts)
-    robust = None if pgd is None else robust_accuracy(classifier, images, pgd, seed)
+    robust = () if pgd is None else robust_accuracies(classifier, images, pgd, seed)
     outcomes = []
     for threat in threats:
         outcomes.append(attack_outcome(classifier, images, threat, reference=reference))
@@ -113,8 +117,9 @@ def evaluate(
     progress("evaluating", parts, parts)
     return Evaluation(
         accuracy=accuracy,
-        robust_accuracy=robust,
-        robust_attack="" if pgd is None else str(pgd),
+        robust_accuracy=robust[-1].accuracy if robust else None,
+        robust_attack=robust[-1].attack if robust else "",
+        robust_at=robust[:-1],
         attacks=tuple(outcomes),
     )
 
@@ -240,14 +245,26 @@ def defense_effectiveness(accuracy: tuple[Rate, Rate], success: tuple[Rate, Rate
     )
 
 
-def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD, seed: int = 0) -> Rate:
-    """Accuracy under PGD on at most ``pgd.images`` evenly drawn images."""
+def robust_accuracies(
+    classifier: Classifier, images: LabelledImages, pgd: PGD, seed: int = 0
+) -> tuple[RobustAccuracy, ...]:
+    """Accuracy under PGD of each radius on at most ``pgd.images`` evenly drawn images; that of the largest is last."""
     random = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(images), generator=random)[: pgd.images]
-    moved = (
-        pgd.perturb(classifier, pixels, labels, random) for pixels, labels in images.batches(classifier.device, chosen)
-    )
-    return _share(predictions(classifier, moved) == images.labels[chosen])
+    left = torch.randperm(len(images), generator=random)[: pgd.images]
+    count, found = len(left), []
+    for radius in (*(each for each in pgd.smaller if each < pgd.epsilon), pgd.epsilon):
+        scaled = replace(pgd, epsilon=radius, step_size=pgd.step_size * radius / pgd.epsilon if pgd.epsilon else 0.0)
+        if len(left):
+            batches = images.batches(classifier.device, left)
+            moved = (scaled.perturb(classifier, pixels, labels, random) for pixels, labels in batches)
+            left = left[predictions(classifier, moved) == images.labels[left]]
+        found.append(RobustAccuracy(attack=str(scaled), accuracy=rate(len(left), count)))
+    return tuple(found)
+
+
+def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD, seed: int = 0) -> Rate:
+    """Accuracy under PGD of its largest radius; see `robust_accuracies`."""
+    return robust_accuracies(classifier, images, pgd, seed)[-1].accuracy
 
 
 def _share(hits: Tensor) -> Rate:

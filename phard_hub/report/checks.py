@@ -125,6 +125,12 @@ def of_evaluation(evaluation: Evaluation) -> Iterator[str]:
         yield "a robust accuracy is under a named attack"
     if robust is not None and robust.n == 0:
         yield "a robust accuracy is of no images"
+    names = [each.attack for each in evaluation.robust_at]
+    if _repeats(names) or (names and robust is None):
+        yield "there is one robust accuracy for each attack, and one for the strongest"
+    for weaker in evaluation.robust_at:
+        if robust is not None and (weaker.accuracy.n != robust.n or weaker.accuracy.value < robust.value):
+            yield "a weaker attack was tried on other images, or turned more of them"
     for attack in evaluation.attacks:
         if attack.success.n != attack.recovered.n or attack.success.n > evaluation.accuracy.n:
             yield f"a trigger was tried on {attack.success.n} and {attack.recovered.n} images"

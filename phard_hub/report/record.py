@@ -59,12 +59,23 @@ class TriggerSize(Record):
         return f"L2 {self.l2:.2f}, {self.rms:.1f} grey levels, SSIM {self.ssim:.3f} (n = {self.n})"
 
 
+class RobustAccuracy(Record):
+    """Accuracy under one attack."""
+
+    attack: str
+    accuracy: Rate
+
+
 class Evaluation(Record):
-    """Accuracy and robustness of one classifier on test images."""
+    """Accuracy and robustness of one classifier on test images.
+
+    ``robust_accuracy`` is that under ``robust_attack``, the strongest; ``robust_at`` is that under weaker ones.
+    """
 
     accuracy: Rate
     robust_accuracy: Rate | None
     robust_attack: str
+    robust_at: tuple[RobustAccuracy, ...] = ()
     attacks: tuple[AttackOutcome, ...]
 
     @model_validator(mode="after")

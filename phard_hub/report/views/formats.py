@@ -51,6 +51,8 @@ def _metrics(report: Report) -> Iterator[tuple[str, Callable[[State], str]]]:
     attack = (report.after or report.before).evaluation.robust_attack
     name = f"Robust accuracy ({printable(attack)})" if attack else "Robust accuracy"
     yield name, lambda state: rate_text(state.evaluation.robust_accuracy)
+    for weaker in (report.after or report.before).evaluation.robust_at:
+        yield f"Robust accuracy ({printable(weaker.attack)})", _robust_view(weaker.attack)
     for name, target in _attacks(report):
         label = _label(report.before.distances, target)
         title = f"{printable(name)} -> {label}"
@@ -66,6 +68,15 @@ def _metrics(report: Report) -> Iterator[tuple[str, Callable[[State], str]]]:
     for level, size in enumerate(GREY_LEVELS):
         yield f"Success of universal triggers of {size:g} grey levels", _success_view(level)
     yield "Class that stands out most", lambda state: _outlier_text(state.distances)
+
+
+def _robust_view(attack: str) -> Callable[[State], str]:
+    """How to read from a state the accuracy under one attack."""
+
+    def view(state: State) -> str:
+        return rate_text(next((each.accuracy for each in state.evaluation.robust_at if each.attack == attack), None))
+
+    return view
 
 
 def _attacks(report: Report) -> list[tuple[str, int]]:
