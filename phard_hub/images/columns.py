@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,17 @@ from phard_hub.report.wording import printable
 
 _LABEL_COLUMNS = ("label", "labels", "class", "target")
 _PLAIN = re.compile(r"u?int\d+|(large_)?string")
+_HELD = (
+    (r"null", "nothing"),
+    (r"(half)?float\d*|double|decimal.*", "fractions"),
+    (r"(large_)?binary", "bytes"),
+    (r"(large_)?(list|List|Sequence|LargeList)\W.*|fixed_size_list.*|Array\dD.*", "lists"),
+    (r"(timestamp|date|time)\W?.*", "dates"),
+    (r"(large_)?string", "words"),
+    (r"u?int\d+", "whole numbers"),
+    (r"bool", "true and false"),
+)
+"""What types of columns hold, in words."""
 _LARGEST_NOTE = 16 * 2**20
 """Bytes that the note of `datasets` in a parquet file may have; that of 21,000 classes has one million."""
 
@@ -26,12 +37,14 @@ class Column:
 
     Attributes:
         kind: "image" if it says so, "bytes" if it may hold images; "classes" are numbers of classes, "plain"
-            are words or numbers.
+            are words or numbers, "flags" are true and false.
         names: the classes that the numbers mean, if it says so.
+        held: what it holds, in words for an error.
     """
 
-    kind: Literal["image", "bytes", "classes", "plain", "other"]
+    kind: Literal["image", "bytes", "classes", "plain", "flags", "other"]
     names: tuple[str, ...] | None = None
+    held: str = ""
 
 
 Columns = Mapping[str, Column]
@@ -51,9 +64,16 @@ def _of_feature(feature: Any) -> Column:  # noqa: ANN401 - untyped
     if isinstance(feature, ClassLabel):
         return Column("classes", tuple(feature.names) if feature.names else None)
     if isinstance(feature, dict):
-        return Column("bytes" if "bytes" in feature else "other")
+        return Column("bytes" if "bytes" in feature else "other", held="parts")
     dtype = str(getattr(feature, "dtype", ""))
-    return Column("plain" if _PLAIN.fullmatch(dtype) else "bytes" if "binary" in dtype else "other")
+    return _of_type(dtype if dtype not in ("", "list") else f"{type(feature).__name__}()", "binary" in dtype)
+
+
+def _of_type(kind: str, may_be_image: bool = False) -> Column:
+    """The column of a type by its name, as `datasets` and Arrow call it."""
+    held = next((words for pattern, words in _HELD if re.fullmatch(pattern, kind)), printable(kind))
+    plain = _PLAIN.fullmatch(kind)
+    return Column("plain" if plain else "bytes" if may_be_image else "flags" if kind == "bool" else "other", held=held)
 
 
 def of_schema(schema: Any) -> dict[str, Column]:  # noqa: ANN401 - untyped
@@ -68,12 +88,12 @@ def _of_field(kind: Any, note: Any) -> Column:  # noqa: ANN401 - untyped
     note = note if isinstance(note, dict) else {}
     value = kind.value_type if types.is_dictionary(kind) else kind
     if types.is_binary(value) or types.is_large_binary(value) or _may_be_image(kind):
-        return Column("image" if note.get("_type") == "Image" else "bytes")
+        return Column("image" if note.get("_type") == "Image" else "bytes", held="bytes")
     if note.get("_type") == "ClassLabel" and types.is_integer(kind):
         names = note.get("names")
         named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
         return Column("classes", tuple(names) if named else None)
-    return Column("plain" if _PLAIN.fullmatch(str(value)) else "other")
+    return _of_type(str(value))
 
 
 def _may_be_image(kind: Any) -> bool:  # noqa: ANN401 - untyped
@@ -108,24 +128,42 @@ def find_columns(columns: Columns, image: str | None, label: str | None, labels:
     if image is not None and columns[image].kind not in ("image", "bytes"):
         problem = f"Column {printable(image)!r} holds text or numbers, not the bytes of images."
         raise ImagesError(problem, advice=_NO_IMAGES)
-    images = _of_kind(columns, "image") or _of_kind(columns, "bytes")
-    classes, plain = _of_kind(columns, "classes"), _of_kind(columns, "plain")
+    raw = _of_kind(columns, "bytes")
+    images = _of_kind(columns, "image") or [name for name in raw if name not in _LABEL_COLUMNS] or raw
+    classes, plain = _of_kind(columns, "classes"), _of_kind(columns, "plain") or _of_kind(columns, "flags")
     own = set(keys(labels))
     fitting = [name for name in classes if own <= set(keys(columns[name].names or ()))]
     named = [name for name in _LABEL_COLUMNS if name in classes] or [name for name in _LABEL_COLUMNS if name in plain]
     found = next((one for one in (classes, fitting, named[:1]) if len(one) == 1), classes or plain)
-    return image or _only(images, "image", columns), label or _only(found, "label", columns)
+    image = image or _only(images, "image", columns)
+    others = {name: column for name, column in columns.items() if name != image}
+    return image, label or _only(found, "label", others)
 
 
 def _of_kind(columns: Columns, kind: str) -> list[str]:
     return [name for name, column in columns.items() if column.kind == kind]
 
 
-def _only(found: list[str], what: str, columns: Iterable[str]) -> str:
+def _only(found: list[str], what: Literal["image", "label"], columns: Columns) -> str:
     if len(found) == 1:
         return found[0]
-    problem = f"{'several' if found else 'no'} {what} columns among {shown(found or list(columns))}"
-    advice = _NO_IMAGES if what == "image" and not found else f"Name one with --{what}-column."
-    if what == "label" and not found:
-        advice += " A folder needs a sub-folder for each class, and at least two of them."
-    raise ImagesError(f"The data set has {problem}.", advice=advice)
+    if found:
+        problem = f"The data set has several {what} columns among {shown(found)}."
+        raise ImagesError(problem, advice=f"Name one with --{what}-column.")
+    others = [f"{printable(name)!r} holds {column.held or 'something else'}" for name, column in columns.items()]
+    problem = f"The data set has no {what} column: {shown(others, 100) or 'there is none beside the images'}."
+    raise ImagesError(problem, advice=_no_images(columns) if what == "image" else _no_labels(columns))
+
+
+def _no_images(columns: Columns) -> str:
+    empty = any(column.held == "nothing" for column in columns.values())
+    return "Give a data set whose rows are not empty." if empty else _NO_IMAGES
+
+
+def _no_labels(columns: Columns) -> str:
+    """What to do where no column holds labels, by what comes nearest to them."""
+    if any(column.held == "fractions" for column in columns.values()):
+        return "Labels are words or whole numbers, which pandas makes fractions of where a row has none."
+    if any(column.held == "lists" for column in columns.values()):
+        return "Each row needs one label: a word or a whole number, no list and no one-hot row."
+    return "Give each row a label: a word or a whole number, in a column such as label."

@@ -45,11 +45,11 @@ BAD_TABLES: dict[str, tuple[Callable[[], pa.Table], str]] = {
         lambda: pa.table({"image": ["/etc/passwd"] * 4, "label": NUMBERS}).replace_schema_metadata(
             {b"huggingface": b'{"info": {"features": {"image": {"_type": "Image"}}}}'}
         ),
-        "no image columns",
+        "no image column",
     ),
     "EPS": (lambda: table(rows(data=EPS), NUMBERS), "Cannot decode row 0"),
     "a row without image": (lambda: table(pa.array([None] * 4, type=ROW), NUMBERS), "no image in row 0"),
-    "only nulls": (lambda: table(pa.nulls(4), NUMBERS), "no image columns"),
+    "only nulls": (lambda: table(pa.nulls(4), NUMBERS), "no image column"),
     "labels of null": (lambda: table(rows(), pa.array([0, 1, None, 3])), "Row 2 has no label"),
     "labels out of range": (
         lambda: table(rows(), pa.array([0, 1, 2, 4])),
@@ -59,8 +59,8 @@ BAD_TABLES: dict[str, tuple[Callable[[], pa.Table], str]] = {
         lambda: table(rows(), pa.array([0, 1, 2, 2**63], pa.uint64())),
         "not the model's: 0, 1, 2, 9223372036854775808",
     ),
-    "lists of labels": (lambda: table(rows(), pa.array([[0], [1], [2], [3]])), "no label columns"),
-    "times": (lambda: table(rows(), pa.array(range(4), pa.timestamp("s"))), "no label columns"),
+    "lists of labels": (lambda: table(rows(), pa.array([[0], [1], [2], [3]])), "no label column"),
+    "times": (lambda: table(rows(), pa.array(range(4), pa.timestamp("s"))), "no label column"),
     "one long word in a thousand rows": (
         lambda: table(rows(1000), repeated("x" * 10_000_000, 1000)),
         "a class name of 10000000",

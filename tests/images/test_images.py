@@ -130,7 +130,7 @@ def test_a_name_that_the_model_has_twice_says_nothing(tmp_path: Path) -> None:
         (Value("int64"), [0, 1, 5], r"1 of the data set.s 3 classes are not the model.s: 5\."),
         (Value("int64"), [-1, 1, 2], "holds -1"),
         (Value("int64"), [0, None, 2], "Row 1 has no label"),
-        (Value("float32"), [0.0, 1.0, 2.0], "no label columns"),
+        (Value("float32"), [0.0, 1.0, 2.0], "no label column: 'label' holds"),
         (ClassLabel(names=["cat", "dog", "owl"]), [0, 1, 1], "no images of 1 of 3 classes: owl"),
         (ClassLabel(names=["cat", "dog", "owl"]), [1, 1, 1], "fewer than 2 classes"),
     ],
@@ -177,7 +177,7 @@ def test_columns_that_hold_no_image_files(tmp_path: Path, value: Any) -> None:
     data.save_to_disk(tmp_path / "saved")
     for place in (tmp_path / "x.parquet", tmp_path / "saved"):
         for named, problem in (
-            (None, "has no image columns"),
+            (None, "has no image column: 'image' holds"),
             ("image", "'image' holds text or numbers"),
         ):
             with pytest.raises(ImagesError, match=problem) as caught:
