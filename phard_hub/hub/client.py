@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from phard_hub.errors import HubUnavailableError, InputError
 from phard_hub.hub.names import is_commit
+from phard_hub.report.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_ADDRESS = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d+)?(/[^\s]*)?")
+
 
 def ready_client() -> None:
-    """Look at the token that would be sent, and let the Hub's client refuse answers that choose where it writes.
+    """Look at what the environment says of the Hub, and let its client refuse answers that choose where it writes.
 
     Raises:
-        InputError: the token holds what no token holds, such as a space, a letter with an accent or a control
-            character. HTTP libraries end badly on those.
+        InputError: HF_ENDPOINT is no address, or the token holds what no token holds, such as a space, a letter with
+            an accent or a control character. HTTP libraries end badly on those.
     """
+    endpoint = os.environ.get("HF_ENDPOINT", "")
+    if endpoint and not _ADDRESS.fullmatch(endpoint):  # which the client's own import may end badly on
+        raise InputError(
+            f"HF_ENDPOINT is {printable(endpoint)!r}, which is no address.",
+            advice="Unset it, or write it as https://huggingface.co.",
+        )
     from huggingface_hub import get_token, set_client_factory
     from huggingface_hub.utils import _http
 

@@ -85,9 +85,9 @@ def download(repo: str, revision: str | None, *, weights: bool) -> Download:
     check_name(repo, revision)
     ready_client()
     with in_one_line(repo, revision):
-        info, silence = _ask(repo, revision)
-        if info is None:
-            return _from_cache(repo, revision, silence, weights=weights)
+        info = _ask(repo, revision)
+        if isinstance(info, Exception):
+            return _from_cache(repo, revision, info, weights=weights)
         return _from_hub(repo, revision, info, weights=weights)
 
 
@@ -102,8 +102,8 @@ def check_name(repo: str, revision: str | None) -> None:
         raise RepoError(f"{named} is no name of a model on the Hub.", advice="Give it as owner/name or owner/name@tag.")
 
 
-def _ask(repo: str, revision: str | None) -> tuple[ModelInfo | None, str]:
-    """What the Hub says of the repository at this moment; if it does not answer, None and why."""
+def _ask(repo: str, revision: str | None) -> ModelInfo | Exception:
+    """What the Hub says of the repository at this moment; if it does not answer, the error that says why."""
     from huggingface_hub import model_info
     from huggingface_hub.errors import OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
@@ -114,11 +114,11 @@ def _ask(repo: str, revision: str | None) -> tuple[ModelInfo | None, str]:
         return model_info(repo, revision=revision, timeout=TIMEOUT, files_metadata=True, securityStatus=True)
 
     try:
-        return ask(repo, look), ""
+        return ask(repo, look)
     except (OfflineModeIsEnabled, httpx.HTTPError) as error:
         if not (isinstance(error, OfflineModeIsEnabled) or may_pass(error)):
             raise
-        return None, printable(first_line(error), 300)
+        return error
 
 
 def _from_hub(repo: str, revision: str | None, info: ModelInfo, *, weights: bool) -> Download:
@@ -221,11 +221,13 @@ def _require_space(repo: str, commit: str, files: Iterable[RepoSibling]) -> None
         )
 
 
-def _from_cache(repo: str, revision: str | None, silence: str, *, weights: bool) -> Download:
+def _from_cache(repo: str, revision: str | None, silent: Exception, *, weights: bool) -> Download:
     """The newest commit of this name that the cache knows, if it holds all that is needed."""
     from huggingface_hub import errors, get_cached_repo_tree, resolve_revision, snapshot_download
 
-    missing = _silent(repo, revision, silence)
+    from phard_hub.hub.refusals import silence
+
+    missing, (why, _) = _silent(repo, revision, silent), silence(silent)
     needed = [*CONFIGS, WEIGHTS] if weights else [*CONFIGS]
     unknown = (errors.RevisionResolutionError, errors.LocalEntryNotFoundError, errors.CachedRepoTreeNotFoundError)
     try:
@@ -247,8 +249,8 @@ def _from_cache(repo: str, revision: str | None, silence: str, *, weights: bool)
     blobs = {name: (folder / name).resolve() for name in names}
     hashes = {name: blob.name for name, blob in blobs.items() if blob.parent.name == "blobs"}
     verify_hashes(repo, commit, folder, hashes)
-    _log.warning("The Hub does not answer (%s): using %s at %s from the cache.", silence, repo, commit[:12])
-    return Download(folder=folder, commit=commit, listing=listing, from_cache=silence)
+    _log.warning("The Hub does not answer (%s): using %s at %s from the cache.", why, repo, commit[:12])
+    return Download(folder=folder, commit=commit, listing=listing, from_cache=why)
 
 
 def hash_on_hub(file: RepoSibling) -> str:
@@ -331,11 +333,12 @@ def in_one_line(repo: str, revision: str | None) -> Iterator[None]:
         raise OutputError(f"Cannot write {repo} into the cache: {error.strerror}.", advice=advice) from error
 
 
-def _silent(repo: str, revision: str | None, error: Exception | str) -> HubUnavailableError:
-    said = error if isinstance(error, str) else printable(first_line(error), 300)
+def _silent(repo: str, revision: str | None, error: Exception) -> HubUnavailableError:
+    from phard_hub.hub.refusals import silence
+
+    why, advice = silence(error)
     named = f"{repo} at {revision!r}" if revision else repo
-    problem = f"The Hub did not give {named}, and the cache does not hold it: {said}."
-    return HubUnavailableError(problem, advice="Try again later, or give a local folder.")
+    return HubUnavailableError(f"The Hub did not give {named}, and the cache does not hold it: {why}.", advice=advice)
 
 
 def _refused(repo: str, revision: str | None, error: Exception) -> RepoError:

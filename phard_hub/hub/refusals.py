@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+from urllib.request import getproxies
 
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
 from phard_hub.errors import HubUnavailableError, OutputError, PhardError, RepoError, first_line
@@ -23,6 +24,8 @@ _CLIENT_SAYS = ("Invalid metadata in README.md", "LFS batch API returned errors"
 _NO_SPACE = (402, 413, 507)
 _Result = TypeVar("_Result")
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+_OFFLINE = (httpx.ConnectError, httpx.ProxyError)
+_SILENT = (httpx.HTTPError, errors.OfflineModeIsEnabled)
 _log = logging.getLogger(__name__)
 
 
@@ -89,6 +92,23 @@ def may_pass(error: BaseException) -> bool:
     return is_transient(error) or (isinstance(error, OSError) and str(error).startswith("Consistency check failed"))
 
 
+def silence(error: BaseException) -> tuple[str, str]:
+    """Why the Hub did not answer, and what the user can do about it."""
+    cause = error  # of which the client says last that its cache does not have the file either
+    while cause.__cause__ is not None and not isinstance(cause, _SILENT):
+        cause = cause.__cause__
+    cause = cause if isinstance(cause, _SILENT) else error
+    said = words(first_line(cause))
+    if isinstance(cause, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set", "Unset it, or give a local folder."
+    if isinstance(cause, _OFFLINE):
+        if proxies := getproxies().keys() & {"https", "http", "all"}:
+            names = " and ".join(sorted(f"{name.upper()}_PROXY" for name in proxies))
+            return said, f"Check the proxy that {names} names, or give a local folder."
+        return f"{said} ({words(constants.ENDPOINT)})", "Check your network, or give a local folder."
+    return said, "Try again later, or give a local folder."
+
+
 @contextmanager
 def understood(what: str) -> Iterator[None]:
     """Say in one line that the Hub's answer makes no sense, wherever its client stumbles over that.
@@ -110,7 +130,7 @@ def understood(what: str) -> Iterator[None]:
 def nonsense(what: str, found: str) -> HubUnavailableError:
     """The error for an answer that the Hub never gives, ``found`` being what is wrong with it."""
     problem = f"The Hub's answer about {what} cannot be understood ({found})."
-    return HubUnavailableError(problem, advice="Check HF_ENDPOINT and your network, or try again later.")
+    return HubUnavailableError(problem, advice="Check HF_ENDPOINT, your proxy and your network, or try again later.")
 
 
 def ask(what: str, attempt: Callable[[], _Result]) -> _Result:
@@ -130,7 +150,7 @@ def ask(what: str, attempt: Callable[[], _Result]) -> _Result:
             try:
                 return attempt()
             except (httpx.HTTPError, OSError) as error:
-                if not may_pass(error) or isinstance(error, httpx.ConnectError):
+                if not may_pass(error) or isinstance(error, _OFFLINE):
                     raise
                 _log.warning("The Hub broke off (%s): trying again.", words(first_line(error)))
             time.sleep(wait)

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -30,6 +30,7 @@ from phard_hub.report.wording import printable
 LARGE = 2**30
 """Bytes from which on a data set is not copied when only some of its images are wanted."""
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS)
 _LONGEST_CAUSE = 300
 """Characters of what another library says."""
 _BUILDERS = ("parquet", "imagefolder", "webdataset", "arrow")
@@ -124,10 +125,11 @@ def _open_hub(name: DatasetName, split: str | None, wanted: Wanted | None) -> Ta
     from datasets import load_dataset_builder
 
     ready_client()
-    commit = _commit(name)
+    commit, silent = _commit(name)
     if commit:
         _check_card(name.id, commit)
-    builder = load_dataset_builder(name.id, name.config, revision=commit or name.revision)
+    with _only_the_cache(name.id, silent) if silent else nullcontext():
+        builder = load_dataset_builder(name.id, name.config, revision=commit or name.revision)
     by_split = builder.config.data_files
     if not by_split:  # the Hub did not answer, and the cache has this configuration of some commit
         return _from_cache(name, builder, split)
@@ -219,16 +221,43 @@ def _from_cache(name: DatasetName, builder: Any, split: str | None) -> Table:  #
     return ArrowTable(builder.as_dataset(split=split), title, _home_in_cache(name.id))
 
 
-def _commit(name: DatasetName) -> str | None:
-    """The commit that the name means now; None if the Hub does not say, and `datasets` will explain why."""
+def _commit(name: DatasetName) -> tuple[str | None, Exception | None]:
+    """The commit that the name means now; None if the Hub does not say, with the error if it was not reached at all."""
     from huggingface_hub import dataset_info
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     try:
-        return dataset_info(name.id, revision=name.revision, timeout=30).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.TransportError):
-        return None
+        return dataset_info(name.id, revision=name.revision, timeout=30).sha, None
+    except HfHubHTTPError:  # which `datasets` will explain
+        return None, None
+    except (OfflineModeIsEnabled, httpx.TransportError) as error:
+        return None, error
+
+
+@contextmanager
+def _only_the_cache(repo: str, silent: Exception) -> Iterator[None]:
+    """Let `datasets` look into its cache at once, which else it does after half a minute of trying again.
+
+    Raises:
+        HubUnavailableError: the cache does not have it.
+    """
+    from datasets import config
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub import constants
+
+    from phard_hub.hub.refusals import silence
+
+    kept = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except (ConnectionError, DatasetNotFoundError) as error:
+        why, advice = silence(silent)
+        problem = f"The Hub did not give {repo}, and the cache does not hold it: {why}."
+        raise HubUnavailableError(problem, advice=advice) from error
+    finally:
+        config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = kept
 
 
 def _split(names: list[str], wanted: str | None, dataset: str) -> str:
@@ -259,12 +288,14 @@ def _explained(dataset: str, error: Exception) -> PhardError:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
+    from phard_hub.hub.refusals import silence
+
     if isinstance(error, DatasetNotFoundError):
         advice = "Check the spelling; if it is gated or private, log in with `hf auth login`."
         return ImagesError(f"There is no file, folder or Hub data set {dataset}.", advice=advice)
     if isinstance(error, ConnectionError | HfHubHTTPError | httpx.TransportError):
-        problem = f"The Hub did not give {dataset}: {_line(error)}."
-        return HubUnavailableError(problem, advice="Try again later, or give a local folder.")
+        why, advice = silence(error)
+        return HubUnavailableError(f"The Hub did not give {dataset}: {why}.", advice=advice)
     return _unreadable(dataset, error)
 
 
@@ -273,11 +304,23 @@ def _line(error: Exception) -> str:
     return printable(first_line(error), _LONGEST_CAUSE)
 
 
+def _is_of_cache(file: object) -> bool:
+    """Whether a path lies in a cache of the Hub's libraries, or on the way to it."""
+    from datasets.config import HF_DATASETS_CACHE
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if not isinstance(file, str):
+        return False
+    homes = [Path(home) for home in (HF_HUB_CACHE, HF_DATASETS_CACHE)]
+    return any(home.is_relative_to(file) or Path(file).is_relative_to(home) for home in homes)
+
+
 def _unreadable(dataset: str, error: Exception) -> ImagesError | OutputError:
     cause = error.__cause__ or error
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS):
+    if isinstance(cause, OSError) and (cause.errno in _OF_THE_DISK or _is_of_cache(cause.filename)):
         advice = "Make space or set HF_HOME to a folder that can be written."
-        return OutputError(f"Cannot read {dataset} or cache it: {cause.strerror}.", advice=advice)
+        place = f" in {shown_path(cause.filename)}" if _is_of_cache(cause.filename) else ""
+        return OutputError(f"Cannot read {dataset} or cache it{place}: {cause.strerror}.", advice=advice)
     if str(error).startswith("Config name is missing"):
         configs = shown(re.findall(r"'([^']+)'", str(error).split("[", 1)[-1].split("]", 1)[0]))
         advice = f"Name one of them as {dataset}:NAME."
