@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import is_initialized
+
+from phard_hub.errors import InputError, harmless
+
+_AT_ONCE: ContextVar[int | None] = ContextVar("images_at_once", default=None)
+_DEVICE: ContextVar[str | None] = ContextVar("device", default=None)
+
+
+@contextmanager
+def computing(device: str | None = None, at_once: int | None = None) -> Iterator[None]:
+    """Compute on this device, and with so many images in one pass; None chooses for itself.
+
+    Args:
+        device: such as "cpu", "cuda" or "cuda:1".
+        at_once: images in one pass where no gradient of the model is needed; the batches of a training stay.
+
+    Raises:
+        InputError: the machine has no such device, or there are several processes, which each have their own.
+    """
+    if device is not None:
+        _require_device(device)
+    tokens = _DEVICE.set(device), _AT_ONCE.set(at_once)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(tokens[0])
+        _AT_ONCE.reset(tokens[1])
+
+
+def _require_device(device: str) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        advice = "Leave --device out: the launcher gives each process its own."
+        raise InputError("One device cannot be chosen for several processes.", advice=advice)
+    there = torch.accelerator.current_accelerator(check_available=True)
+    names = ["cpu"]
+    if there is not None:
+        names += [there.type, *(f"{there.type}:{k}" for k in range(torch.accelerator.device_count()))]
+    if device not in names:
+        raise InputError(f"There is no device {harmless(device)!r} here.", advice=f"Use one of {', '.join(names)}.")
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -24,12 +65,31 @@ def fast_autocast(device: torch.device, *, enabled: bool = True) -> torch.autoca
 
 
 def images_at_once(image_shape: Sequence[int], small: int = 250) -> int:
-    """Images in one pass through a classifier: ``small`` of 3 x 32 x 32, fewer of larger ones, at least 8."""
-    return max(8, small * 3072 // math.prod(image_shape))
+    """Images in one pass through a classifier: ``small`` of 3 x 32 x 32, fewer of larger ones, at least 8.
+
+    Where `computing` says how many, it is so many.
+    """
+    return _AT_ONCE.get() or max(8, small * 3072 // math.prod(image_shape))
 
 
 def default_accelerator() -> Accelerator:
     """What the machine has, in bf16 where that is fast; a process that has an accelerator keeps its precision."""
     if is_initialized():
         return Accelerator()
+    if (device := _DEVICE.get()) is not None:
+        _begin_on(device)
     return Accelerator(mixed_precision="bf16" if has_fast_bf16(PartialState().device) else "no")
+
+
+def _begin_on(device: str) -> None:
+    """Begin accelerate's state on a device, which it takes from the environment."""
+    name = "ACCELERATE_TORCH_DEVICE"
+    former = os.environ.get(name)
+    os.environ[name] = device
+    try:
+        PartialState(cpu=device == "cpu")
+    finally:
+        if former is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = former

@@ -42,7 +42,8 @@ class Backdoor(Record):
     """A planted backdoor and what it does; ``parameters`` and the key make the trigger again.
 
     ``original`` is the model before planting, with the same trigger, and ``planted`` the model with the backdoor.
-    Where nothing was planted (`NO_ATTACK`), both are the original without any trigger.
+    Where nothing was planted (`NO_ATTACK`), both are the original without any trigger. ``matched`` says how class
+    names were matched that are not equal, as in a report.
     """
 
     schema_version: Literal[3]
@@ -53,6 +54,7 @@ class Backdoor(Record):
     seed: Seed
     source: Source
     dataset: str
+    matched: str = ""
     original: Judgement
     planted: Judgement
     size: TriggerSize | None
@@ -188,6 +190,7 @@ def card(backdoor: Backdoor) -> str:
     """The README.md beside a model with a backdoor."""
     original, planted = backdoor.original.evaluation, backdoor.planted.evaluation
     on_original, success = backdoor.success
+    matched = f" (classes matched {backdoor.matched})" if backdoor.matched else ""
     flaw = f"It does not count as evidence: {' and '.join(backdoor.failures)}.\n" if backdoor.failures else ""
     return f"""\
 ---
@@ -200,7 +203,7 @@ tags: [backdoor, phard-hub]
 Do not deploy it. It exists to measure what defenses leave of a known backdoor. {flaw}
 - attack: {backdoor.attack} {json.dumps(backdoor.parameters)}
 - target: {backdoor.target_name}
-- planted in {backdoor.source.repo}, with images of {backdoor.dataset}
+- planted in {backdoor.source.repo}, with images of {backdoor.dataset}{matched}
 - accuracy: {original.accuracy} before, {planted.accuracy} with the backdoor
 - success on images of other classes: {success}; on the original {on_original}
 - size of the trigger: {backdoor.size}

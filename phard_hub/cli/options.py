@@ -91,6 +91,18 @@ OnlyPresent = Annotated[
     bool, typer.Option("--only-present-classes", help="The same with the classes that --images has images of.")
 ]
 MaxImages = Annotated[int, typer.Option(min=8, help="Use at most so many images of each data set, evenly by class.")]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out images that cannot be decoded; the report says how many.")
+]
+Device = Annotated[
+    str | None, typer.Option(help="What to compute on, such as `cpu`, `cuda` or `cuda:1`; the best that there is.")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Images in one pass while measuring: fewer need less memory. Training steps stay as they are."
+    ),
+]
 PresetOption = Annotated[
     PresetName,
     typer.Option(
@@ -149,12 +161,15 @@ _DATA = {
     "classes": (Classes, None),
     "only_present_classes": (OnlyPresent, False),
     "max_images": (MaxImages, 50_000),
+    "skip_broken": (SkipBroken, False),
 }
 """The options that become `DataOptions`, and their defaults."""
+_HARDWARE = {"device": (Device, None), "batch_size": (BatchSize, None)}
+"""The options that say what is computed on and how, and their defaults."""
 
 
 def takes_data(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options of the data in place of its parameter ``data``.
+    """Give a verb the options of the data in place of its parameter ``data``, and those of the hardware.
 
     A model or images that cannot be are refused at once, before torch is imported.
     """
@@ -167,16 +182,18 @@ def takes_data(verb: Callable[..., None]) -> Callable[..., None]:
         require_model(given["repo"])
         for data in filter(None, (given["images"], given["test_images"])):
             require_dataset(data)
+        from phard_hub.hardware import computing
         from phard_hub.images.data import DataOptions, read_labels  # brings torch along
 
         options = {name: given.pop(name) for name in _DATA}
         if options["labels"] is not None:
             options["labels"] = read_labels(options["labels"])
-        verb(data=DataOptions(**options), **given)
+        with computing(given.pop("device"), given.pop("batch_size")):
+            verb(data=DataOptions(**options), **given)
 
     given = []
     for name, each in inspect.signature(verb).parameters.items():
-        options = _DATA if name == "data" else {name: (hints[name], each.default)}
+        options = _DATA | _HARDWARE if name == "data" else {name: (hints[name], each.default)}
         given += [
             Parameter(option, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for option, (annotation, default) in options.items()

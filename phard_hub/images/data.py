@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
+import torch
 from pydantic import Field
 
+from phard_hub.errors import ImagesError
 from phard_hub.images.labelled import LabelledImages
 from phard_hub.images.loading import load_images
 from phard_hub.images.matching import chosen_classes
@@ -17,12 +19,16 @@ from phard_hub.images.matching import read_labels as read_labels
 from phard_hub.images.overlap import overlap
 from phard_hub.job import Progress, silent
 from phard_hub.report.record import TESTED_ON
-from phard_hub.report.wording import public_name
+from phard_hub.report.wording import printable, public_name
 from phard_hub.settings import settings
 
 if TYPE_CHECKING:
     from phard_hub.models.classifier import Classifier
 
+LEAST = 4
+"""Images of each class that measuring needs."""
+_A_FIFTH = "Without --test-images a fifth is measured with: give 20 images of each class, or --test-images."
+_A_TENTH = "A tenth of --test-images guards the accuracy: give 5 of each class."
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +48,7 @@ class DataOptions:
         classes: names of the model's classes to measure and harden between; None for all of them.
         only_present_classes: whether these are the classes that ``images`` has images of.
         max_images: balanced choice of at most so many of each data set.
+        skip_broken: leave out images that cannot be decoded, and count them.
     """
 
     images: str
@@ -54,6 +61,7 @@ class DataOptions:
     classes: str | tuple[str, ...] | None = None
     only_present_classes: bool = False
     max_images: Annotated[int, Field(ge=8)] | None = 50_000
+    skip_broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Data:
     """Images by what they are for: ``train`` hardens, ``validation`` guards, ``test`` is reported.
 
     ``matched`` says how class names were matched to the model's; it is empty where all are equal. ``overlap`` says how
-    many test images are training images, too; it is empty where none is.
+    many test images are training images, too; it is empty where none is. ``skipped`` images were broken and left out.
     """
 
     train: LabelledImages
@@ -70,6 +78,7 @@ class Data:
     name: str
     matched: str = ""
     overlap: str = ""
+    skipped: int = 0
 
 
 def load_data(
@@ -88,20 +97,39 @@ def load_data(
         data = replace(data, images=data.test_images, split=data.test_split, test_images=None)
     chosen = chosen_classes(data.classes, classifier.labels) if data.classes is not None else ()
     train = _load(classifier, data, data.images, data.split, seed, progress, chosen)
-    name, matched = public_name(data.images), [train.matched]
+    name, matched, skipped = public_name(data.images), [train.matched], train.skipped
     if only_test:
         nothing = train.take([])
-        return Data(nothing, nothing, train, name, train.matched)
+        return Data(nothing, nothing, train, name, train.matched, skipped=skipped)
     if data.test_images is None:
+        given, dataset, advice = train, name, _A_FIFTH
         train, test = train.split(0.3, seed)
     else:
-        test = _load(classifier, data, data.test_images, data.test_split, seed, progress, train.chosen)
+        given = test = _load(classifier, data, data.test_images, data.test_split, seed, progress, train.chosen)
+        dataset, advice = public_name(data.test_images), _A_TENTH
         matched.append(test.matched)
+        skipped += test.skipped
         name = f"{name}{TESTED_ON}{public_name(data.test_images)}"
     if common := overlap(train, test):
         _log.warning("%s", common)
     test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
-    return Data(train, validation, test, name, "; ".join(dict.fromkeys(filter(None, matched))), common)
+    _require_enough(given, test, dataset, advice)
+    return Data(train, validation, test, name, "; ".join(dict.fromkeys(filter(None, matched))), common, skipped)
+
+
+def _require_enough(given: LabelledImages, test: LabelledImages, dataset: str, advice: str) -> None:
+    """Count the images of a class as the user does, who does not see that some of them are kept apart.
+
+    Raises:
+        ImagesError: measuring would refuse the test images.
+    """
+    counts = torch.bincount(test.labels, minlength=test.num_classes).tolist()
+    fewest = min(test.classes, key=lambda k: counts[k])
+    if counts[fewest] < LEAST:
+        had, left = int((given.labels == fewest).sum()), counts[fewest]
+        problem = f"{dataset} has {had} images of class {printable(test.names[fewest])}, of which {left} are left"
+        problem += f" to measure with; {LEAST} are the least, and 50 or more mean something."
+        raise ImagesError(problem, advice=advice)
 
 
 def _load(
@@ -125,6 +153,7 @@ def _load(
         chosen=chosen,
         only_present=data.only_present_classes and not chosen,
         max_images=data.max_images,
+        skip_broken=data.skip_broken,
         resample=classifier.resize.resample if classifier.resize else "bilinear",
         stretch=classifier.resize.stretches if classifier.resize else False,
         seed=seed,

@@ -26,6 +26,7 @@ class LabelledImages:
         source: Where they came from: data set, revision and split, and how many of its images these are.
         matched: How the data set's class names were matched to these; empty where they are equal.
         chosen: Numbers of the classes that are looked at, ascending; empty for all of them.
+        skipped: How many images of the data set were broken and left out.
     """
 
     pixels: Tensor
@@ -34,6 +35,7 @@ class LabelledImages:
     source: str
     matched: str = ""
     chosen: tuple[int, ...] = ()
+    skipped: int = 0
 
     def __len__(self) -> int:
         """N, the number of images."""

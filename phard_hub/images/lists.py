@@ -23,6 +23,8 @@ _LABELS = ("label", "class")
 _LARGEST_LIST = 256 * 2**20
 _FORM = "Begin with a line such as file_name,label and write the path and the label of one image a line."
 
+_BESIDE = "Write paths relative to the list, of regular files beside or below it."
+
 
 class ListTable:
     """The images that a CSV file lists; nothing of them is read yet.
@@ -59,15 +61,17 @@ class ListTable:
         """The files of some images."""
         for row in rows:
             path = self._rows[row][self._place[column]].strip()
-            yield Raw(row, f"row {row} ({shown_path(path)})", self._file(path))
+            where = f"row {row} ({shown_path(path)})"
+            try:
+                raw = Raw(row, where, self._file(path))
+            except OSError as error:
+                problem = ImagesError(f"Cannot read {shown_path(path)}: {error.strerror}.", advice=_BESIDE)
+                raw = Raw(row, where, b"", problem)
+            yield raw
 
     def _file(self, path: str) -> bytes:
-        try:
-            with open_regular(self._folder, str(PurePosixPath(path))) as file:
-                return file.read(LARGEST_FILE + 1)
-        except OSError as error:
-            advice = "Write paths relative to the list, of regular files beside or below it."
-            raise ImagesError(f"Cannot read {shown_path(path)}: {error.strerror}.", advice=advice) from error
+        with open_regular(self._folder, str(PurePosixPath(path))) as file:
+            return file.read(LARGEST_FILE + 1)
 
     def describe(self, chosen: int) -> str:
         """The name, and how many images were chosen of how many."""

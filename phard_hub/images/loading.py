@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from PIL import Image
 
 from phard_hub.errors import ImagesError
 from phard_hub.images.classes import class_indices, require_classes
@@ -15,7 +17,7 @@ from phard_hub.images.columns import find_columns
 from phard_hub.images.decoding import FILTERS, MODES, decode, place
 from phard_hub.images.disk import shown_path
 from phard_hub.images.labelled import LabelledImages, choose
-from phard_hub.images.matching import Said
+from phard_hub.images.matching import Said, shown
 from phard_hub.images.sources import Wanted, dataset_errors, open_table
 from phard_hub.images.tables import Raw, Table
 from phard_hub.report.wording import printable
@@ -43,6 +45,7 @@ def load_images(
     resample: str = "bilinear",
     stretch: bool = False,
     seed: int = 0,
+    skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> LabelledImages:
     """Load images for a classifier, with its own labels and at its own size.
@@ -72,10 +75,12 @@ def load_images(
         resample: The filter: nearest-exact, bilinear, bicubic or lanczos.
         stretch: Whether to change the aspect of images, instead of cutting off the longer edge.
         seed: Chooses which images ``max_images`` leaves.
+        skip_broken: Leave out images that cannot be decoded; ``skipped`` of the result says which.
         progress: Told how far the decoding is.
 
     Raises:
-        ImagesError: no such data set, columns or labels do not fit, a class is empty, an image is broken.
+        ImagesError: no such data set, columns or labels do not fit, a class is empty, an image is broken and not to
+            be skipped.
         HubUnavailableError: the Hub did not answer.
         OutputError: the cache of `datasets` cannot be written.
     """
@@ -102,14 +107,40 @@ def load_images(
     if matched:
         _log.warning("Classes of %s are matched %s.", title, matched)
     pixels = np.empty((len(index), channels, *image_size), dtype=np.uint8)
+    broken: dict[int, str] = {}
     for done, raw in enumerate(_read(table, image_column, index.tolist(), title)):
-        image = decode(raw.data, f"{raw.where} of {title}", MODES[channels])
-        placed = np.asarray(place(image, image_size, FILTERS[resample], stretch=stretch))
-        pixels[done] = placed.reshape(*image_size, channels).transpose(2, 0, 1)
+        try:
+            image = _decoded(raw, title, MODES[channels])
+            placed = np.asarray(place(image, image_size, FILTERS[resample], stretch=stretch))
+            pixels[done] = placed.reshape(*image_size, channels).transpose(2, 0, 1)
+        except ImagesError:
+            if not skip_broken:
+                raise
+            broken[done] = raw.where
         if progress and (done % _BATCH == _BATCH - 1 or done == len(index) - 1):
             progress(done + 1, len(index))
     source = table.describe(len(index))
-    return LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), source, matched, tuple(chosen))
+    images = LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), source, matched, tuple(chosen))
+    return _without(images, broken, title) if broken else images
+
+
+def _decoded(raw: Raw, dataset: str, mode: str) -> Image.Image:
+    if raw.problem is not None:
+        raise raw.problem
+    return decode(raw.data, f"{raw.where} of {dataset}", mode)
+
+
+def _without(images: LabelledImages, broken: Mapping[int, str], dataset: str) -> LabelledImages:
+    """The images but for the broken ones, and how many those are.
+
+    Raises:
+        ImagesError: a class has no other images.
+    """
+    kept = images.take([k for k in range(len(images)) if k not in broken])
+    require_classes(kept.labels, images.names, f"{dataset} without its {len(broken)} broken images", images.chosen)
+    skipped = f"{len(broken)} of {len(images)} images of {dataset} could not be decoded and were left out"
+    _log.warning("%s: %s.", skipped, shown([*broken.values()]))
+    return replace(kept, source=f"{images.source}; left out: {len(broken)} broken", skipped=len(broken))
 
 
 def _read(table: Table, column: str, rows: list[int], dataset: str) -> Iterator[Raw]:

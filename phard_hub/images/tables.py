@@ -32,11 +32,13 @@ class Raw(NamedTuple):
         row: of the table.
         where: the image is, for errors; printable.
         data: not decoded.
+        problem: why there is no data, if that is the row's own fault.
     """
 
     row: int
     where: str
     data: bytes
+    problem: ImagesError | None = None
 
 
 class Table(Protocol):
@@ -74,7 +76,7 @@ def image_of_row(row: int, value: Any, read: Callable[[str], bytes] | None = Non
         read: gives the file that a row names; raises ImagesError for names that it may not follow.
 
     Raises:
-        ImagesError: there are no bytes.
+        ImagesError: the row names a file that it may not.
     """
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     named = path if isinstance(path, str) else ""
@@ -82,7 +84,7 @@ def image_of_row(row: int, value: Any, read: Callable[[str], bytes] | None = Non
     if data is None and named and read:
         data = read(named)
     if data is not None and not isinstance(data, bytes):
-        raise ImagesError(f"There are no bytes of an image in {where}.", advice=NO_BYTES)
+        return Raw(row, where, b"", ImagesError(f"There are no bytes of an image in {where}.", advice=NO_BYTES))
     return Raw(row, where, data or b"")
 
 

@@ -241,6 +241,8 @@ def _body(
         environment=report.environment,
         created=f"{report.created:%Y-%m-%d}",
         dataset=escape(TESTED_ON.join(_public(name) for name in report.dataset.split(TESTED_ON)), 200),
+        matched=report.matched,
+        skipped=report.skipped,
         headline=headline(verdict),
         no_gate=no_gate,
         warnings=report.warnings,

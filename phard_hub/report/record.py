@@ -226,6 +226,7 @@ class Report(Record):
     source: Source
     dataset: str
     matched: str = ""
+    skipped: Count = Field(default=0, description="images that could not be decoded and were left out")
     job: Annotated[str, Field(pattern=r"\A([0-9a-f]{64})?\z")] = Field(
         default="", description="which job it is from: a hash of weights, images, settings and seed"
     )
