@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
@@ -77,3 +78,13 @@ def read_regular(folder: Path, name: str, largest: int) -> bytes:
     if len(content) > largest:
         raise OSError(errno.EFBIG, f"it has more than {largest / 1e6:.3g} MB", str(folder / name))
     return content
+
+
+def text_of(content: bytes) -> str:
+    """Text in UTF-8, or in the UTF-16 that Windows editors and PowerShell write.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")

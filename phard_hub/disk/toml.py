@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from phard_hub.disk.reading import read_regular
+from phard_hub.disk.reading import read_regular, text_of
 from phard_hub.errors import PhardError, first_line
 
 
@@ -25,10 +24,7 @@ def read_toml(path: Path, largest: int, *, error: type[PhardError], advice: str)
     """
     try:
         place = path.resolve()
-        content = read_regular(place.parent, place.name, largest)
-        text = content.decode(
-            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-        )
+        text = text_of(read_regular(place.parent, place.name, largest))
     except (OSError, UnicodeDecodeError) as why:
         reason = why.strerror if isinstance(why, OSError) else "it is no UTF-8 text"
         raise error(f"Cannot read {path}: {reason}.", advice=advice) from why

@@ -62,7 +62,8 @@ class FolderTable:
         self.name = f"{dataset} ({split})"
         names = tuple(sorted(set(self._classes)))
         if len(names) < 2:
-            raise _too_few(names, f"{dataset}{self._told}", list(images.values()))
+            tables = [name for name in METADATA if name in found.files and name.endswith(".csv")]
+            raise _too_few(names, f"{dataset}{self._told}", list(images.values()), tables)
         self.columns: Columns = {"image": Column("image"), "label": Column("classes", names)}
         warn(dataset, passed)
 
@@ -121,8 +122,10 @@ def _why_not(file: str, size: int) -> str:
     return "too large" if size > LARGEST_FILE else ""
 
 
-def _too_few(names: Sequence[str], dataset: str, images: list[str]) -> ImagesError:
+def _too_few(names: Sequence[str], dataset: str, images: list[str], tables: Sequence[str]) -> ImagesError:
     advice = "A folder needs a sub-folder for each class, and at least two of them."
+    if tables:
+        advice += f" To read a list of files and labels, give it: {tables[0]} in this folder."
     if not names:
         return ImagesError(f"{dataset} cannot be read as images: no class folder holds any.", advice=advice)
     if len({image.split("/")[1] for image in images if image.count("/") > 1}) > 1:

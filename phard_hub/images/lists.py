@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from phard_hub.disk.reading import open_regular
+from phard_hub.disk.reading import open_regular, text_of
 from phard_hub.errors import ImagesError
 from phard_hub.images.columns import Column, Columns
 from phard_hub.images.decoding import LARGEST_FILE
@@ -18,8 +18,9 @@ from phard_hub.images.disk import read_file, shown_path
 from phard_hub.images.matching import shown
 from phard_hub.images.tables import Raw
 
-_PATHS = ("file_name", "path", "image")
-_LABELS = ("label", "class")
+_PATHS = ("file_name", "filename", "path", "image_path", "filepath", "file", "image")
+_LABELS = ("label", "labels", "class", "target")
+_SEPARATORS = ",;\t"
 _LARGEST_LIST = 256 * 2**20
 _FORM = "Begin with a line such as file_name,label and write the path and the label of one image a line."
 
@@ -61,6 +62,8 @@ class ListTable:
         """The files of some images."""
         for row in rows:
             path = self._rows[row][self._place[column]].strip()
+            if "\\" in path and not (self._folder / path).exists():
+                path = path.replace("\\", "/")  # as Windows writes it
             where = f"row {row} ({shown_path(path)})"
             try:
                 raw = Raw(row, where, self._file(path))
@@ -70,7 +73,10 @@ class ListTable:
             yield raw
 
     def _file(self, path: str) -> bytes:
-        with open_regular(self._folder, str(PurePosixPath(path))) as file:
+        below = PurePosixPath(path)
+        if below.is_relative_to(self._folder.absolute()):
+            below = below.relative_to(self._folder.absolute())
+        with open_regular(self._folder, str(below)) as file:
             return file.read(LARGEST_FILE + 1)
 
     def describe(self, chosen: int) -> str:
@@ -89,10 +95,13 @@ def _lines(path: Path) -> list[list[str]]:
         problem = f"{shown_path(path)} has more than {_LARGEST_LIST // 2**20} MiB."
         raise ImagesError(problem, advice="Give a shorter list.")
     try:
-        lines = [line for line in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True) if line]
+        text = text_of(content)
+        table = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_separator(text))
+        lines = [line for line in table if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise ImagesError(f"{shown_path(path)} cannot be read as a list: {reason}.", advice=_FORM) from error
+        is_text = not isinstance(error, UnicodeDecodeError)
+        reason, advice = (str(error), _FORM) if is_text else ("it is no UTF-8 text", "Save it as CSV in UTF-8.")
+        raise ImagesError(f"{shown_path(path)} cannot be read as a list: {reason}.", advice=advice) from error
     if not lines:
         raise ImagesError(f"{shown_path(path)} is empty.", advice=_FORM)
     odd = next((k for k, line in enumerate(lines) if len(line) != len(lines[0])), None)
@@ -100,3 +109,9 @@ def _lines(path: Path) -> list[list[str]]:
         problem = f"Row {odd} of {shown_path(path)} has {len(lines[odd])} columns, and the first line {len(lines[0])}."
         raise ImagesError(problem, advice='Put paths with commas into "quotation marks".')
     return lines
+
+
+def _separator(text: str) -> str:
+    """What stands between the names of columns: a comma, or what spreadsheets of other countries write."""
+    head = text.lstrip().splitlines()[:1]
+    return max(_SEPARATORS, key=head[0].count) if head else ","

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from phard_hub.disk.reading import read_regular
+from phard_hub.disk.reading import read_regular, text_of
 from phard_hub.errors import ImagesError, did_you_mean
 from phard_hub.report.base import unambiguous
 from phard_hub.report.wording import printable
@@ -182,7 +182,7 @@ def read_labels(path: Path) -> Said:
     try:
         content = read_regular(path.resolve().parent, path.resolve().name, _LARGEST_FILE)
         if path.suffix.lower() != ".json":
-            return tuple(line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip())
+            return tuple(line.strip() for line in text_of(content).splitlines() if line.strip())
         said = unambiguous(content)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8" if _no_text(error) else str(error)

@@ -38,6 +38,7 @@ _BUILDERS = ("parquet", "imagefolder", "webdataset", "arrow")
 _ELSEWHERE = re.compile(r"://|::|^[/~]|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
 """What a name of a file has that does not lie below the folder that it is written for."""
 
+_PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _MOST_WORDS = 100_000
 
 _log = logging.getLogger(__name__)
@@ -105,9 +106,11 @@ def _open_parquet(
 ) -> Table:
     """Parquet files on the disk; of a pattern, those that fit it and are regular files."""
     if any(file.suffix != ".parquet" for file in files):
-        raise ImagesError(
-            f"{title} is no parquet file.", advice="Give a folder, parquet files, a CSV list or a Hub id."
+        packed = any(file.suffix.lower() in _PACKED for file in files)
+        advice = (
+            "Unpack it, and give the folder." if packed else "Give a folder, parquet files, a CSV list or a Hub id."
         )
+        raise ImagesError(f"{title} is no parquet file.", advice=advice)
     regular = [file for file in files if is_file(file)]
     if not regular:
         raise no_file(files[0])

@@ -57,6 +57,21 @@ def test_a_list_of_paths_and_labels(folder: Path, head: str) -> None:
     check_colors(load(folder / "list.csv", max_images=8, split="train"), 8)
 
 
+def test_lists_as_other_programs_write_them(folder: Path) -> None:
+    """Spreadsheets separate by semicolons or tabs, Windows writes backslashes and UTF-16, pandas whole paths."""
+    (folder / "some, [more]").rename(folder / "more")
+    rows = [(f"more/{number}.png", LABELS[number % 4]) for number in range(16)]
+    for head, form, encoding in (
+        ("filename;labels", "{0};{1}", "utf-8"),
+        ("path\tlabel", "{0}\t{1}", "utf-16"),
+        ("filepath,target", ".\\{2},{1}", "utf-8-sig"),
+        (",image_path,label", f"7,{folder}/{{0}},{{1}}", "utf-8"),
+    ):
+        lines = [form.format(path, label, path.replace("/", "\\")) for path, label in rows]
+        (folder / "x.csv").write_text("\n".join([head, *lines]), encoding=encoding)
+        check_colors(load(folder / "x.csv"), 16)
+
+
 def test_columns_in_another_order_and_more_of_them(folder: Path) -> None:
     lines = [f'{number},{LABELS[number % 4]},"some, [more]/{number}.png"' for number in range(16)]
     (folder / "x.CSV").write_text("\r\n".join(["id,label,path", *lines]))
@@ -105,7 +120,7 @@ def test_lists_that_are_refused(
     assert (tmp_path / "notes").read_text() == ""
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"", "is empty"), (b"\xff\xfe", "no UTF-8"), (b"\n\n", "is empty")])
+@pytest.mark.parametrize(("content", "words"), [(b"", "is empty"), (b"\xff\xfe\0", "no UTF-8"), (b"\n\n", "is empty")])
 def test_files_that_are_no_lists(folder: Path, content: bytes, words: str) -> None:
     (folder / "x.csv").write_bytes(content)
     with pytest.raises(ImagesError, match=words) as caught:

@@ -137,7 +137,7 @@ FILES: dict[str, tuple[str, bytes, Said | None]] = {
     "no JSON": ("x.json", b"{", None),
     "a name twice": ("x.json", b'{"null": "0", "null": "1"}', None),
     "very deep": ("x.json", b"[" * 100_000, None),
-    "no UTF-8": ("x.txt", b"\xff\xfe", None),
+    "no UTF-8": ("x.txt", b"\xff\xfe\0", None),
 }
 
 
