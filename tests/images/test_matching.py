@@ -185,3 +185,11 @@ def test_the_command_says_what_it_matched(
         "as the user says: Eule is owl, Fuchs is fox, Hund is dog, Katze is cat"
     ] * 2
     assert reports[0].before.evaluation == reports[1].before.evaluation
+    card = phard("card", out).out
+    assert "Its classes were matched as the user says: Eule is owl, Fuchs is fox, Hund is dog, Katze is cat." in card
+    assert "Its classes were matched" not in phard("card", written(tmp_path / "equal.json", reports[0])).out
+
+
+def written(path: Path, report: Report) -> Path:
+    path.write_text(report.model_copy(update={"matched": ""}).to_json())
+    return path
