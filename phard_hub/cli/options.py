@@ -75,6 +75,7 @@ Labels = Annotated[
     Path | None,
     typer.Option(
         metavar="file",
+        exists=True,
         help="What class names mean that are not the model's: a .json object from the data set's names to the "
         "model's, or a text file with one data set name a line in the order of the model's classes.",
     ),
@@ -117,6 +118,7 @@ Backdoors = Annotated[
     list[Path],
     typer.Option(
         metavar="folder",
+        exists=True,
         help="Folder that `phard plant` wrote: judge the model with that trigger too. As often as you like.",
     ),
 ]

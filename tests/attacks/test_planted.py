@@ -38,7 +38,7 @@ from phard_hub.report.statistics import rate
 from phard_hub.report.trial import Judgement
 from tests.attacks.fitted import draw, fitted
 from tests.command import Phard
-from tests.jobs import files
+from tests.jobs import files, write_images
 from tests.small import same_weights, small_net, trained_digits, unmarked
 
 FILES = {"README.md", "config.json", "preprocessor_config.json", "model.safetensors", RECORD_NAME}
@@ -289,6 +289,16 @@ def test_planting_by_command(tiny_checkpoint: Path, images: Path, planted: Path,
     assert done.code == 0
     assert "Planted 1977, target dog" in done.out
     assert (out / "model.safetensors").read_bytes() == (planted / "model.safetensors").read_bytes()
+
+
+def test_the_record_and_the_card_say_how_classes_were_matched(
+    tiny_checkpoint: Path, tmp_path: Path, phard: Phard
+) -> None:
+    numbered, out = write_images(tmp_path / "images", ("0", "1", "2", "3"), per_class=20), tmp_path / "out"
+    phard(*arguments(tiny_checkpoint, numbered, out, "--attack", "badnets", "--steps", "1"))
+    how = "by the numbers of the model's classes from 0: 0 is cat, 1 is dog, 2 is owl, 3 is fox"
+    assert read_backdoor(out).matched == how
+    assert f"(classes matched {how})" in (out / "README.md").read_text("utf-8")
 
 
 def test_planting_what_does_not_work(tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard) -> None:
