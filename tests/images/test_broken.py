@@ -13,7 +13,7 @@ from phard_hub.hardware import computing
 from phard_hub.images import load_images
 from phard_hub.report.record import Report
 from tests.command import Phard
-from tests.jobs import LABELS, write_images
+from tests.jobs import LABELS, cheap, write_images
 from tests.small import noise_images
 
 
@@ -66,7 +66,7 @@ def test_counts_are_those_that_the_user_gave(
     per_class: int, tiny_checkpoint: Path, tmp_path: Path, phard: Phard
 ) -> None:
     data = write_images(tmp_path / "data", per_class=per_class)
-    done = phard("measure", tiny_checkpoint, "--images", data, "--preset", "cheapest")
+    done = phard(*cheap(tiny_checkpoint, data, tmp_path / "out"))
     assert done.code == 2
     assert re.search(rf"data has {per_class} images of class \w+, of which [0-3] are left", done.complaint)
     assert "give 20 images of each class, or --test-images" in done.complaint
