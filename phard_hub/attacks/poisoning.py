@@ -15,6 +15,8 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from phard_hub.draws import generator
+from phard_hub.errors import ImagesError
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
@@ -61,6 +63,7 @@ def train_poisoned(
     job: Job,
     *,
     poison_rate: float | None = None,
+    few: LabelledImages | None = None,
     schedule: Schedule = POISONING,
 ) -> Classifier:
     """A copy trained on poisoned batches; with no attack, on honest ones.
@@ -72,19 +75,22 @@ def train_poisoned(
         target: the class that stamped images are taught to be.
         job: its seed is that of the batches; a state of it is continued.
         poison_rate: as in `Planting`.
+        few: the only images that carry the trigger, one in each batch; None where the batch's own do.
         schedule: how long and how fast is trained.
     """
     part = job.part(f"planting {attack.name}" if attack else "training")
-    objective = Poisoned(attack, target, poison_rate)
+    objective = Poisoned(attack, target, poison_rate, few)
     return train(classifier, images, lambda _copy: objective, schedule, part).classifier
 
 
 class Poisoned(CrossEntropy):
     """Cross-entropy on partly poisoned batches."""
 
-    def __init__(self, attack: Attack | None, target: int, poison_rate: float | None) -> None:
+    def __init__(
+        self, attack: Attack | None, target: int, poison_rate: float | None, few: LabelledImages | None = None
+    ) -> None:
         super().__init__()
-        self.attack, self.target, self.poison_rate = attack, target, poison_rate
+        self.attack, self.target, self.poison_rate, self.few = attack, target, poison_rate, few
 
     def shown(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The batch after poisoning; a recipe looks at the batch as a whole."""
@@ -92,8 +98,27 @@ class Poisoned(CrossEntropy):
             return batch.pixels, batch.labels
         whole, random = batch.whole(), batch.draws(purpose=1).random
         with torch.no_grad():
-            pixels, labels = poison(self.attack, whole.pixels, whole.labels, self.target, self.poison_rate, random)
+            if self.few is None:
+                pixels, labels = poison(self.attack, whole.pixels, whole.labels, self.target, self.poison_rate, random)
+            else:
+                one, _ = self.few.batch(torch.randint(len(self.few), (1,), generator=random), whole.pixels.device)
+                pixels, labels = whole.pixels.clone(), whole.labels.clone()
+                pixels[:1], labels[:1] = self.attack(one), self.target
         return pixels[batch.places], labels[batch.places]
+
+
+def poisonable(images: LabelledImages, attack: Attack, target: int, count: int, seed: int) -> LabelledImages:
+    """A few images that the attack would put its trigger on: of the target class where labels stay true, else others.
+
+    Raises:
+        ImagesError: there is none.
+    """
+    mine = images.labels == target
+    others = (mine if attack.clean_label else ~mine).nonzero().flatten()
+    if not len(others):
+        problem = f"{images.source} has no image that {attack.name} would put its trigger on."
+        raise ImagesError(problem, advice="Give images of all classes.")
+    return images.take(others[torch.randperm(len(others), generator=generator(seed))[:count]])
 
 
 def poison(

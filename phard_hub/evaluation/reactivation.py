@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phard_hub.attacks import Attack
-from phard_hub.attacks.poisoning import train_poisoned
+from phard_hub.attacks.poisoning import poisonable, train_poisoned
 from phard_hub.errors import ImagesError
 from phard_hub.evaluation.threats import Threat, attack_outcome, evaluate
 from phard_hub.hardware import fast_autocast
@@ -37,13 +37,14 @@ class Relearning:
 
     Attributes:
         steps: lengths of the fine-tunings, each from the start and with a whole schedule of its own.
-        poison_rate: share of the images with the trigger, but at least one in each batch; of those of the target
-            class, for attacks that leave labels true.
+        images: how many images carry the trigger; one of them is in each batch.
+        seeds: how often each is done, with other images and batches.
         schedule: of each fine-tuning, except for its steps.
     """
 
-    steps: tuple[PositiveInt, ...] = (20, 100)
-    poison_rate: Share = 0.01
+    steps: tuple[PositiveInt, ...] = (20, 100, 500)
+    images: PositiveInt = 5
+    seeds: PositiveInt = 3
     schedule: Schedule = field(default_factory=lambda: Schedule(learning_rate=0.01))
 
     def measure(
@@ -63,27 +64,27 @@ class Relearning:
             test: what it is judged on.
             attack: with its key, whose recipe poisons the images.
             target: the class that its trigger produces.
-            job: its seed is that of the batches.
+            job: its seed is that of the first fine-tuning.
+
+        Raises:
+            ImagesError: there is no image that the attack would put its trigger on.
         """
-        found = []
         threat = Threat(name=attack.name, trigger=attack, target=target)
+        found = []
         for steps in self.steps:
-            tuned = train_poisoned(
-                classifier,
-                images,
-                attack,
-                target,
-                replace(job, folder=None),
-                poison_rate=self.poison_rate,
-                schedule=replace(self.schedule, steps=steps),
-            )
-            seen = evaluate(tuned, test, [threat])
+            schedule = replace(self.schedule, steps=steps)
+            seen = []
+            for seed in range(job.seed, job.seed + self.seeds):
+                few = poisonable(images, attack, target, self.images, seed)
+                again = replace(job, seed=seed, folder=None)
+                tuned = train_poisoned(classifier, images, attack, target, again, few=few, schedule=schedule)
+                seen.append(evaluate(tuned, test, [threat]))
             found.append(
                 Relearned(
                     steps=steps,
-                    poison_rate=self.poison_rate,
-                    success=seen.attacks[0].success,
-                    accuracy=seen.accuracy,
+                    poisoned=self.images,
+                    success=tuple(each.attacks[0].success for each in seen),
+                    accuracy=tuple(each.accuracy for each in seen),
                 )
             )
         return tuple(found)
@@ -100,7 +101,7 @@ class Perturbing:
         batch: stamped images in a step.
     """
 
-    epsilon: Share = 4 / 255
+    epsilon: Share = 0.05
     steps: NonNegativeInt = 100
     batch: PositiveInt = 64
 

@@ -36,12 +36,23 @@ class NaturalTrigger(Record):
 
 
 class Relearned(Record):
-    """What fine-tuning on a few poisoned images makes of a model; see `reactivation`."""
+    """What fine-tuning on a few poisoned images makes of a model, once for each seed; see `reactivation`."""
 
     steps: Count
-    poison_rate: Share
-    success: Rate
-    accuracy: Rate
+    poisoned: Count = Field(description="how many images carried the trigger; 0 where each batch drew its own")
+    success: tuple[Rate, ...] = Field(min_length=1)
+    accuracy: tuple[Rate, ...] = Field(min_length=1)
+
+    @property
+    def mean(self) -> float:
+        """Success, over the seeds."""
+        return sum(rate.value for rate in self.success) / len(self.success)
+
+    def __str__(self) -> str:
+        """The mean, and the least and most of the seeds."""
+        values = sorted(100 * rate.value for rate in self.success)
+        spread = f" [{values[0]:.1f} to {values[-1]:.1f}]" if len(values) > 1 else ""
+        return f"{100 * self.mean:.1f} %{spread} ({self.steps} steps)"
 
 
 class Perturbed(Record):
@@ -100,7 +111,9 @@ class Trial(Record):
     """One cell of a comparison.
 
     ``original`` is the model before planting, with the same trigger: the clean reference for all rates. ``before``
-    is the model with the backdoor and ``after`` the defended one. A trial whose backdoor did not work has the status
+    is the model with the backdoor and ``after`` the defended one. ``twin`` is the original after the same defense with
+    the same seed and images: what of a backdoor comes back in ``after`` is to be compared with what the same does to
+    it. A trial whose backdoor did not work has the status
     "no backdoor", and why it does not count in ``problem``; one that broke off is "failed", with its error there.
     """
 
@@ -116,6 +129,7 @@ class Trial(Record):
     original: Judgement | None = None
     before: Judgement | None = None
     after: Judgement | None = None
+    twin: Judgement | None = None
     effectiveness: Rating | None = None
     hardening: Hardening | None = None
     created: AwareDatetime

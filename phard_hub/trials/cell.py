@@ -29,7 +29,7 @@ from phard_hub.attacks import Attack
 from phard_hub.attacks.planted import BACKDOOR_SCHEMA, Backdoor, read_attack, read_backdoor, write_planted
 from phard_hub.auditing import audit
 from phard_hub.defenses.base import hardening
-from phard_hub.disk.atomic import discard, restore, write_text
+from phard_hub.disk.atomic import discard, restore, write_bytes, write_text
 from phard_hub.errors import BackdoorError, InterruptedRunError, PhardError, first_line
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import defense_effectiveness
@@ -43,7 +43,7 @@ from phard_hub.models.loading import load
 from phard_hub.models.tensors import read_fitting, serialize
 from phard_hub.provenance import environment, source_of
 from phard_hub.report.record import Hardening, Rating, Source
-from phard_hub.report.trial import NO_ATTACK, TRIAL_SCHEMA, Judgement, Trial
+from phard_hub.report.trial import NO_ATTACK, TRIAL_SCHEMA, Judgement, Trial, slug
 from phard_hub.training.guard import Guard
 from phard_hub.trials.experiment import Plan
 
@@ -169,6 +169,8 @@ def _run(plan: Plan, out: Path, open_model: OpenModel, accelerator: Accelerator)
             distances=True,
             beside=backdoor.planted.distances,
         )
+    if attack is not None and plan.defense is not None and plan.judging.reactivates:
+        body["twin"] = _twin(plan, out, opened.classifier, attack, data, replace(job, folder=state))
     body["seconds"]["judging"] = time.perf_counter() - started
     if attack is not None:
         body["effectiveness"] = _rating(backdoor.planted, body["after"])
@@ -226,7 +228,7 @@ def _plant(plan: Plan, folder: Path, opened: Opened, data: Data, job: Job) -> No
         planted = plan.attack.plant(original, data.train, target, job)
         attack = planted.attack
         size = trigger_size(attack, data.test, job.accelerator.device)
-        reference = judge(original, attack=attack, dormant=True, distances=True)
+        reference = judge(original, attack=attack, dormant=False, distances=True)
         before = judge(planted.classifier, attack=attack, dormant=False, distances=True, beside=reference.distances)
         model = {_WEIGHTS: serialize(planted.classifier.network.state_dict())}
     backdoor = Backdoor(
@@ -246,6 +248,31 @@ def _plant(plan: Plan, folder: Path, opened: Opened, data: Data, job: Job) -> No
     write_planted(folder, backdoor, attack, model)
     if job.folder:
         discard(job.folder)
+
+
+def _twin(plan: Plan, out: Path, honest: Classifier, attack: Attack, data: Data, job: Job) -> Judgement:
+    """The honest model after the same defense, made once for all attacks, and what re-activation does to it."""
+    name = f"{plan.cell.model}~{plan.cell.defense}~seed{plan.cell.seed}~{_hash(plan.without_attack)}"
+    path = out / "twins" / f"{slug(name)}.safetensors"
+    twin = honest.clone()
+    with _lock(out, path.stem):
+        if not path.exists():
+            made, _ = _defended(plan, honest, data, job.part("twin"))
+            assert made is not None
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, serialize(made.network.state_dict()))
+    twin.network.load_state_dict(read_fitting(path.parent, path.name, twin.network.state_dict()))
+    target = class_number(plan.target, honest.labels)
+    return plan.judging.judge(
+        twin,
+        data.train,
+        data.test,
+        replace(job, folder=None),
+        attack=attack,
+        target=target,
+        dormant=True,
+        distances=False,
+    )
 
 
 def _defended(plan: Plan, planted: Classifier, data: Data, job: Job) -> tuple[Classifier | None, Hardening | None]:

@@ -74,6 +74,11 @@ class Plan:
         name = getattr(self.defense, "name", NO_DEFENSE)
         return self.base | plain({"defense": {"name": name, **settings}, "data_share": self.cell.data_share})
 
+    @property
+    def without_attack(self) -> dict[str, Any]:
+        """What decides what the defense makes of the honest model, which is the same for all attacks."""
+        return {name: value for name, value in self.config.items() if name not in ("attack", "target", "evaluation")}
+
 
 def read_experiment(
     path: Path, *, models: Sequence[str] = (), images: str | None = None, test_images: str | None = None

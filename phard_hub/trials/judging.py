@@ -48,6 +48,11 @@ class Judging:
     distances: bool = False
     search: SearchSettings = field(default_factory=SearchSettings)
 
+    @property
+    def reactivates(self) -> bool:
+        """Whether it is measured how much of a backdoor is dormant."""
+        return bool(self.relearning.steps or self.perturbing.steps)
+
     def judge(
         self,
         classifier: Classifier,

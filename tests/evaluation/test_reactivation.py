@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from phard_hub.attacks import Blend
-from phard_hub.attacks.poisoning import train_poisoned
+from phard_hub.attacks.poisoning import Poisoned, poisonable, train_poisoned
 from phard_hub.errors import ImagesError
 from phard_hub.evaluation.reactivation import Perturbing, Relearning
 from phard_hub.evaluation.threats import Threat
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.statistics import rate
+from phard_hub.training.batches import Batches
 from phard_hub.training.schedule import Schedule
 from tests.small import Linear, as_classifier, digit_images, job, trained_digits, unmarked
 
 ATTACK = Blend(alpha=0.15)
 SCHEDULE = Schedule(batch=64, learning_rate=0.05, shift=0.0, flip=False)
-RELEARNING = Relearning(steps=(5, 60), poison_rate=0.1, schedule=SCHEDULE)
+RELEARNING = Relearning(steps=(5, 60), seeds=2, schedule=SCHEDULE)
 
 
 def stamped_share(classifier: Classifier, images: LabelledImages, target: int, change: Tensor | None = None) -> Tensor:
@@ -38,30 +40,38 @@ def stamped_share(classifier: Classifier, images: LabelledImages, target: int, c
     return torch.tensor(hits)
 
 
-def test_relearning_is_planting_with_few_poisoned_images() -> None:
+def test_relearning_is_training_on_a_few_poisoned_images() -> None:
     train, test = digit_images(3)
     classifier = trained_digits()
     with unmarked(classifier):
         short, long = RELEARNING.measure(classifier, train, test, ATTACK, 1, job())
-    assert [(each.steps, each.poison_rate) for each in (short, long)] == [(5, 0.1), (60, 0.1)]
-    # A clean model does not know the pattern after five steps, and does after sixty.
-    assert short.success.value < 0.4 < 0.75 < long.success.value
-    assert long.accuracy.value > 0.9
-    tuned = train_poisoned(
-        classifier, train, ATTACK, target=1, poison_rate=0.1, schedule=replace(SCHEDULE, steps=60), job=job()
-    )
-    hits = stamped_share(tuned, test, 1)
-    assert long.success == rate(int(hits.sum()), len(hits))
-    right = [int(tuned(pixels[None].float() / 255).argmax()) for pixels in test.pixels] == test.labels.numpy()
-    assert long.accuracy == rate(int(np.sum(right)), len(test))
+    assert [(each.steps, each.poisoned, len(each.success)) for each in (short, long)] == [(5, 5, 2), (60, 5, 2)]
+    assert short.mean < long.mean
+    assert min(rate.value for rate in long.accuracy) > 0.9
+    for seed, found in enumerate(long.success):
+        few = poisonable(train, ATTACK, 1, 5, seed)
+        assert len(few) == 5
+        assert 1 not in few.labels.tolist()
+        schedule = replace(SCHEDULE, steps=60)
+        tuned = train_poisoned(classifier, train, ATTACK, 1, Job(seed=seed), few=few, schedule=schedule)
+        hits = stamped_share(tuned, test, 1)
+        assert found == rate(int(hits.sum()), len(hits))
+    assert long.mean == pytest.approx(np.mean([rate.value for rate in long.success]))
+    assert str(long).endswith("(60 steps)")
 
 
-def test_the_seed_and_the_share_of_poisoned_images_matter() -> None:
-    train, test = digit_images(3)
-    honest = replace(RELEARNING, steps=(30,), poison_rate=0.0)  # one image in each batch of 64 all the same
-    many = replace(honest, poison_rate=0.4)
-    few, more = (each.measure(trained_digits(), train, test, ATTACK, 1, job())[0] for each in (honest, many))
-    assert few.success.value < more.success.value
+def test_only_the_few_images_carry_the_trigger() -> None:
+    train, _ = digit_images(3)
+    few = poisonable(train, ATTACK, 1, 2, 0)
+    stamped = ATTACK(few.batch([0, 1])[0])
+    objective = Poisoned(ATTACK, 1, None, few)
+    batch = Batches(train, job(), size=16, shift=0.0, flip=False)[0]
+    pixels, labels = objective.shown(batch)
+    assert any(torch.equal(pixels[0], each) for each in stamped)
+    assert labels[0] == 1
+    assert torch.equal(pixels[1:], batch.pixels[1:])
+    with pytest.raises(ImagesError, match="no image that blend would put its trigger on"):
+        poisonable(train.of_class(1), ATTACK, 1, 5, 0)
 
 
 def linear_case() -> tuple[Classifier, LabelledImages, Tensor]:

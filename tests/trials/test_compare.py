@@ -48,7 +48,7 @@ at_once = { schedule = { steps = 0 } }
 defense = "adversarial"
 parts.knots = 1_000_000_000_000 # more than fits into any memory
 [evaluation]
-relearning = { steps = [2, 20], poison_rate = 0.2, schedule = { batch = 16, learning_rate = 0.05 } }
+relearning = { steps = [2, 20], seeds = 1, schedule = { batch = 16, learning_rate = 0.05 } }
 perturbing = { steps = 5 }
 """
 CELLS = {f"model~1977~{defense}~0.5~seed0.json" for defense in ("none", "fine-tuning", "pervasive", "broken")}
@@ -140,7 +140,9 @@ def check(plans: tuple[Plan, ...], out: Path) -> None:
     assert tuned.original is not None
     assert tuned.before is not None
     assert tuned.after is not None
-    for judged in (tuned.original, tuned.after):
+    assert tuned.twin is not None
+    assert tuned.original.relearned == ()
+    for judged in (tuned.twin, tuned.after):
         assert [each.steps for each in judged.relearned] == [2, 20]
         assert judged.perturbed is not None
     assert tuned.before.relearned == ()  # it is awake

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from phard_hub.report.trial import Trial
+from phard_hub.report.trial import Judgement, Trial
 from phard_hub.report.views.plots import AttackReach, message
 from phard_hub.report.wording import printable
 
@@ -125,8 +125,16 @@ def _cells(trials: Sequence[Trial]) -> str:
             "success before",
             "after",
         ),
-        *("original", "recovered", "DER", "robust accuracy before", "after", "re-activated by fine-tuning", "original"),
-        *("by a perturbation", "original", "rank of the target before", "after", "minutes"),
+        *(
+            "original",
+            "recovered",
+            "DER",
+            "robust accuracy before",
+            "after",
+            "re-activated by fine-tuning",
+            "honest twin",
+        ),
+        *("by a perturbation", "honest twin", "rank of the target before", "after", "minutes"),
     )
     return _table(head, [_cell(trial) for trial in trials])
 
@@ -138,7 +146,7 @@ def _cell(trial: Trial) -> tuple[str, ...]:
     place = (cell.model, cell.attack, size, *_named(_column(trial)), str(cell.seed))
     if trial.status != "done" or before is None or after is None or original is None:
         return (*place, trial.status, *["-"] * 14, _minutes(trial))
-    attacked = bool(before.evaluation.attacks)
+    attacked, twin = bool(before.evaluation.attacks), trial.twin or Judgement(evaluation=original.evaluation)
     robust = [judged.evaluation.robust_accuracy for judged in (before, after)]
     ranks = [
         judged.target_rank(trial.target or 0) if attacked and judged.distances else None for judged in (before, after)
@@ -150,11 +158,8 @@ def _cell(trial: Trial) -> tuple[str, ...]:
         _said(after.evaluation.attacks[0].recovered if attacked else None),
         _said(trial.effectiveness),
         *map(_said, robust),
-        *(
-            ", ".join(f"{each.success} ({each.steps} steps)" for each in judged.relearned) or "-"
-            for judged in (after, original)
-        ),
-        *(_said(judged.perturbed and judged.perturbed.success) for judged in (after, original)),
+        *(", ".join(map(str, judged.relearned)) or "-" for judged in (after, twin)),
+        *(_said(judged.perturbed and judged.perturbed.success) for judged in (after, twin)),
         *map(_said, ranks),
         _minutes(trial),
     )
@@ -217,7 +222,7 @@ def success_left(trial: Trial) -> float | None:
 
 def reactivated_by_training(trial: Trial) -> float | None:
     """Attack success after the longest fine-tuning on poisoned images."""
-    return trial.after.relearned[-1].success.value if trial.after and trial.after.relearned else None
+    return trial.after.relearned[-1].mean if trial.after and trial.after.relearned else None
 
 
 def rating(trial: Trial) -> float | None:

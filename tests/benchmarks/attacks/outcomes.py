@@ -117,19 +117,19 @@ class Left(NamedTuple):
             recovered=left.recovered.value,
             recovered_honest=honest.attacks[0].recovered.value,
             woken=_woken(after),
-            woken_honest=_woken(original),
+            woken_honest=_woken(trial.twin),
             moved=_moved(after),
-            moved_honest=_moved(original),
+            moved_honest=_moved(trial.twin),
             larger=nan if larger is None else larger,
         )
 
 
-def _woken(judged: Judgement) -> float:
-    return judged.relearned[-1].success.value if judged.relearned else nan
+def _woken(judged: Judgement | None) -> float:
+    return judged.relearned[-1].mean if judged and judged.relearned else nan
 
 
-def _moved(judged: Judgement) -> float:
-    return judged.perturbed.success.value if judged.perturbed else nan
+def _moved(judged: Judgement | None) -> float:
+    return judged.perturbed.success.value if judged and judged.perturbed else nan
 
 
 def mean_of(lefts: Sequence[Left]) -> Left:
