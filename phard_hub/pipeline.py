@@ -82,6 +82,7 @@ class Settings:
         allow: fields of the config that are known to differ from the upstream's.
         even_at_chance: whether a model is hardened that is no better than guessing.
         overwrite: whether the release of another job may be replaced.
+        strict_accuracy: whether hardening goes only as far as the validation images show that accuracy is kept.
     """
 
     preset: Preset = DEFAULT
@@ -93,6 +94,7 @@ class Settings:
     allow: Sequence[str] = ()
     even_at_chance: bool = False
     overwrite: bool = False
+    strict_accuracy: bool = False
 
 
 def open_model(repo: str, revision: str | None = None) -> Classifier:
@@ -148,7 +150,7 @@ def run(
     images = load_data(classifier, data, settings.seed, progress)
     measuring = job.part("measured")
     before, found = assess(classifier, images.test, settings, measuring, refuse_chance=not settings.even_at_chance)
-    guard = Guard.of(classifier, images.validation, accelerator.device)
+    guard = Guard.of(classifier, images.validation, accelerator.device, strict=settings.strict_accuracy)
     defense = settings.preset.defense
     made = defense.harden(classifier, images.train, job.part("hardening"), guard)
     unkept = replace(job, folder=None)
@@ -323,7 +325,9 @@ def describe(
         after=after,
         hardening=hardening,
         environment=environment(accelerator),
-        limits=tuple(filter(None, (*LIMITS, images.overlap, _left_out(images.test)))),
+        limits=tuple(
+            filter(None, (*LIMITS, images.overlap, _left_out(images.test), hardening.doubt if hardening else ""))
+        ),
     )
 
 
@@ -355,7 +359,8 @@ def _job_name(classifier: Classifier, data: DataOptions, settings: Settings) -> 
     """A name for this very job: other weights, images or settings have another one."""
     threats = [(threat.name, threat.target) for threat in settings.threats]
     weights = weights_sha256(classifier.weights())
-    job = f"{weights} {data} {settings.preset} {settings.seed} {threats} {settings.policy}"
+    strict = settings.strict_accuracy
+    job = f"{weights} {data} {settings.preset} {settings.seed} {threats} {settings.policy} {strict}"
     return hashlib.sha256(job.encode()).hexdigest()
 
 

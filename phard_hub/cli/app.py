@@ -118,6 +118,13 @@ def harden(
     even_at_chance: Annotated[
         bool, typer.Option("--even-at-chance", help="Harden a model that is no better than guessing, too.")
     ] = False,
+    strict_accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--strict-accuracy",
+            help="Harden only as far as the validation images show that accuracy is kept: with few, hardly at all.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a release of another job in --out.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -134,7 +141,7 @@ def harden(
     from phard_hub.release.push import check_access, push
 
     settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow)
-    settings = replace(settings, even_at_chance=even_at_chance, overwrite=overwrite)
+    settings = replace(settings, even_at_chance=even_at_chance, overwrite=overwrite, strict_accuracy=strict_accuracy)
     if push_to is not None and is_first_process():
         check_access(push_to)
     out = out or Path(f"{Path(repo).resolve().name}-hardened")

@@ -24,7 +24,7 @@ from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.record import Phase
 from phard_hub.settings import Share, settings
-from phard_hub.training.guard import Guard
+from phard_hub.training.guard import Guard, Loss
 from phard_hub.training.interpolation import part_of_the_way
 from phard_hub.training.schedule import Schedule
 
@@ -114,7 +114,7 @@ class PervasiveHardening(Defense):
             result = part_of_the_way(classifier, whole.classifier, share)
             lost = guard.look(result)
             if not lost.is_clear(self._limit):
-                return _shortened(whole, result, share, lost.points) if share < 1 else whole
+                return _shortened(whole, result, share, lost) if share < 1 else whole
         return _refused(whole, classifier)
 
     @property
@@ -149,11 +149,16 @@ def _refused(made: Hardened, start: Classifier) -> Hardened:
     return Hardened(start, (phase.model_copy(update={"kept": False, "events": events}),))
 
 
-def _shortened(made: Hardened, result: Classifier, share: float, points_lost: float) -> Hardened:
+def _shortened(made: Hardened, result: Classifier, share: float, lost: Loss) -> Hardened:
     """What lies at this share of the way to what was made."""
     (phase,) = made.phases
     events = (*phase.events, f"{_lost(phase)}: the result is {100 * share:.0f} % of its way")
-    update = {"share": share * phase.share, "points_lost": points_lost, "events": events}
+    update = {
+        "share": share * phase.share,
+        "points_lost": lost.points,
+        "points_at_most": lost.at_most,
+        "events": events,
+    }
     return Hardened(result, (phase.model_copy(update=update),))
 
 

@@ -53,12 +53,15 @@ class Trained(Defense):
         return replace(self, schedule=replace(self.schedule, steps=steps))
 
     def _phase(self, course: Course, guard: Guard | None) -> Phase:
+        lost = None if guard is None else guard.look(course.classifier)
         return Phase(
             defense=self.name,
             settings=asdict(self),
             forgets=self.forgets,
             share=course.share,
-            points_lost=None if guard is None else guard.look(course.classifier).points,
+            points_lost=None if lost is None else lost.points,
+            points_at_most=None if lost is None else lost.at_most,
+            guard_images=0 if guard is None else len(guard.images),
             curve=tuple(course.curve),
             events=tuple(course.events),
             sample_gradients=course.sample_gradients,

@@ -25,6 +25,8 @@ SCHEMA_VERSION: Literal[3] = 3
 REPORT_NAME = "phard_report.json"
 LARGEST_REPORT = 64 * 2**20
 """Bytes; a report about 1,000 classes has about 20 MB."""
+_PROMISE = 1.0
+"""Points of accuracy that hardening aims to cost at most."""
 TESTED_ON = ", tested on "
 """Stands between the names of the data set to harden with and of that to test on, where these are two."""
 
@@ -157,6 +159,10 @@ class Phase(Record):
     points_lost: Points | None = Field(
         default=None, description="points of validation accuracy lost since before the defense; None without a guard"
     )
+    points_at_most: Points | None = Field(
+        default=None, description="points that may have been lost, by the 95 % interval that the guard's images give"
+    )
+    guard_images: Count = Field(default=0, description="validation images that the guard looked at")
     curve: tuple[TrainingPoint, ...] = ()
     events: tuple[str, ...] = Field(default=(), description="what the accuracy guard did")
     sample_gradients: Count
@@ -188,6 +194,17 @@ class Hardening(Record):
         """Whether a phase that is meant to forget backdoors was kept; None where there was none."""
         kept = [phase.kept for phase in self.phases if phase.forgets]
         return any(kept) if kept else None
+
+    @property
+    def doubt(self) -> str:
+        """By how much the promise of accuracy may be broken, as far as the guard's images can tell; else empty."""
+        guarded = [phase for phase in self.phases if phase.kept and phase.points_at_most is not None]
+        if not guarded or guarded[-1].points_at_most is None or guarded[-1].points_at_most <= _PROMISE:
+            return ""
+        return (
+            f"The accuracy guard looked at {guarded[-1].guard_images} images: the last phase may have cost up to "
+            f"{guarded[-1].points_at_most:.1f} points of accuracy (95 %), where it aims at {_PROMISE:g}."
+        )
 
     @property
     def sample_gradients(self) -> int:

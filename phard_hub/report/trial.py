@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, Field
 
 from phard_hub.errors import ReportError
 from phard_hub.report.base import Count, Record, Size
-from phard_hub.report.distances import ClassDistances, Rate
+from phard_hub.report.distances import ClassDistances, Rate, both_reached, mean_increase
 from phard_hub.report.record import Environment, Evaluation, Hardening, Rating, Source, TriggerSize
 from phard_hub.settings import Seed, Share
 
@@ -143,6 +143,20 @@ class Trial(Record):
         if self.before is None or self.after is None or not self.before.evaluation.attacks:
             return None
         return self.before.evaluation.attacks[0].success, self.after.evaluation.attacks[0].success
+
+    def accuracy_lost(self, *, against_planted: bool = False) -> float | None:
+        """Accuracy of the honest model minus that of the defended one, or of the planted one minus that; a share."""
+        zero = self.before if against_planted else self.original
+        if zero is None or self.after is None:
+            return None
+        return zero.evaluation.accuracy.value - self.after.evaluation.accuracy.value
+
+    def distance_increase(self, *, against_planted: bool = False) -> float | None:
+        """Mean relative increase of the distances since the honest model, or since the planted one; 1.0 is +100 %."""
+        zero = self.before if against_planted else self.original
+        if zero is None or self.after is None or zero.distances is None or self.after.distances is None:
+            return None
+        return mean_increase(both_reached(zero.distances.pairs, self.after.distances.pairs))
 
     @classmethod
     def read(cls, path: Path) -> Trial:

@@ -73,6 +73,8 @@ def phase_words(phase: Phase) -> str:
     if phase.points_lost is not None:
         lost = "gained" if phase.points_lost < 0 else "lost"
         parts.append(f"{abs(phase.points_lost):.1f} points of validation accuracy {lost}")
+    if phase.points_at_most is not None:
+        parts.append(f"at most {phase.points_at_most:.1f} (95 %, {phase.guard_images} images)")
     return f"{printable(phase.defense)}: {', '.join(parts)}"
 
 

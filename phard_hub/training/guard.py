@@ -11,6 +11,7 @@ from torch import Tensor
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.predictions import right_answers
+from phard_hub.report.statistics import drop, rate
 
 DOUBTS = 3.0
 """Standard errors by which accuracy is clearly lost.
@@ -27,15 +28,26 @@ class Loss(NamedTuple):
         points: of percent; below 0 where accuracy was gained.
         doubt: the standard error of that.
         accuracy: what is left, in [0, 1].
+        at_most: points that may have been lost, by the upper end of the 95 % interval of the paired difference.
+        strict: whether that decides.
     """
 
     points: float
     doubt: float
     accuracy: float
+    at_most: float
+    strict: bool
 
     def is_clear(self, limit: float) -> bool:
-        """Whether more than ``limit`` points were lost, beyond chance: by `DOUBTS` standard errors."""
-        return self.points > limit + DOUBTS * self.doubt
+        """Whether more than ``limit`` points were lost, beyond chance: by `DOUBTS` standard errors.
+
+        A strict guard asks whether they may have been.
+        """
+        return self.at_most > limit if self.strict else self.points > limit + DOUBTS * self.doubt
+
+    def is_within(self, limit: float) -> bool:
+        """Whether at most ``limit`` points were lost on these images; of a strict guard, on any."""
+        return (self.at_most if self.strict else self.points) <= limit
 
 
 @dataclass(frozen=True)
@@ -47,17 +59,20 @@ class Guard:
         known: 1.0 for each image that the model was right about and 0.0 for each other one, shape (n,).
         device: where classifiers are asked.
         lost_before: points that what is guarded from here on has lost already, compared with ``known``.
+        strict: whether accuracy counts as kept only where these images show it, and not as long as they do not show
+            that it was lost. Few images show little: then a defense goes only a small part of its way, or none.
     """
 
     images: LabelledImages
     known: Tensor
     device: torch.device
     lost_before: float = 0.0
+    strict: bool = False
 
     @classmethod
-    def of(cls, classifier: Classifier, images: LabelledImages, device: torch.device) -> Guard:
+    def of(cls, classifier: Classifier, images: LabelledImages, device: torch.device, *, strict: bool = False) -> Guard:
         """Guard what this classifier knows about these images."""
-        return cls(images, right_answers(classifier.clone().to(device), images), device)
+        return cls(images, right_answers(classifier.clone().to(device), images), device, strict=strict)
 
     def look(self, classifier: Classifier) -> Loss:
         """What a classifier has lost."""
@@ -73,7 +88,10 @@ class Guard:
         return right_answers(classifier.clone().to(self.device), self.images)
 
     def _loss(self, answers: Tensor) -> Loss:
-        return Loss(*points_lost(self.known, answers), float(answers.mean()))
+        lost, gained = (int((one > other).sum()) for one, other in ((self.known, answers), (answers, self.known)))
+        # Wilson's intervals of both, joined as Newcombe joins them: sound with few images and no differences, too.
+        _, _, most = drop(rate(lost, len(answers)), rate(gained, len(answers)))
+        return Loss(*points_lost(self.known, answers), float(answers.mean()), 100 * most, self.strict)
 
 
 def points_lost(before: Tensor | None, after: Tensor | None) -> tuple[float, float]:

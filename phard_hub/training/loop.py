@@ -256,12 +256,12 @@ class _Run:
     def _react(self, guard: Guard, result: Classifier, seen: Loss) -> None:
         last, limit = self.step >= self.schedule.steps, self.schedule.max_accuracy_loss
         lost, before = seen.points, guard.lost_before
-        if lost <= limit:
+        if seen.is_within(limit):
             self.good = {name: value.clone() for name, value in result.state_dict().items()}
             return
         # On the way, what may be chance is let pass, or was lost before; the result is held to what was seen.
         allowed = limit if last else limit + seen.doubt + self.schedule.peak_allowance * self._pace() + before
-        if lost <= allowed:
+        if lost <= allowed and not (last and seen.strict):
             return
         what = f"step {self.step}: {lost:.1f} points of validation accuracy lost, {allowed:.1f} allowed"
         if last:
@@ -284,7 +284,7 @@ class _Run:
         final = {name: value.clone() for name, value in self.averaged.state_dict().items()}
         for share in (step / 20 for step in range(19, -1, -1)):
             self._restore(between(self.good, final, share))
-            if guard.look(self.averaged).points <= self.schedule.max_accuracy_loss:
+            if guard.look(self.averaged).is_within(self.schedule.max_accuracy_loss):
                 break
         return share
 

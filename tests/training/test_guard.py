@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
 from phard_hub.training.batches import Batch
-from phard_hub.training.guard import Guard, Loss, points_lost
+from phard_hub.training.guard import Guard, Loss
 from phard_hub.training.interpolation import part_of_the_way
 from phard_hub.training.loop import Course, _Run
 from tests.plain import GUARDED, Plain, digits
@@ -204,7 +205,7 @@ def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
     run = _Run(trained_digits(), train_images, lambda *_: objective, GUARDED, job(), guard)
 
     def lost(wrong: int) -> Loss:
-        return Loss(*points_lost(right, (torch.arange(20) >= wrong).float()), accuracy=1 - wrong / 20)
+        return guard._loss((torch.arange(20) >= wrong).float())
 
     assert lost(0)[:2] == (0, 0)
     assert lost(1)[:2] == pytest.approx((5, 100 * (0.05 * 0.95 / 20) ** 0.5), abs=1e-4)
@@ -216,3 +217,32 @@ def test_on_the_way_a_loss_that_may_be_chance_is_let_pass() -> None:
     # And what the start had lost is not held against this run.
     run._react(replace(guard, lost_before=10.0), run.averaged, lost(3))
     assert objective.backed_off == 1
+
+
+@pytest.mark.parametrize(("wrong", "n"), [(0, 250), (5, 250), (0, 5000), (40, 5000)])
+def test_few_images_show_little(wrong: int, n: int) -> None:
+    """What may have been lost is more than what was seen, and more so with few images."""
+    _, test = digits()
+    images = test.take(torch.arange(n) % len(test))
+    right = torch.ones(n)
+    guard = Guard(images, right, torch.device("cpu"))
+    lost = guard._loss((torch.arange(n) >= wrong).float())
+    assert lost.points == pytest.approx(100 * wrong / n)
+    # Of n images with no difference at all, the upper end of Wilson's interval is z^2 / (n + z^2).
+    assert lost.at_most >= max(lost.points, 100 * 3.84 / (n + 3.85))
+    assert lost.at_most < lost.points + (2.5 if n == 250 else 0.3)
+    strict = replace(guard, strict=True)._loss((torch.arange(n) >= wrong).float())
+    assert (lost.is_within(1.0), strict.is_within(1.0)) == (lost.points <= 1, lost.at_most <= 1)
+    assert strict.is_clear(1.0) == (not strict.is_within(1.0))
+    assert not lost.is_clear(2.0)
+
+
+def test_a_strict_guard_goes_only_as_far_as_its_images_show() -> None:
+    train_images, test = digits()
+    shares = []
+    for strict in (False, True):
+        classifier = trained_digits()
+        guard = Guard.of(classifier, test.take(torch.arange(60)), torch.device("cpu"), strict=strict)
+        run = _Run(classifier, train_images, lambda *_: Plain(wrong=True), GUARDED, job(), guard)
+        shares.append(run.finish(threading.Event()).share)
+    assert shares[1] == 0.0 <= shares[0]

@@ -52,8 +52,9 @@ def _caption(trials: Sequence[Trial]) -> str:
     sets = ", ".join(sorted({trial.dataset for trial in trials if trial.dataset}))
     return (
         f"{len(trials)} cells: {words}. Data: {sets or 'none'}. Success is that of the trigger on images of other "
-        "classes, beside that of the same trigger on the clean original; rates have 95 % intervals. The size of a "
-        "trigger is in grey levels (RMS). DER is the defense effectiveness rating."
+        "classes, beside that of the same trigger on the clean original; rates have 95 % intervals. Accuracy and "
+        "distances are counted from the honest model, and from the planted one beside it. The size of a trigger is in "
+        "grey levels (RMS). DER is the defense effectiveness rating."
     )
 
 
@@ -73,9 +74,12 @@ def _summary(trials: Sequence[Trial]) -> str:
         *(
             "re-activated by fine-tuning, mean",
             "by a perturbation, mean",
-            "accuracy lost, mean",
+            "accuracy lost against the honest model, mean",
             "worst",
+            "against the planted model, mean",
             "without a backdoor",
+            "distances since the honest model, mean",
+            "since the planted model",
         ),
     )
     return _table(head, rows)
@@ -86,7 +90,12 @@ def _means(group: Sequence[Trial]) -> tuple[str, ...]:
     attacked = [trial for trial in done if trial.outcome is not None]
     spared = [trial for trial in done if trial.outcome is None]
     lost, cost = (
-        [100 * value for trial in some if (value := accuracy_lost(trial)) is not None] for some in (attacked, spared)
+        [100 * value for trial in some if (value := trial.accuracy_lost()) is not None] for some in (attacked, spared)
+    )
+    since = [100 * value for t in attacked if (value := t.accuracy_lost(against_planted=True)) is not None]
+    larger, larger_since = (
+        [100 * value for t in done if (value := t.distance_increase(against_planted=planted)) is not None]
+        for planted in (False, True)
     )
     left = [100 * value for trial in attacked if (value := success_left(trial)) is not None]
     recovered = [100 * trial.after.evaluation.attacks[0].recovered.value for trial in attacked if trial.after]
@@ -103,7 +112,8 @@ def _means(group: Sequence[Trial]) -> tuple[str, ...]:
             _number(reactivated),
             _number(moved),
         ),
-        *(_number(lost, "points"), _number(lost, "points", max), _number(cost, "points")),
+        *(_number(lost, "points"), _number(lost, "points", max), _number(since, "points"), _number(cost, "points")),
+        *(_number(larger), _number(larger_since)),
     )
 
 
@@ -208,13 +218,6 @@ def _named(column: Column) -> tuple[str, str]:
     return column[0], f"{100 * column[1]:g} %"
 
 
-def accuracy_lost(trial: Trial) -> float | None:
-    """By the defense, as a share of the images."""
-    if trial.before is None or trial.after is None:
-        return None
-    return trial.before.evaluation.accuracy.value - trial.after.evaluation.accuracy.value
-
-
 def success_left(trial: Trial) -> float | None:
     """Attack success after the defense."""
     return trial.outcome[1].value if trial.outcome else None
@@ -230,10 +233,14 @@ def rating(trial: Trial) -> float | None:
     return trial.effectiveness.value if trial.effectiveness else None
 
 
+def _lost(trial: Trial) -> float | None:
+    return trial.accuracy_lost()
+
+
 _PANELS: tuple[tuple[str, Callable[[Trial], float | None], str, tuple[float, float]], ...] = (
     ("attack success left (%)", success_left, "magma_r", (0, 100)),
     ("re-activated by fine-tuning (%)", reactivated_by_training, "magma_r", (0, 100)),
-    ("accuracy lost (points)", accuracy_lost, "magma_r", (0, 5)),
+    ("accuracy lost (points)", _lost, "magma_r", (0, 5)),
     ("defense effectiveness (%)", rating, "viridis", (50, 100)),
 )
 
