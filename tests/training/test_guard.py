@@ -230,7 +230,7 @@ def test_few_images_show_little(wrong: int, n: int) -> None:
     assert lost.points == pytest.approx(100 * wrong / n)
     # Of n images with no difference at all, the upper end of Wilson's interval is z^2 / (n + z^2).
     assert lost.at_most >= max(lost.points, 100 * 3.84 / (n + 3.85))
-    assert lost.at_most < lost.points + (2.5 if n == 250 else 0.3)
+    assert lost.at_most < lost.points + (2.7 if n == 250 else 0.4)
     strict = replace(guard, strict=True)._loss((torch.arange(n) >= wrong).float())
     assert (lost.is_within(1.0), strict.is_within(1.0)) == (lost.points <= 1, lost.at_most <= 1)
     assert strict.is_clear(1.0) == (not strict.is_within(1.0))
@@ -239,10 +239,12 @@ def test_few_images_show_little(wrong: int, n: int) -> None:
 
 def test_a_strict_guard_goes_only_as_far_as_its_images_show() -> None:
     train_images, test = digits()
-    shares = []
-    for strict in (False, True):
-        classifier = trained_digits()
-        guard = Guard.of(classifier, test.take(torch.arange(60)), torch.device("cpu"), strict=strict)
-        run = _Run(classifier, train_images, lambda *_: Plain(wrong=True), GUARDED, job(), guard)
-        shares.append(run.finish(threading.Event()).share)
-    assert shares[1] == 0.0 <= shares[0]
+    classifier = trained_digits()
+    few = test.take(torch.arange(60))  # of which not even no difference shows that less than a point is lost
+    guard = Guard.of(classifier, few, torch.device("cpu"), strict=True)
+    course = _Run(classifier, train_images, lambda *_: Plain(), GUARDED, job(), guard).finish(threading.Event())
+    assert "the result is 0 % of the way" in course.events[-1]
+    assert same_weights(course.classifier, classifier)
+    many = replace(guard, strict=False)
+    course = _Run(classifier, train_images, lambda *_: Plain(), GUARDED, job(), many).finish(threading.Event())
+    assert course.events == []
