@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, field, replace
 from typing import ClassVar, Self
 
@@ -18,8 +19,8 @@ from phard_hub.training.schedule import Schedule
 
 
 @settings
-class Trained(Defense):
-    """A defense that trains a copy of the classifier for one objective.
+class Scheduled(Defense):
+    """A defense that trains a copy of the classifier in the one loop, among other things it may do.
 
     Attributes:
         schedule: of the training loop.
@@ -32,27 +33,24 @@ class Trained(Defense):
     forgets: ClassVar[bool] = False
     """Whether it is meant to make a model forget planted backdoors."""
 
-    @abstractmethod
-    def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> Objective:
-        """What the copy is trained for; the original is left as it is."""
-
-    def harden(self, classifier: Classifier, images: LabelledImages, job: Job, guard: Guard | None = None) -> Hardened:
-        """A copy that was trained for the objective; see `Defense.harden`."""
-        course = train(
-            classifier,
-            images,
-            lambda copy: self.objective(classifier, copy, images, job),
-            self.schedule,
-            job,
-            guard if self.guarded else None,
-        )
-        return Hardened(course.classifier, (self._phase(course, guard),))
+    def trained(
+        self,
+        classifier: Classifier,
+        images: LabelledImages,
+        job: Job,
+        guard: Guard | None,
+        objective: Callable[[Classifier], Objective],
+    ) -> Hardened:
+        """A copy that was trained for an objective, which is made of the copy; otherwise as `Defense.harden`."""
+        course = train(classifier, images, objective, self.schedule, job, guard if self.guarded else None)
+        return Hardened(course.classifier, (self.phase(course, guard),))
 
     def lasting(self, steps: int) -> Self:
         """The same for so many steps."""
         return replace(self, schedule=replace(self.schedule, steps=steps))
 
-    def _phase(self, course: Course, guard: Guard | None) -> Phase:
+    def phase(self, course: Course, guard: Guard | None) -> Phase:
+        """The record of a training."""
         lost = None if guard is None else guard.look(course.classifier)
         return Phase(
             defense=self.name,
@@ -68,3 +66,21 @@ class Trained(Defense):
             sample_forwards=course.sample_forwards,
             seconds=course.seconds,
         )
+
+
+@settings
+class Trained(Scheduled):
+    """A defense that trains a copy of the classifier for one objective."""
+
+    @abstractmethod
+    def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> Objective:
+        """What the copy is trained for; the original is left as it is."""
+
+    def harden(self, classifier: Classifier, images: LabelledImages, job: Job, guard: Guard | None = None) -> Hardened:
+        """A copy that was trained for the objective; see `Defense.harden`."""
+        return self.trained(classifier, images, job, guard, lambda copy: self.objective(classifier, copy, images, job))
+
+
+def scaled(schedule: Schedule, factor: float) -> Schedule:
+    """The same schedule for a multiple of its steps."""
+    return replace(schedule, steps=round(factor * schedule.steps))

@@ -24,6 +24,7 @@ from phard_hub.report.record import AttackOutcome, Evaluation, Rating, RobustAcc
 from phard_hub.report.statistics import drop, rate
 from phard_hub.report.trial import NaturalTrigger
 from phard_hub.settings import Share, settings
+from phard_hub.training.ascent import ascended
 from phard_hub.triggers.bank import Trigger, change_size
 
 
@@ -73,15 +74,14 @@ class PGD:
     def perturb(self, classifier: Classifier, pixels: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
         """The worst pixels that were found within the ball, ``(N, C, H, W)`` in [0, 1]."""
         start = (torch.rand(pixels.shape, generator=random) * 2 - 1) * self.epsilon
-        moved = (pixels + start.to(pixels)).clamp(0, 1)
-        for _ in range(self.steps):
-            moved.requires_grad_(True)
+
+        def loss(moved: Tensor) -> Tensor:
             with fast_autocast(pixels.device):
                 logits = classifier(moved)
-            (gradient,) = torch.autograd.grad(functional.cross_entropy(logits.float(), labels), moved)
-            moved = moved.detach() + self.step_size * gradient.sign()
-            moved = torch.min(torch.max(moved, pixels - self.epsilon), pixels + self.epsilon).clamp(0, 1)
-        return moved
+            return functional.cross_entropy(logits.float(), labels)
+
+        begin = (pixels + start.to(pixels)).clamp(0, 1)
+        return ascended(loss, begin, pixels, epsilon=self.epsilon, step_size=self.step_size, steps=self.steps)
 
 
 def evaluate(

@@ -29,8 +29,11 @@ from phard_hub.training.checkpoint import Kept, broken, read_state, write_state
 from phard_hub.training.guard import Guard, Loss
 from phard_hub.training.interpolation import barrier_on_the_way, between, part_of_the_way
 from phard_hub.training.isolation import forgotten_afterwards, stop_on_interrupt
-from phard_hub.training.schedule import Schedule
+from phard_hub.training.schedule import MOMENTS, Schedule
 from phard_hub.training.sharpness import uphill
+
+_PLACE = {"momentum_buffer": "momentum", "exp_avg": "momentum", "exp_avg_sq": "square", "step": "step"}
+"""What the moments of an optimizer are called in a state."""
 
 
 class Objective(Protocol):
@@ -139,18 +142,12 @@ class _Run:
         self.plain = classifier.clone().to(accelerator.device).train().requires_grad_(True)
         flip = indifferent_to_mirroring(self.plain, images) if schedule.flip is None else schedule.flip
         self.batches = Batches(images, job, size=schedule.batch, shift=schedule.shift, flip=flip)
+        torch.manual_seed(job.seed)  # what an objective draws at the start, like a head, is a matter of the seed
         self.objective = objective(self.plain)
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
-        optimizer = torch.optim.SGD(
-            self.plain.parameters(),
-            schedule.learning_rate,
-            schedule.momentum,
-            weight_decay=schedule.weight_decay,
-            nesterov=True,
-        )
-        self.model, self.optimizer = accelerator.prepare(self.plain, optimizer)
+        self.model, self.optimizer = accelerator.prepare(self.plain, schedule.optimizer_of(self.plain.parameters()))
 
     @property
     def averaged(self) -> Classifier:
@@ -307,10 +304,12 @@ class _Run:
         self.average.load_state_dict(_below("average.", tensors))
         device = self.accelerator.device
         self.good = {name: value.to(device) for name, value in _below("good.", tensors).items()}
-        momentum = _below("momentum.", tensors)
-        for name, parameter in self.plain.named_parameters():
-            if name in momentum:
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(device)
+        for moment in MOMENTS[self.schedule.optimizer]:
+            kept = _below(f"{_PLACE[moment]}.", tensors)
+            for name, parameter in self.plain.named_parameters():
+                if name in kept:
+                    place = "cpu" if moment == "step" else device
+                    self.optimizer.state[parameter][moment] = kept[name].to(place)
         try:
             self.objective.load_state_dict({**_below("objective.", tensors), **record.objective})
         except ValueError as error:
@@ -326,6 +325,8 @@ class _Run:
             return None
         if why := came[0].misfit(self._record(), self.schedule.steps):
             raise broken(self.checkpoint, why)
+        if any((value < 0).any() for name, value in came[1].items() if name.startswith(("square.", "step."))):
+            raise broken(self.checkpoint, "its optimizer holds numbers that training cannot come to")
         return came
 
     def _record(self) -> Kept:
@@ -354,12 +355,15 @@ class _Run:
         return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
     def _momentum(self, *, empty: bool = False) -> dict[str, Tensor]:
-        """The buffers of the optimizer, where it has some already; or something like them, for all parameters."""
-        every = {f"momentum.{name}": parameter for name, parameter in self.plain.named_parameters()}
-        if empty:
-            return {name: parameter.detach() for name, parameter in every.items()}
-        buffers = {name: self.optimizer.state[each].get("momentum_buffer") for name, each in every.items()}
-        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+        """What the optimizer keeps, where it has some already; or something like it, for all parameters."""
+        found: dict[str, Tensor] = {}
+        for moment in MOMENTS[self.schedule.optimizer]:
+            for name, parameter in self.plain.named_parameters():
+                like = torch.tensor(0.0) if moment == "step" else parameter.detach()
+                value = like if empty else self.optimizer.state[parameter].get(moment)
+                if value is not None:
+                    found[f"{_PLACE[moment]}.{name}"] = value
+        return found
 
     def _save(self) -> None:
         """Keep the state, in place of the one before."""

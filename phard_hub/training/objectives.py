@@ -9,16 +9,18 @@ from phard_hub.training.batches import Batch
 
 
 class CrossEntropy:
-    """Cross-entropy on the batch, as it is or as a subclass shows it; nothing is searched."""
+    """Cross-entropy on the batch, as it is or as a subclass shows it; labels may be smoothed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, smoothing: float = 0.0) -> None:
         self.sample_gradients = self.sample_forwards = 0
+        self.smoothing = smoothing
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss on the batch."""
         self.sample_gradients += batch.size
         pixels, labels = self.shown(batch)
-        return batch.mean(functional.cross_entropy(model(pixels).float(), labels, reduction="none"))
+        logits = model(pixels).float()
+        return batch.mean(functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.smoothing))
 
     def shown(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pixels and labels that the model is shown of a batch."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import nn
 
 from phard_hub.settings import BelowOne, Share, settings
 
@@ -17,10 +19,13 @@ class Schedule:
     Attributes:
         steps: updates of the model.
         batch: clean images in a step, over all processes.
-        learning_rate: peak of the one-cycle schedule of SGD with Nesterov momentum.
+        learning_rate: its peak.
+        optimizer: SGD, or Adam with its usual betas.
         momentum: of SGD, above 0, because Nesterov's needs some.
-        weight_decay: of SGD.
+        nesterov: whether SGD's momentum is Nesterov's.
+        weight_decay: of the optimizer.
         warm_up: share of the steps in which the learning rate rises.
+        annealed: whether it falls again, along half a cosine to zero.
         clip: largest norm of the gradient.
         sharpness: radius of sharpness-aware steps, which ask the objective for its loss twice; 0 for plain ones.
         averaging: decay of the running average of the weights, which is the result.
@@ -40,9 +45,12 @@ class Schedule:
     steps: NonNegativeInt = 1100
     batch: PositiveInt = 128
     learning_rate: NonNegativeFloat = 0.03
+    optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    nesterov: bool = True
     weight_decay: NonNegativeFloat = 5e-4
     warm_up: BelowOne = 0.2
+    annealed: bool = True
     clip: PositiveFloat = 2.0
     sharpness: NonNegativeFloat = 0.0
     averaging: BelowOne = 0.98
@@ -56,8 +64,33 @@ class Schedule:
     save_every: PositiveInt = 100
 
     def pace(self, step: int) -> float:
-        """Learning rate of a step as a share of its peak, one cycle: a linear rise, then half a cosine to zero."""
+        """Learning rate of a step as a share of its peak: a linear rise, then half a cosine to zero, or nothing."""
         progress = (step + 1) / self.steps
         if progress < self.warm_up:
             return progress / self.warm_up
+        if not self.annealed:
+            return 1.0
         return 0.5 + 0.5 * float(torch.cos(torch.tensor(torch.pi * (progress - self.warm_up) / (1 - self.warm_up))))
+
+    def optimizer_of(self, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """A fresh optimizer of these weights."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(weights, self.learning_rate, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            weights, self.learning_rate, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+        )
+
+
+MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq", "step")}
+"""What each optimizer keeps of a weight; of SGD's it keeps nothing before its first step."""
+NO_CLIPPING = 1e9
+"""A norm that no gradient has."""
+
+
+def as_published(steps: int, *, batch: int, learning_rate: float, **more: Any) -> Schedule:  # noqa: ANN401 - its fields
+    """Plain SGD as most papers have it: momentum 0.9, half a cosine, the last weights, and nothing of our own.
+
+    Nothing is warmed up, clipped or averaged. Images are shifted and mirrored as in every other training here.
+    """
+    plain = {"nesterov": False, "warm_up": 0.0, "clip": NO_CLIPPING, "averaging": 0.0}
+    return Schedule(steps=steps, batch=batch, learning_rate=learning_rate, **(plain | more))

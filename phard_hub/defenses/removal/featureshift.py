@@ -1,7 +1,7 @@
 """Feature shift tuning: turn the head away from where it was, fine-tune fast, and what no image asks for is forgotten.
 
-Min et al., "Towards Stable Backdoor Purification through Feature Shift Tuning" (NeurIPS 2023, arXiv 2310.01875). The
-head starts anew at random and is pushed away from the original one,
+An own variant of Min et al., "Towards Stable Backdoor Purification through Feature Shift Tuning" (FST, NeurIPS 2023,
+arXiv 2310.01875), which is `fst` as published. The head starts anew at random and is pushed away from the original one,
 
     cross-entropy + weight * <head, original head>,  with |head| = |original head|,
 
@@ -68,23 +68,33 @@ class _Objective(RandomlyStamped):
 
     def __init__(self, settings: FeatureShift, copy: Classifier) -> None:
         super().__init__(settings)
-        self.weight, self.pushed = settings.weight, round(settings.pushed * settings.schedule.steps)
-        self.heads: list[tuple[Layer, Tensor]] = []
-        for head in heads(copy) if self.pushed else ():
-            self.heads.append((head, head.weight.detach().clone()))
-            head.reset_parameters()
+        self.pushed = round(settings.pushed * settings.schedule.steps)
+        self.heads = TurnedAway(copy if self.pushed else None, settings.weight)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss on the batch; while the head is pushed, on clean images alone."""
         if batch.step >= self.pushed:
             return super().loss(model, batch)
-        self._keep_norm()
-        loss = CrossEntropy.loss(self, model, batch)
-        for head, original in self.heads:
-            loss = loss + self.weight * (head.weight * original).sum()
-        return loss
+        self.heads.keep_norm()
+        return CrossEntropy.loss(self, model, batch) + self.heads.push()
+
+
+class TurnedAway:
+    """The heads of a classifier, drawn anew, and what pushes them away from where they were."""
+
+    def __init__(self, classifier: Classifier | None, weight: float) -> None:
+        self.weight = weight
+        self.heads: list[tuple[Layer, Tensor]] = []
+        for head in heads(classifier) if classifier is not None else ():
+            self.heads.append((head, head.weight.detach().clone()))
+            head.reset_parameters()
+
+    def push(self) -> Tensor | float:
+        """The loss that is larger the more the heads resemble the original ones."""
+        return self.weight * sum((head.weight * original).sum() for head, original in self.heads)
 
     @torch.no_grad()
-    def _keep_norm(self) -> None:
+    def keep_norm(self) -> None:
+        """Give the heads the length of the original ones."""
         for head, original in self.heads:
             head.weight.mul_(original.norm() / head.weight.norm())

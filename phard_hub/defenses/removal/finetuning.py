@@ -16,6 +16,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
 from phard_hub.training.objectives import CrossEntropy
+from phard_hub.training.schedule import Schedule, as_published
 from phard_hub.triggers.bank import Parts
 from phard_hub.triggers.drawn import stamp_at_random
 
@@ -30,6 +31,17 @@ class FineTuning(Trained):
         """Cross-entropy alone."""
         del original, copy, images, job
         return CrossEntropy()
+
+
+@settings
+class PublishedFineTuning(FineTuning):
+    """Fine-tuning as BackdoorBench has it: plain SGD for a hundred passes over 5 % of CIFAR-10, and no guard."""
+
+    schedule: Schedule = field(default_factory=lambda: as_published(1000, batch=256, learning_rate=0.01))
+
+    name = "ft"
+    guarded = False
+    forgets = True
 
 
 @settings

@@ -1,7 +1,8 @@
 """Fine-tuning by sharpness-aware steps: what was planted sits in a narrow minimum, and is left behind.
 
-Zhu et al., "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware Minimization" (FT-SAM, ICCV 2023, arXiv
-2304.11823): plain cross-entropy, the gradient taken uphill (`phard_hub.training.sharpness`).
+An own variant of Zhu et al., "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware Minimization" (FT-SAM,
+ICCV 2023, arXiv 2304.11823), which is `ft-sam` as published: plain cross-entropy, the gradient taken uphill
+(`phard_hub.training.sharpness`).
 
 It forgets more than is wanted and then goes a quarter of the way back: on the straight line between the weights, the
 accuracy returns sooner than the backdoor. Averaging the weights before and after fine-tuning is of Wortsman et al.,

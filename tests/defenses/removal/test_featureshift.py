@@ -100,6 +100,6 @@ def test_a_network_without_a_linear_head_is_fine_tuned() -> None:
     assert heads(classifier) == ()
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
     made = objective(classifier)
-    assert made.heads == []
+    assert made.heads.heads == []
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
     assert made.loss(classifier, batch(digit_images(3)[0], 8)).isfinite()
