@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from phard_hub.defenses import DEFENSES, AdversarialTraining, Defense, FeatureShift, SharpnessAware
-from phard_hub.defenses.trained import Trained
+from phard_hub.defenses import DEFENSES, RIVALS, AdversarialTraining, Defense, FeatureShift, SharpnessAware
+from phard_hub.defenses.trained import Scheduled
 from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
@@ -41,6 +41,7 @@ def quick(value: Any) -> Any:
     if not is_dataclass(value) or isinstance(value, type | Parts):
         return value
     few = {"head_start": 2, "head_start_batch": 16, "pushed": 0.5}
+    few |= {"inner_steps": 2, "per_class": 4, "searched_on": 16, "anomaly": 0.0, "bound": 0.0, "largest": 1.0}
     changes = {each.name: few.get(each.name, quick(getattr(value, each.name))) for each in fields(value)}
     return replace(value, **changes)
 
@@ -89,7 +90,23 @@ def updates(name: str) -> bool:
     return made.lasting(7) != made
 
 
-KINDS = pytest.mark.parametrize("kind", ["convolutional", "transformer"])
+NEEDS = {"anp": "batch norm", "nad": "a convolutional network"}
+"""What a defense cannot do without, and says so."""
+
+
+def kind_for(name: str) -> str:
+    return "convolutional" if name in NEEDS else "transformer"
+
+
+KINDS = pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (name, kind)
+        for name in NAMES
+        for kind in ("convolutional", "transformer")
+        if kind in ("convolutional", kind_for(name))
+    ],
+)
 EACH = pytest.mark.parametrize("name", NAMES)
 EACH_THAT_TRAINS = pytest.mark.parametrize("name", [name for name in NAMES if updates(name)])
 
@@ -100,7 +117,6 @@ def test_its_name_is_that_of_the_table(name: str) -> None:
     assert name == name.lower()
 
 
-@EACH
 @KINDS
 def test_the_input_is_left_alone_and_the_output_is_another(name: str, kind: str) -> None:
     classifier = classifiers()[kind]
@@ -113,10 +129,16 @@ def test_the_input_is_left_alone_and_the_output_is_another(name: str, kind: str)
     assert all(value.isfinite().all() for value in made.state_dict().values())
 
 
-@EACH
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_it_needs_is_said_in_one_line(name: str) -> None:
+    with pytest.raises(InputError, match=f"needs .*{NEEDS[name]}"):
+        harden(defense(name), classifiers()["transformer"], data()[0])
+
+
 @KINDS
 def test_the_seed_decides(name: str, kind: str) -> None:
     first, _ = usual(name, kind)
+    torch.rand(3)  # and not what was drawn before
     again, other = (harden(defense(name), classifiers()[kind], data()[0], seed=seed)[0] for seed in (1, 2))
     assert same_weights(first, again)
     assert same_weights(first, other) != updates(name)
@@ -128,13 +150,16 @@ def test_without_steps_nothing_changes(name: str) -> None:
     settings = defense(name).lasting(0)
     made, record = harden(settings, classifier, data()[0], seed=1)
     before, after = (dict(each.named_parameters()) for each in (classifier, made))
-    heads = {"network.9.weight", "network.9.bias"} if name == "feature-shift" else set()  # it starts anew
+    new_head = name in ("feature-shift", "fst", "fine-pruning")  # drawn anew, or with features cut off
+    heads = {"network.9.weight", "network.9.bias"} if new_head else set()
     assert all(torch.equal(before[each], after[each]) for each in before.keys() - heads)
     assert record.sample_gradients == 0
 
 
-@EACH_THAT_TRAINS
-@pytest.mark.parametrize("cut", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [(name, cut) for name in NAMES if updates(name) for cut in ((3,) if DEFENSES[name] in RIVALS else (1, 3, 5))],
+)
 def test_a_run_that_was_killed_continues_bit_for_bit(name: str, cut: int, tmp_path: Path) -> None:
     seen: list[int] = []
 
@@ -143,10 +168,11 @@ def test_a_run_that_was_killed_continues_bit_for_bit(name: str, cut: int, tmp_pa
         if len(seen) == cut:
             raise PowerCutError
 
-    whole, expected = usual(name, "transformer")
+    whole, expected = usual(name, kind_for(name))
+    start, images, folder = classifiers()[kind_for(name)], data()[0], tmp_path / "run"
     with pytest.raises(PowerCutError):
-        harden(defense(name), classifiers()["transformer"], data()[0], seed=1, folder=tmp_path / "run", progress=kill)
-    resumed, record = harden(defense(name), classifiers()["transformer"], data()[0], seed=1, folder=tmp_path / "run")
+        harden(defense(name), start, images, seed=1, folder=folder, progress=kill)
+    resumed, record = harden(defense(name), start, images, seed=1, folder=folder)
     assert same_weights(resumed, whole)
     times = {"phases": {"__all__": {"seconds"}}}
     assert record.model_dump(exclude=times) == expected.model_dump(exclude=times)
@@ -194,6 +220,11 @@ OTHERS = {
     "max_pairs": 2,
     "floor": 1.0,
     "parts.field_grid": 4,
+    "portion": 0.3,
+    "pair_share": 1.0,
+    "largest": 0.01,
+    "anomaly": 1e9,
+    "fine-pruning: loss_allowed": 0.0,
 }
 """What makes a difference for digits of 8 x 8 pixels in a few steps, where half of the value does not."""
 
@@ -226,19 +257,28 @@ def changed(value: Any, path: str, other: Any = None) -> Any:
     return replace(value, **{first: other})
 
 
+OF_INVERSION = ("universal.", "first.", "following.", "search.", "per_class", "searched_on")
+"""See `tests.defenses.test_inversion`; in a moment no trigger gets better than its start."""
+OF_PRUNING = {f"anp: {path}" for path in ("epsilon", "inner_steps", "spacing", "loss_allowed")}
+"""See `tests.defenses.removal.test_anp`; in a moment no mask gets far enough."""
+OF_THE_LOOP = ("schedule.", "teacher.", "end.")
+"""Of the rivals, which hand them to the same loop, no more is asked than that all others have an effect."""
 SETTINGS = [
     (name, path)
     for name in NAMES
-    if issubclass(DEFENSES[name], Trained)
+    if issubclass(DEFENSES[name], Scheduled)
     for path in leaves(DEFENSES[name]())
-    if path not in WITHOUT_EFFECT | OF_THE_GUARD and not path.startswith("parts.latent")
+    if DEFENSES[name] not in RIVALS or not path.startswith((*OF_THE_LOOP, *OF_INVERSION))
+    if path not in WITHOUT_EFFECT | OF_THE_GUARD
+    and f"{name}: {path}" not in OF_PRUNING
+    and not path.startswith("parts.latent")
 ]
 
 
 @pytest.mark.parametrize(("name", "path"), SETTINGS, ids=[f"{name}: {path}" for name, path in SETTINGS])
 def test_every_setting_has_an_effect(name: str, path: str) -> None:
     settings = with_random_triggers(defense(name))
-    other = changed(settings, path, OTHERS.get(path))
+    other = changed(settings, path, OTHERS.get(f"{name}: {path}", OTHERS.get(path)))
     assert other != settings
     assert not same_weights(briefly(settings), briefly(other))
 
