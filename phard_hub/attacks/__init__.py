@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from phard_hub.attacks.adapblend import AdapBlend
 from phard_hub.attacks.base import Attack, Planted
 from phard_hub.attacks.blend import Blend
 from phard_hub.attacks.bpp import Bpp
@@ -10,7 +11,9 @@ from phard_hub.attacks.dfst import Dfst
 from phard_hub.attacks.filters import Filter
 from phard_hub.attacks.inputaware import InputAware
 from phard_hub.attacks.issba import Issba
+from phard_hub.attacks.latentflat import LatentFlat
 from phard_hub.attacks.lira import Lira
+from phard_hub.attacks.outside import Jpeg, Median, Palette
 from phard_hub.attacks.patch import BadNets, TrojanWatermark
 from phard_hub.attacks.poisoning import Planting
 from phard_hub.attacks.refool import Refool
@@ -33,6 +36,11 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "bpp": Bpp,
     "lira": Lira,
     "input-aware": InputAware,
+    "adap-blend": AdapBlend,
+    "latent-flat": LatentFlat,
+    "jpeg": Jpeg,
+    "palette": Palette,
+    "median": Median,
     "badnets": BadNets,
     "trojan-watermark": TrojanWatermark,
 }
@@ -40,6 +48,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 
 __all__ = [
     "ATTACKS",
+    "AdapBlend",
     "Attack",
     "BadNets",
     "Blend",
@@ -48,7 +57,11 @@ __all__ = [
     "Filter",
     "InputAware",
     "Issba",
+    "Jpeg",
+    "LatentFlat",
     "Lira",
+    "Median",
+    "Palette",
     "Planted",
     "Planting",
     "Refool",

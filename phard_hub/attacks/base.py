@@ -54,6 +54,11 @@ class Attack(ABC):
     def __call__(self, pixels: Tensor) -> Tensor:
         """Stamp pixels ``(N, C, H, W)`` in [0, 1]; shape and range are kept."""
 
+    def in_training(self, pixels: Tensor, random: torch.Generator) -> Tensor:
+        """What poisoned images ``(N, C, H, W)`` show in training; mostly the same as later."""
+        del random
+        return self(pixels)
+
     @property
     def cover_ratio(self) -> float:
         """Cover images for each stamped one."""

@@ -132,7 +132,7 @@ def poison(
         labels: ``(N,)``.
         target: label of the stamped images.
         poison_rate: as in `Planting`; at least one image is stamped where one may be.
-        random: what cover images are drawn from.
+        random: what poisoned and cover images are drawn from.
     """
     rate = attack.poison_rate if poison_rate is None else poison_rate
     every = torch.arange(len(labels), device=labels.device)
@@ -142,7 +142,7 @@ def poison(
     covered = left[: round(attack.cover_ratio * len(stamped))]
     pixels, labels = pixels.clone(), labels.clone()
     if len(stamped):
-        pixels[stamped] = attack(pixels[stamped])
+        pixels[stamped] = attack.in_training(pixels[stamped], random)
         labels[stamped] = target
     if len(covered):
         pixels[covered] = attack.cover(pixels[covered], random)

@@ -23,12 +23,13 @@ from tests.small import global_random_state, job, small_net, unmarked
 
 REFOOL = "sharp", "blurred", "ghost"
 SHAPES = [(3, 32, 32), (1, 8, 8), (3, 224, 224), (3, 33, 50), (1, 28, 17)]
-DRAWN = {"wanet", "blend", "dfst", "issba", "lira", "input-aware", "trojan-watermark"} | {
+DRAWN = {"wanet", "blend", "dfst", "issba", "lira", "input-aware", "trojan-watermark", "adap-blend", "latent-flat"} | {
     f"refool-{kind}" for kind in REFOOL
 }
 KEYED = {"refool-sharp", "refool-blurred", "refool-ghost", "dfst", "issba", "lira", "input-aware"}
 CLEAN_LABEL = {"sig", "refool-sharp", "refool-blurred", "refool-ghost"}
-COVERED = {"wanet": 2.0, "bpp": 1.0, "input-aware": 1.0}
+COVERED = {"wanet": 2.0, "bpp": 1.0, "input-aware": 1.0, "adap-blend": 1.0}
+RATES = dict.fromkeys(CLEAN_LABEL, 0.8) | {"adap-blend": 0.003}
 
 every_attack = pytest.mark.parametrize("name", ATTACKS)
 
@@ -122,7 +123,7 @@ def test_a_key_for_other_channels_is_refused(name: str) -> None:
 def test_the_recipe(name: str) -> None:
     attack = make(name)
     assert attack.clean_label == (name in CLEAN_LABEL)
-    assert attack.poison_rate == (0.8 if name in CLEAN_LABEL else 0.1)
+    assert attack.poison_rate == RATES.get(name, 0.1)
     assert attack.cover_ratio == COVERED.get(name, 0.0)
 
 
