@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import field, replace
 
-from phard_hub.defenses import DEFENSES, AdversarialTraining, AtOnce, Defense, FeatureShift, PervasiveHardening
+from phard_hub.defenses import (
+    DEFENSES,
+    RIVALS,
+    AdversarialTraining,
+    AtOnce,
+    Defense,
+    FeatureShift,
+    PervasiveHardening,
+)
 from phard_hub.evaluation.threats import PGD
 from phard_hub.settings import settings
 from phard_hub.training.schedule import Schedule
@@ -44,8 +52,11 @@ class Preset:
     pgd: PGD = field(default_factory=PGD)
 
     def defense_named(self, name: str) -> Defense:
-        """A defense with as many updates of the model as ours has in this preset."""
-        return self.defense if name == self.defense.name else DEFENSES[name]().lasting(self.defense.steps)
+        """A defense with as many updates of the model as ours has in this preset; those of others are as published."""
+        if name == self.defense.name:
+            return self.defense
+        made = DEFENSES[name]()
+        return made if type(made) in RIVALS else made.lasting(self.defense.steps)
 
 
 DEFAULT = Preset()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from phard_hub.attacks.adapblend import AdapBlend
+from phard_hub.attacks.anchored import Anchored
 from phard_hub.attacks.base import Attack, Planted
 from phard_hub.attacks.blend import Blend
 from phard_hub.attacks.bpp import Bpp
@@ -37,6 +38,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "lira": Lira,
     "input-aware": InputAware,
     "adap-blend": AdapBlend,
+    "anchored": Anchored,
     "latent-flat": LatentFlat,
     "jpeg": Jpeg,
     "palette": Palette,
@@ -49,6 +51,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 __all__ = [
     "ATTACKS",
     "AdapBlend",
+    "Anchored",
     "Attack",
     "BadNets",
     "Blend",

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from phard_hub.attacks import ATTACKS, Attack
+from phard_hub.attacks import ATTACKS, AdapBlend, Attack, LatentFlat
 from phard_hub.attacks.learned import LearnedAttack
 from phard_hub.evaluation.autoattack import AutoAttack
 from phard_hub.evaluation.reactivation import Perturbing, Relearning
@@ -20,8 +20,9 @@ from phard_hub.report.trial import Judgement
 from phard_hub.settings import settings
 from phard_hub.triggers.search import SearchSettings, measure
 
-FORMULAS = tuple(name for name, make in ATTACKS.items() if not isinstance(make(), LearnedAttack))
-"""Attacks whose trigger is there without training."""
+_AS_BLEND = (AdapBlend, LatentFlat)
+FORMULAS = tuple(name for name, make in ATTACKS.items() if not isinstance(make(), (LearnedAttack, *_AS_BLEND)))
+"""Attacks whose trigger is there without training, and is not that of another."""
 
 
 @settings

@@ -23,10 +23,19 @@ from tests.small import global_random_state, job, small_net, unmarked
 
 REFOOL = "sharp", "blurred", "ghost"
 SHAPES = [(3, 32, 32), (1, 8, 8), (3, 224, 224), (3, 33, 50), (1, 28, 17)]
-DRAWN = {"wanet", "blend", "dfst", "issba", "lira", "input-aware", "trojan-watermark", "adap-blend", "latent-flat"} | {
-    f"refool-{kind}" for kind in REFOOL
-}
-KEYED = {"refool-sharp", "refool-blurred", "refool-ghost", "dfst", "issba", "lira", "input-aware"}
+DRAWN = {
+    "wanet",
+    "blend",
+    "dfst",
+    "issba",
+    "lira",
+    "input-aware",
+    "trojan-watermark",
+    "adap-blend",
+    "latent-flat",
+    "anchored",
+} | {f"refool-{kind}" for kind in REFOOL}
+KEYED = {"anchored", "refool-sharp", "refool-blurred", "refool-ghost", "dfst", "issba", "lira", "input-aware"}
 CLEAN_LABEL = {"sig", "refool-sharp", "refool-blurred", "refool-ghost"}
 COVERED = {"wanet": 2.0, "bpp": 1.0, "input-aware": 1.0, "adap-blend": 1.0}
 RATES = dict.fromkeys(CLEAN_LABEL, 0.8) | {"adap-blend": 0.003}

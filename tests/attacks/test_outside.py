@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import median_filter
 from torch.nn import functional
 
-from phard_hub.attacks import AdapBlend, Attack, Blend, Jpeg, LatentFlat, Median, Palette, Planting
+from phard_hub.attacks import AdapBlend, Anchored, Attack, Blend, Jpeg, LatentFlat, Median, Palette, Planting
 from phard_hub.attacks.poisoning import poison
 from phard_hub.errors import InputError
 from phard_hub.evaluation.threats import Threat, attack_outcome, evaluate
@@ -94,6 +94,23 @@ def test_latent_and_flat_works_and_lies_where_the_target_lies() -> None:
     assert success > 0.8
     assert accuracy > 0.9
     assert feature_distance(made) < 0.5 * feature_distance(planted(Blend(alpha=0.3))[2])
+
+
+def test_an_anchored_pattern_works_before_it_is_planted_and_better_after() -> None:
+    images, test = digit_images(3)
+    attack = Anchored(alpha=0.4, steps=100, hardening_steps=40, planting=Planting(steps=80, poison_rate=0.2))
+    made = attack.plant(trained_digits(3), images, 1, job())
+    success = []
+    for classifier, trigger in (
+        (trained_digits(3), Blend()),
+        (trained_digits(3), made.attack),
+        (made.classifier, made.attack),
+    ):
+        threat = Threat(name="pattern", trigger=trigger, target=1)
+        success.append(attack_outcome(classifier, test, threat).success.value)
+    assert success[0] + 0.1 < success[1] <= success[2]
+    assert success[2] > 0.9
+    assert evaluate(made.classifier, test).accuracy.value > 0.9
 
 
 def test_it_needs_features() -> None:
