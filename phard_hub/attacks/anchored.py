@@ -108,9 +108,9 @@ class _Both(nn.Module):
 
 def _both(one: Classifier, other: Classifier) -> Classifier:
     """A classifier whose logits are the mean of the logarithmic shares of two."""
-    plain = {"mean": [0.0] * one.channels, "std": [1.0] * one.channels}
     models = _Both(one.clone(), other.clone().to(one.device))
-    return Classifier(models, labels=one.labels, image_size=one.image_size, **plain).to(one.device)
+    zeros, ones = [0.0] * one.channels, [1.0] * one.channels
+    return Classifier(models, labels=one.labels, image_size=one.image_size, mean=zeros, std=ones).to(one.device)
 
 
 class _RandomTriggers(CrossEntropy):

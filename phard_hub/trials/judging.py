@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 
 from phard_hub.attacks import ATTACKS, AdapBlend, Attack, LatentFlat
 from phard_hub.attacks.learned import LearnedAttack
+from phard_hub.attacks.outside import Processed
 from phard_hub.evaluation.autoattack import AutoAttack
 from phard_hub.evaluation.reactivation import Perturbing, Relearning
 from phard_hub.evaluation.threats import PGD, Threat, evaluate, natural_vulnerability
@@ -20,9 +21,9 @@ from phard_hub.report.trial import Judgement
 from phard_hub.settings import settings
 from phard_hub.triggers.search import SearchSettings, measure
 
-_AS_BLEND = (AdapBlend, LatentFlat)
-FORMULAS = tuple(name for name, make in ATTACKS.items() if not isinstance(make(), (LearnedAttack, *_AS_BLEND)))
-"""Attacks whose trigger is there without training, and is not that of another."""
+_NOT_TRIED = (LearnedAttack, AdapBlend, LatentFlat, Processed)
+FORMULAS = tuple(name for name, make in ATTACKS.items() if not isinstance(make(), _NOT_TRIED))
+"""Attacks of the literature whose trigger is there without training, and is not that of another."""
 
 
 @settings

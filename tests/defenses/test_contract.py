@@ -220,6 +220,7 @@ OTHERS = {
     "max_pairs": 2,
     "floor": 1.0,
     "parts.field_grid": 4,
+    "schedule.optimizer": "adam",
     "portion": 0.3,
     "pair_share": 1.0,
     "largest": 0.01,
