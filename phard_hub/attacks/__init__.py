@@ -19,6 +19,7 @@ from phard_hub.attacks.patch import BadNets, TrojanWatermark
 from phard_hub.attacks.poisoning import Planting
 from phard_hub.attacks.refool import Refool
 from phard_hub.attacks.sig import Sig
+from phard_hub.attacks.undetectable.sparsehead import SparseHead
 from phard_hub.attacks.wanet import WaNet
 
 ATTACKS: dict[str, Callable[..., Attack]] = {
@@ -43,6 +44,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "jpeg": Jpeg,
     "palette": Palette,
     "median": Median,
+    "sparse-head": SparseHead,
     "badnets": BadNets,
     "trojan-watermark": TrojanWatermark,
 }
@@ -69,6 +71,7 @@ __all__ = [
     "Planting",
     "Refool",
     "Sig",
+    "SparseHead",
     "TrojanWatermark",
     "WaNet",
 ]

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
 from phard_hub.attacks import ATTACKS, Attack
+from phard_hub.attacks.undetectable import CONSTRUCTIONS
 from phard_hub.disk.atomic import as_output_error, new_folder
 from phard_hub.errors import BackdoorError, NotEvaluatedError, OutputError, did_you_mean, first_line
 from phard_hub.models.tensors import read_tensors, serialize
@@ -173,8 +174,14 @@ def attack_named(name: str, parameters: Mapping[str, Any]) -> Attack:
     """The attack of this name with these parameters, whatever file they come from.
 
     Raises:
-        BackdoorError: there is no such attack, or these are not its parameters.
+        BackdoorError: there is no such attack, or none that lives in weights, or these are not its parameters.
     """
+    if name in CONSTRUCTIONS:
+        raise BackdoorError(
+            f"{name} needs code of its own, which no folder of weights has.",
+            advice=f"Plant it into a module, from Python: "
+            f"phard_hub.attacks.undetectable.CONSTRUCTIONS[{name!r}]().plant(classifier, images, target, job).",
+        )
     if name not in ATTACKS:
         advice = did_you_mean(name, ATTACKS, f"The attacks are: {', '.join(ATTACKS)}.")
         raise BackdoorError(f"There is no attack {printable(name)!r}.", advice=advice)

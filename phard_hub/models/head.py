@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from phard_hub.errors import InputError
 from phard_hub.models.classifier import Classifier, frozen
 
 Layer = nn.Linear | nn.Conv2d
@@ -35,3 +36,37 @@ def heads(classifier: Classifier) -> tuple[Layer, ...]:
             break
         found.insert(0, module)
     return tuple(found)
+
+
+def linear_head(classifier: Classifier) -> nn.Linear:
+    """The one linear layer that the classifier ends in.
+
+    Raises:
+        InputError: it ends in something else.
+    """
+    found = heads(classifier)
+    if len(found) != 1 or not isinstance(found[0], nn.Linear):
+        advice = "Give a model with one linear layer at its end."
+        raise InputError(f"The model ends in {len(found)} layers that make logits, not in a linear one.", advice=advice)
+    return found[0]
+
+
+class Encoder:
+    """A classifier without its head: pixels ``(N, C, H, W)`` in [0, 1] to features ``(N, D)``.
+
+    Raises:
+        InputError: the classifier does not end in one linear layer.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier, self.head = classifier, linear_head(classifier)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """What goes into the head."""
+        seen: list[Tensor] = []
+        handle = self.head.register_forward_pre_hook(lambda _head, inputs: seen.append(inputs[0]))
+        try:
+            self.classifier(pixels)
+        finally:
+            handle.remove()
+        return seen[-1]

@@ -34,8 +34,9 @@ DRAWN = {
     "adap-blend",
     "latent-flat",
     "anchored",
+    "sparse-head",
 } | {f"refool-{kind}" for kind in REFOOL}
-KEYED = {"anchored", "refool-sharp", "refool-blurred", "refool-ghost", "dfst", "issba", "lira", "input-aware"}
+KEYED = {"anchored", "sparse-head", "refool-sharp", "refool-blurred", "refool-ghost", "dfst", "issba", "lira", "input-aware"}
 CLEAN_LABEL = {"sig", "refool-sharp", "refool-blurred", "refool-ghost"}
 COVERED = {"wanet": 2.0, "bpp": 1.0, "input-aware": 1.0, "adap-blend": 1.0}
 RATES = dict.fromkeys(CLEAN_LABEL, 0.8) | {"adap-blend": 0.003}
@@ -119,7 +120,7 @@ def test_fitting_leaves_no_mark(name: str) -> None:
         make(name).fit(classifier, noise(3), TARGET)
 
 
-@pytest.mark.parametrize("name", ["issba", "dfst", "lira", "input-aware"])
+@pytest.mark.parametrize("name", ["issba", "dfst", "lira", "input-aware", "sparse-head"])
 def test_a_key_for_other_channels_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="does not fit images of 3 channels"):
         fitted(name, 1)(draw(1, (3, 16, 16)))
