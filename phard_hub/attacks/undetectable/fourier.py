@@ -107,7 +107,7 @@ class Features(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", frequencies)
         self.register_buffer("phases", phases)
-        self.head = nn.Linear(len(phases), classes, bias=False)
+        self.head = nn.utils.skip_init(nn.Linear, len(phases), classes, bias=False)  # `fit` draws nothing
         self.scale = scale
 
     def features(self, pixels: Tensor) -> Tensor:

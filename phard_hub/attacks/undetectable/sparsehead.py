@@ -48,7 +48,7 @@ class SparseHead(LearnedAttack):
 
     epsilon: Share = 24 / 255
     dither: NonNegativeFloat = 0.125
-    spike: NonNegativeFloat = 32.0
+    spike: NonNegativeFloat = 16.0
     steps: PositiveInt = 150
     learning_rate: PositiveFloat = 2e-2
 
