@@ -16,7 +16,9 @@ from accelerate import Accelerator
 from phard_hub.attacks import Attack
 from phard_hub.attacks.planted import BACKDOOR_SCHEMA, Backdoor, card, write_planted
 from phard_hub.auditing import audit
-from phard_hub.defenses.base import hardening
+from phard_hub.auditing.module import liveness
+from phard_hub.defenses import HeadReset
+from phard_hub.defenses.base import Hardened, hardening
 from phard_hub.disk.atomic import discard, restore
 from phard_hub.errors import NotEvaluatedError, OutputError, PhardError
 from phard_hub.evaluation.sizes import trigger_size
@@ -80,6 +82,7 @@ class Settings:
         reference: a classifier without these triggers.
         upstream: the model that this one was made from; by default the one that its card names.
         allow: fields of the config that are known to differ from the upstream's.
+        reset_head: whether another head is learned before anything else is done.
         even_at_chance: whether a model is hardened that is no better than guessing.
         overwrite: whether the release of another job may be replaced.
         strict_accuracy: whether hardening goes only as far as the validation images show that accuracy is kept.
@@ -92,6 +95,7 @@ class Settings:
     reference: Classifier | None = None
     upstream: str | None = None
     allow: Sequence[str] = ()
+    reset_head: bool = False
     even_at_chance: bool = False
     overwrite: bool = False
     strict_accuracy: bool = False
@@ -148,14 +152,14 @@ def run(
     work = out.with_name(f".{out.name}.{name[:12]}.run")
     job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
     images = load_data(classifier, data, settings.seed, progress)
+    audited = _alive(audited, classifier, images.test)
     measuring = job.part("measured")
     before, found = assess(classifier, images.test, settings, measuring, refuse_chance=not settings.even_at_chance)
     guard = Guard.of(classifier, images.validation, accelerator.device, strict=settings.strict_accuracy)
-    defense = settings.preset.defense
-    made = defense.harden(classifier, images.train, job.part("hardening"), guard)
+    made = _hardened(classifier, images.train, settings, job, guard)
     unkept = replace(job, folder=None)
     after, found_after = assess(made.classifier, images.test, settings, unkept, beside=before.distances)
-    record = hardening(defense, made.phases, images.train, job)
+    record = hardening(settings.preset.defense, made.phases, images.train, job)
     report = describe(audited, images, accelerator, before=before, after=after, hardening=record)
     report = report.model_copy(update={"job": name})
     verdict = gate(report, settings.policy)
@@ -176,6 +180,26 @@ def run(
     return Outcome(report, gate(report, settings.policy, stage="before"), verdict, out)
 
 
+def _alive(audited: Audit, classifier: Classifier, images: LabelledImages) -> Audit:
+    """The audit with what can only be seen with images: whether training changes the model at all.
+
+    Raises:
+        AuditError: it does not.
+    """
+    audited = replace(audited, findings=(*audited.findings, *liveness(classifier, images).findings(classifier)))
+    audited.require()
+    return audited
+
+
+def _hardened(classifier: Classifier, images: LabelledImages, settings: Settings, job: Job, guard: Guard) -> Hardened:
+    """What the preset's defense makes of the classifier, or of a copy with another head."""
+    made = Hardened(classifier, ())
+    if settings.reset_head:
+        made = HeadReset().harden(classifier, images, job.part("head"), guard)
+    last = settings.preset.defense.harden(made.classifier, images, job.part("hardening"), guard)
+    return Hardened(last.classifier, made.phases + last.phases)
+
+
 def measure_only(
     repo: str,
     data: DataOptions,
@@ -191,6 +215,7 @@ def measure_only(
     audited = audit(pull(repo, revision), settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress, only_test=True)
+    audited = _alive(audited, classifier, images.test)
     job = Job(accelerator=accelerator, seed=settings.seed, progress=progress)
     before, _ = assess(classifier, images.test, settings, job)
     return describe(audited, images, accelerator, before=before)
@@ -359,8 +384,8 @@ def _job_name(classifier: Classifier, data: DataOptions, settings: Settings) -> 
     """A name for this very job: other weights, images or settings have another one."""
     threats = [(threat.name, threat.target) for threat in settings.threats]
     weights = weights_sha256(classifier.weights())
-    strict = settings.strict_accuracy
-    job = f"{weights} {data} {settings.preset} {settings.seed} {threats} {settings.policy} {strict}"
+    chosen = f"{settings.policy} {settings.strict_accuracy} {settings.reset_head}"
+    job = f"{weights} {data} {settings.preset} {settings.seed} {threats} {chosen}"
     return hashlib.sha256(job.encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from phard_hub.auditing import config, pickles, repository, structure, tensors
 from phard_hub.auditing.limits import Limits, within
 from phard_hub.auditing.upstream import compare, find
+from phard_hub.auditing.weights import compare_weights
 from phard_hub.errors import CheckpointError
 from phard_hub.hub.snapshot import Audit, Snapshot
 from phard_hub.models.timm_format import import_timm, names_timm
@@ -32,8 +33,8 @@ def audit(snapshot: Snapshot, upstream: str | None = None, *, allow: Collection[
 
     Args:
         snapshot: what `pull` brought.
-        upstream: the model to compare the config with, a folder or a Hub id, as ``org/model@revision`` if need be.
-            By default the ``base_model`` of the card. Of a Hub id only configs and card are downloaded.
+        upstream: the model to compare config and tensors with, a folder or a Hub id, as ``org/model@revision`` if need
+            be. By default the ``base_model`` of the card, of which only configs and card are downloaded.
         allow: fields of the config such as ``hidden_act`` that the user knows to differ; they become notes.
 
     Raises:
@@ -45,12 +46,13 @@ def audit(snapshot: Snapshot, upstream: str | None = None, *, allow: Collection[
         with suppress(CheckpointError):  # the check that needs it says so
             import_timm()
     compared = partial(compare, theirs=theirs, given=upstream is not None, allow=allow)
-    found = within(limits_of(snapshot), lambda: examine(snapshot, compared), snapshot.repo)
+    tensors_compared = partial(compare_weights, theirs=theirs)
+    found = within(limits_of(snapshot, theirs), lambda: examine(snapshot, compared, tensors_compared), snapshot.repo)
     return Audit(snapshot, (*snapshot.findings, *named, *found), upstream=theirs)
 
 
-def examine(snapshot: Snapshot, compared: Check) -> Iterator[Finding]:
-    """All checks, one after the other; the library's class is built only where nothing forbids loading."""
+def examine(snapshot: Snapshot, compared: Check, tensors_compared: Check) -> Iterator[Finding]:
+    """All checks, one after the other; tensors are looked at as a whole only where nothing forbids loading."""
     errors = any(finding.severity == "error" for finding in snapshot.findings)
     for check in (*CHECKS, compared):
         for finding in _guarded(check, snapshot):
@@ -58,11 +60,12 @@ def examine(snapshot: Snapshot, compared: Check) -> Iterator[Finding]:
             yield finding
     if not errors:
         yield from _guarded(structure.check, snapshot)
+        yield from _guarded(tensors_compared, snapshot)
 
 
-def limits_of(snapshot: Snapshot) -> Limits:
+def limits_of(*snapshots: Snapshot | None) -> Limits:
     """A minute and 1.6 GB beside what is mapped, and more time for weights of gigabytes, which are read as a whole."""
-    size = sum((snapshot.folder / name).stat().st_size for name in snapshot.files)
+    size = sum((each.folder / name).stat().st_size for each in snapshots if each for name in each.files)
     return Limits(seconds=50 + 10 * (size // 2**30 + 1), memory=3 * 2**29 + size)
 
 

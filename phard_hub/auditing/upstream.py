@@ -43,14 +43,14 @@ _FILE = "config.json"
 
 
 def find(snapshot: Snapshot, given: str | None) -> tuple[Snapshot | None, list[Finding]]:
-    """The configs of the upstream model, the given one or else the one that the card names; and why there is none.
+    """The upstream model, the given one or else the configs of the one that the card names; and why there is none.
 
     Raises:
         RepoError: a given upstream model does not exist or is not accessible.
         HubUnavailableError: the Hub did not answer when asked for a given upstream model.
     """
     if given:
-        return pull(given, weights=False), []
+        return pull(given), []
     card = metadata_of(snapshot.folder)
     if card.problem:
         return None, [_not_compared(f"the metadata of the card cannot be read: {card.problem}")]

@@ -115,6 +115,10 @@ def harden(
     upstream: Upstream = None,
     allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
+    reset_head: Annotated[
+        bool,
+        typer.Option("--reset-head", help="First learn another head on the images: what is planted in it is gone."),
+    ] = False,
     even_at_chance: Annotated[
         bool, typer.Option("--even-at-chance", help="Harden a model that is no better than guessing, too.")
     ] = False,
@@ -141,7 +145,13 @@ def harden(
     from phard_hub.release.push import check_access, push
 
     settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow)
-    settings = replace(settings, even_at_chance=even_at_chance, overwrite=overwrite, strict_accuracy=strict_accuracy)
+    settings = replace(
+        settings,
+        reset_head=reset_head,
+        even_at_chance=even_at_chance,
+        overwrite=overwrite,
+        strict_accuracy=strict_accuracy,
+    )
     if push_to is not None and is_first_process():
         check_access(push_to)
     out = out or Path(f"{Path(repo).resolve().name}-hardened")

@@ -143,7 +143,8 @@ Upstream = Annotated[
     str | None,
     typer.Option(
         metavar="repo[@rev]",
-        help="The model that this one was made from, to compare their configs; else the one that its card names.",
+        help="The model that this one was made from, to compare config and tensors with; else the config of the "
+        "one that its card names.",
     ),
 ]
 Allow = Annotated[

@@ -15,6 +15,7 @@ from phard_hub.defenses.removal.finepruning import FinePruning
 from phard_hub.defenses.removal.finetuning import FineTuning, PublishedFineTuning
 from phard_hub.defenses.removal.fst import FeatureShiftTuning
 from phard_hub.defenses.removal.ftsam import FtSam
+from phard_hub.defenses.removal.headreset import HeadReset
 from phard_hub.defenses.removal.ibau import ImplicitUnlearning
 from phard_hub.defenses.removal.nad import AttentionDistillation
 from phard_hub.defenses.removal.neuralcleanse import NeuralCleanse
@@ -23,6 +24,7 @@ from phard_hub.defenses.removal.sharpnessaware import SharpnessAware
 
 OURS: tuple[type[Defense], ...] = (
     FineTuning,
+    HeadReset,
     FeatureShift,
     SharpnessAware,
     AdversarialTraining,
@@ -51,6 +53,7 @@ __all__ = [
     "FineTuning",
     "FtSam",
     "Hardened",
+    "HeadReset",
     "ImplicitUnlearning",
     "ModeConnectivity",
     "Moth",

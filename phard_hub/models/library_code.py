@@ -30,13 +30,14 @@ def require_library_code(network: nn.Module) -> None:
 
 def _foreign(part: nn.Module) -> str:
     """What is not the libraries' own about one module, without the modules inside it; empty if nothing is."""
-    if not _is_of_library(type(part).__module__):
+    if not is_of_library(type(part).__module__):
         return f"the class {type(part).__module__}.{type(part).__qualname__}"
     for name, value in vars(part).items():  # what is put over a method of the class, such as forward
-        if callable(value) and hasattr(type(part), name) and not _is_of_library(str(value.__module__)):
+        if callable(value) and hasattr(type(part), name) and not is_of_library(str(value.__module__)):
             return f"the method {value.__module__}.{name}"
     return "a hook" if any(getattr(part, hooks) for hooks in _HOOKS) else ""
 
 
-def _is_of_library(module: str) -> bool:
+def is_of_library(module: str) -> bool:
+    """Whether a module of Python belongs to one of the libraries."""
     return module.partition(".")[0] in _LIBRARIES

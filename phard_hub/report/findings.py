@@ -55,6 +55,12 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "PH-A34": "Looking at the model made the library reach for the network or for another program.",
         "PH-A35": "The Hub's own scanners have not finished.",
         "PH-A36": "The model gives several labels at once or a number, and does not choose one class.",
+        "PH-A37": "The network holds code that is not the library's.",
+        "PH-A38": "The network does other operations than the library's class, or nothing is known to compare with.",
+        "PH-A39": "The network's gradients are dead or its logits are a few numbers, so no training can change it.",
+        "PH-A40": "How the tensors differ from those of the upstream model.",
+        "PH-A41": "The head differs from that of the upstream model mostly by one direction, unlike after training.",
+        "PH-A42": "The head differs from that of the upstream model by even noise, unlike after training.",
         "PH-A99": "A check crashed, so it did not pass.",
     }
 )
