@@ -13,12 +13,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from phard_hub.errors import CheckpointError, PhardError, first_line
+from phard_hub.errors import CheckpointError, PhardError, RepoError, first_line
 from phard_hub.hub.metadata import metadata_of
 from phard_hub.hub.names import is_repo_id
 from phard_hub.hub.pull import pull, pull_from_hub
 from phard_hub.hub.snapshot import Snapshot
-from phard_hub.models.timm_format import unaccounted
+from phard_hub.models.timm_format import WEIGHTS, unaccounted
 from phard_hub.report.findings import error, note, warning
 from phard_hub.report.record import Finding
 from phard_hub.report.wording import flat
@@ -50,7 +50,7 @@ def find(snapshot: Snapshot, given: str | None) -> tuple[Snapshot | None, list[F
         HubUnavailableError: the Hub did not answer when asked for a given upstream model.
     """
     if given:
-        return pull(given), []
+        return _given(given)
     card = metadata_of(snapshot.folder)
     if card.problem:
         return None, [_not_compared(f"the metadata of the card cannot be read: {card.problem}")]
@@ -71,6 +71,16 @@ def find(snapshot: Snapshot, given: str | None) -> tuple[Snapshot | None, list[F
         except PhardError as missing:
             problem = missing.problem
     return None, [_not_compared(problem)]
+
+
+def _given(name: str) -> tuple[Snapshot, list[Finding]]:
+    """The model that the user named: with its weights, if they are there to be read."""
+    try:
+        return pull(name), []
+    except RepoError as missing:
+        theirs = pull(name, weights=False)  # raises the same where it is not only the weights that are missing
+        advice = "Name an upstream model with safetensors, or compare the tensors by hand."
+        return theirs, [note("PH-A40", WEIGHTS, f"the tensors were compared with nothing: {missing.problem}", advice)]
 
 
 def _not_compared(problem: str) -> Finding:

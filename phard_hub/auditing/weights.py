@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from phard_hub.hub.snapshot import Snapshot
+from phard_hub.models.timm_format import WEIGHTS
 from phard_hub.report.findings import note, warning
 from phard_hub.report.record import Finding
 
@@ -23,7 +24,6 @@ SPIKE_SHARE, SPIKE_RATIO = 0.5, 3.0
 """Of a difference with a spike: energy of its first direction, and that direction beside the second."""
 EVEN = 1.35
 """Noise beside its first direction: no honest difference seen was below 1.7, and none of Gaussian noise above 1.3."""
-_FILE = "model.safetensors"
 
 
 def compare_weights(snapshot: Snapshot, theirs: Snapshot | None) -> Iterator[Finding]:
@@ -34,7 +34,7 @@ def compare_weights(snapshot: Snapshot, theirs: Snapshot | None) -> Iterator[Fin
     shared = sorted(here.keys() & there.keys())
     changed = [name for name in shared if not _equal(_tensor(here, name), _tensor(there, name))]
     others = len(here.keys() ^ there.keys())
-    yield note("PH-A40", _FILE, _words(changed, len(shared), others, theirs), "Nothing, if this is what you expect.")
+    yield note("PH-A40", WEIGHTS, _words(changed, len(shared), others, theirs), "Nothing, if this is what you expect.")
     classes = len(snapshot.config.get("id2label") or snapshot.config.get("label_names") or ())
     for name in changed:
         one, other = _tensor(here, name), _tensor(there, name)
@@ -82,10 +82,10 @@ class Spectrum:
         advice = "Ask its owner how the head was made; --reset-head learns another one."
         if self.has_spike:
             evidence = f"{name}: {100 * self.share:.0f} % in one direction, {self.ratio:.1f} times the second"
-            yield warning("PH-A41", _FILE, evidence, advice)
+            yield warning("PH-A41", WEIGHTS, evidence, advice)
         if self.is_even:
             evidence = f"{name}: beside the first direction, the largest is {self.unevenness:.2f} times the smallest"
-            yield warning("PH-A42", _FILE, evidence, advice)
+            yield warning("PH-A42", WEIGHTS, evidence, advice)
 
 
 def _words(changed: list[str], shared: int, others: int, theirs: Snapshot) -> str:

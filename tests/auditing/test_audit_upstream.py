@@ -165,7 +165,7 @@ def test_a_given_upstream_counts_more_than_the_card(
 def test_a_given_upstream_may_be_pinned(model: Path, base: str, hub: Hub) -> None:
     changed = json.loads((model / "config.json").read_text()) | {"hidden_act": "relu"}
     hub.commit("org/base", {"config.json": json.dumps(changed)})
-    assert seen(full(model, f"org/base@{base}")) == []
+    assert seen(full(model, f"org/base@{base}")) == [("PH-A40", "note")]  # all tensors are the same
     assert seen(full(model, "org/base@main")) == [("PH-A20", "error")]
 
 
@@ -178,6 +178,13 @@ def test_only_configs_and_the_card_of_the_upstream_are_downloaded(model: Path, b
 def test_an_upstream_of_pickles_is_good_enough(model: Path, hub: Hub, vit: Path) -> None:
     hub.create("org/base", {"config.json": (vit / "config.json").read_bytes(), "pytorch_model.bin": b"pickle"})
     assert full(model).findings == ()
+
+
+def test_a_given_upstream_of_pickles_is_compared_by_its_config_alone(model: Path, hub: Hub, vit: Path) -> None:
+    hub.create("org/base", {"config.json": (vit / "config.json").read_bytes(), "pytorch_model.bin": b"pickle"})
+    (found,) = full(model, "org/base").findings
+    assert (found.id, found.severity) == ("PH-A40", "note")
+    assert "the tensors were compared with nothing: org/base" in found.evidence
 
 
 def test_a_given_upstream_that_is_not_there_is_an_error(model: Path, hub: Hub) -> None:
