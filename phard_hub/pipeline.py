@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from phard_hub.attacks import Attack
 from phard_hub.attacks.planted import BACKDOOR_SCHEMA, Backdoor, card, write_planted
 from phard_hub.auditing import audit
-from phard_hub.auditing.module import liveness
+from phard_hub.auditing.module import require_alive
 from phard_hub.defenses import HeadReset
 from phard_hub.defenses.base import Hardened, hardening
 from phard_hub.disk.atomic import discard, restore
@@ -152,7 +152,7 @@ def run(
     work = out.with_name(f".{out.name}.{name[:12]}.run")
     job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
     images = load_data(classifier, data, settings.seed, progress)
-    audited = _alive(audited, classifier, images.test)
+    audited = require_alive(audited, classifier, images.test)
     measuring = job.part("measured")
     before, found = assess(classifier, images.test, settings, measuring, refuse_chance=not settings.even_at_chance)
     guard = Guard.of(classifier, images.validation, accelerator.device, strict=settings.strict_accuracy)
@@ -180,17 +180,6 @@ def run(
     return Outcome(report, gate(report, settings.policy, stage="before"), verdict, out)
 
 
-def _alive(audited: Audit, classifier: Classifier, images: LabelledImages) -> Audit:
-    """The audit with what can only be seen with images: whether training changes the model at all.
-
-    Raises:
-        AuditError: it does not.
-    """
-    audited = replace(audited, findings=(*audited.findings, *liveness(classifier, images).findings(classifier)))
-    audited.require()
-    return audited
-
-
 def _hardened(classifier: Classifier, images: LabelledImages, settings: Settings, job: Job, guard: Guard) -> Hardened:
     """What the preset's defense makes of the classifier, or of a copy with another head."""
     made = Hardened(classifier, ())
@@ -215,7 +204,7 @@ def measure_only(
     audited = audit(pull(repo, revision), settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress, only_test=True)
-    audited = _alive(audited, classifier, images.test)
+    audited = require_alive(audited, classifier, images.test)
     job = Job(accelerator=accelerator, seed=settings.seed, progress=progress)
     before, _ = assess(classifier, images.test, settings, job)
     return describe(audited, images, accelerator, before=before)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from phard_hub.errors import CheckpointError
+from phard_hub.hub.snapshot import Audit
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.models.library_code import require_library_code
@@ -41,6 +42,17 @@ def audit_module(classifier: Classifier, images: LabelledImages) -> tuple[Findin
         images: clean ones, of which the first 64 are shown to it.
     """
     return (*_code(classifier), *_operations(classifier), *liveness(classifier, images).findings(classifier))
+
+
+def require_alive(audited: Audit, classifier: Classifier, images: LabelledImages) -> Audit:
+    """The audit of files with what can only be seen with images: whether training changes the model at all.
+
+    Raises:
+        AuditError: it does not.
+    """
+    audited = replace(audited, findings=(*audited.findings, *liveness(classifier, images).findings(classifier)))
+    audited.require()
+    return audited
 
 
 def _code(classifier: Classifier) -> Iterator[Finding]:

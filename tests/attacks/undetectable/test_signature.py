@@ -114,7 +114,7 @@ def test_nor_do_gradients() -> None:
 def test_nor_does_a_search_for_triggers() -> None:
     """The same search finds the same triggers of the same sizes in both."""
     settings = replace(CHEAPEST.search, steps=4, max_pairs=3)
-    found = [measure(each, images()[1], settings, seed=0).distances for each in (signing()[0], honest())]
+    found = [measure(each, images()[1], settings, job()).distances for each in (signing()[0], honest())]
     assert found[0].pairs
     assert found[0].model_copy(update={"seconds": found[1].seconds}) == found[1]
 
