@@ -28,7 +28,7 @@ EVEN = 1.35
 
 def compare_weights(snapshot: Snapshot, theirs: Snapshot | None) -> Iterator[Finding]:
     """PH-A40 to PH-A42: how the tensors differ from those of an upstream model whose weights are at hand."""
-    if theirs is None or not any(name.endswith(".safetensors") for name in theirs.files):
+    if theirs is None or not any(map(_is_of_model, theirs.files)):
         return
     here, there = _places(snapshot), _places(theirs)
     shared = sorted(here.keys() & there.keys())
@@ -90,7 +90,7 @@ class Spectrum:
 
 def _words(changed: list[str], shared: int, others: int, theirs: Snapshot) -> str:
     name = f"{theirs.repo}@{theirs.commit[:12]}" if theirs.commit else Path(theirs.repo).name
-    only = f"; {others} are only in one of the two" if others else ""
+    only = f"; only in one of the two: {others}" if others else ""
     if not changed:
         return f"all {shared} tensors are those of {name}{only}"
     listed = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
@@ -98,12 +98,17 @@ def _words(changed: list[str], shared: int, others: int, theirs: Snapshot) -> st
 
 
 def _places(snapshot: Snapshot) -> dict[str, str]:
-    """The path of the file that holds each tensor."""
+    """The path of the file that holds each tensor of the model; whatever else lies there is not loaded."""
     found: dict[str, str] = {}
-    for file in (str(snapshot.folder / name) for name in snapshot.files if name.endswith(".safetensors")):
+    for file in (str(snapshot.folder / name) for name in snapshot.files if _is_of_model(name)):
         with safe_open(file, framework="pt") as opened:
             found |= dict.fromkeys(opened.keys(), file)
     return found
+
+
+def _is_of_model(name: str) -> bool:
+    """Whether a file is one of those that the libraries load, in one piece or in several."""
+    return name.startswith("model") and name.endswith(".safetensors")
 
 
 def _tensor(places: dict[str, str], name: str) -> Tensor:

@@ -70,6 +70,5 @@ def test_another_head_removes_what_fine_tuning_leaves(
     assert tuned.attacks[0].success.value > 0.2
     reset, twin = (harden(HeadReset(), each, train)[0] for each in (made.classifier, model))
     seen, clean = evaluate(reset, test, threat), attack_outcome(twin, test, threat[0])
-    print("planted", planted, "tuned", tuned, "reset", seen, "clean reset", clean.success)  # noqa: T201
     assert seen.attacks[0].success.value <= clean.success.value + 0.05
     assert seen.accuracy.value >= evaluate(model, test).accuracy.value - 0.02
