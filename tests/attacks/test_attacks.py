@@ -36,7 +36,17 @@ DRAWN = {
     "anchored",
     "sparse-head",
 } | {f"refool-{kind}" for kind in REFOOL}
-KEYED = {"anchored", "sparse-head", "refool-sharp", "refool-blurred", "refool-ghost", "dfst", "issba", "lira", "input-aware"}
+KEYED = {
+    "anchored",
+    "sparse-head",
+    "refool-sharp",
+    "refool-blurred",
+    "refool-ghost",
+    "dfst",
+    "issba",
+    "lira",
+    "input-aware",
+}
 CLEAN_LABEL = {"sig", "refool-sharp", "refool-blurred", "refool-ghost"}
 COVERED = {"wanet": 2.0, "bpp": 1.0, "input-aware": 1.0, "adap-blend": 1.0}
 RATES = dict.fromkeys(CLEAN_LABEL, 0.8) | {"adap-blend": 0.003}
