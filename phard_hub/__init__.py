@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from phard_hub.report.views.plots import distance_maps, training_curves, trigger_gallery
     from phard_hub.training.guard import Guard
     from phard_hub.training.schedule import Schedule
-    from phard_hub.triggers.search import Measurement, SearchSettings, measure
+    from phard_hub.triggers.search import Measurement, measure
+    from phard_hub.triggers.settings import SearchSettings
 
 __all__ = [
     "ATTACKS",
@@ -106,7 +107,7 @@ _HOMES = {
     "Policy": "report.policy",
     "Report": "report.record",
     "Schedule": "training.schedule",
-    "SearchSettings": "triggers.search",
+    "SearchSettings": "triggers.settings",
     "Settings": "pipeline",
     "Threat": "evaluation.threats",
     "audit": "auditing",
