@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,18 +88,16 @@ def load_data(
 
     The guard's validation images are a tenth of the test images where those are given, because a checkpoint
     knows its own training images by heart; otherwise a tenth of all. They are left out of the other two. Where nothing
-    is hardened, all images are test images: those of ``test_images``, if there are any.
+    is hardened, all of ``test_images`` are test images or, if there are none, all of ``images``.
 
     Raises:
         ImagesError: images cannot be loaded, or more than one per cent of the test images are training images, too.
     """
-    if only_test and data.test_images is not None:
-        data = replace(data, images=data.test_images, split=data.test_split, test_images=None)
     chosen = chosen_classes(data.classes, classifier.labels) if data.classes is not None else ()
     train = _load(classifier, data, data.images, data.split, seed, progress, chosen)
     name, matched, skipped = public_name(data.images), [train.matched], train.skipped
-    if only_test:
-        nothing = train.take([])
+    nothing = train.take([])
+    if data.test_images is None and only_test:
         return Data(nothing, nothing, train, name, train.matched, skipped=skipped)
     if data.test_images is None:
         given, dataset, advice = train, name, _A_FIFTH
@@ -112,7 +110,10 @@ def load_data(
         name = f"{name}{TESTED_ON}{public_name(data.test_images)}"
     if common := overlap(train, test):
         _log.warning("%s", common)
-    test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
+    if only_test:
+        train = validation = nothing
+    else:
+        test, validation = test.split(1 / 10 if data.test_images else 1 / 3, seed)
     _require_enough(given, test, dataset, advice)
     return Data(train, validation, test, name, "; ".join(dict.fromkeys(filter(None, matched))), common, skipped)
 
