@@ -17,6 +17,7 @@ from phard_hub.attacks import Attack
 from phard_hub.attacks.planted import BACKDOOR_SCHEMA, Backdoor, card, write_planted
 from phard_hub.auditing import audit
 from phard_hub.auditing.module import require_alive
+from phard_hub.budget import Budget
 from phard_hub.defenses import HeadReset
 from phard_hub.defenses.base import Hardened, hardening
 from phard_hub.disk.atomic import discard, restore
@@ -32,6 +33,7 @@ from phard_hub.job import Job, Progress, silent
 from phard_hub.models.classifier import Classifier, class_number
 from phard_hub.models.loading import load
 from phard_hub.models.tensors import serialize
+from phard_hub.planning import plan
 from phard_hub.presets import DEFAULT, Preset
 from phard_hub.provenance import environment, source_of
 from phard_hub.release.release import check_writable, copied, read_release, weights_sha256, write_release
@@ -85,6 +87,7 @@ class Settings:
         reset_head: whether another head is learned before anything else is done.
         even_at_chance: whether a model is hardened that is no better than guessing.
         overwrite: whether the release of another job may be replaced.
+        budget: what the job may cost.
         strict_accuracy: whether hardening goes only as far as the validation images show that accuracy is kept.
     """
 
@@ -98,6 +101,7 @@ class Settings:
     reset_head: bool = False
     even_at_chance: bool = False
     overwrite: bool = False
+    budget: Budget = Budget()
     strict_accuracy: bool = False
 
 
@@ -153,6 +157,8 @@ def run(
     job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
     images = load_data(classifier, data, settings.seed, progress)
     audited = require_alive(audited, classifier, images.test)
+    fitted = plan(settings.preset, classifier, images.test, job, settings.budget, hardens=True)
+    settings = replace(settings, preset=fitted.preset)
     measuring = job.part("measured")
     before, found = assess(classifier, images.test, settings, measuring, refuse_chance=not settings.even_at_chance)
     guard = Guard.of(classifier, images.validation, accelerator.device, strict=settings.strict_accuracy)
@@ -160,7 +166,9 @@ def run(
     unkept = replace(job, folder=None)
     after, found_after = assess(made.classifier, images.test, settings, unkept, beside=before.distances)
     record = hardening(settings.preset.defense, made.phases, images.train, job)
-    report = describe(audited, images, accelerator, before=before, after=after, hardening=record)
+    report = describe(
+        audited, images, accelerator, before=before, after=after, hardening=record, given_up=fitted.given_up
+    )
     report = report.model_copy(update={"job": name})
     verdict = gate(report, settings.policy)
 
@@ -206,8 +214,9 @@ def measure_only(
     images = load_data(classifier, data, settings.seed, progress, only_test=True)
     audited = require_alive(audited, classifier, images.test)
     job = Job(accelerator=accelerator, seed=settings.seed, progress=progress)
-    before, _ = assess(classifier, images.test, settings, job)
-    return describe(audited, images, accelerator, before=before)
+    fitted = plan(settings.preset, classifier, images.test, job, settings.budget, hardens=False)
+    before, _ = assess(classifier, images.test, replace(settings, preset=fitted.preset), job)
+    return describe(audited, images, accelerator, before=before, given_up=fitted.given_up)
 
 
 def plant(
@@ -325,8 +334,11 @@ def describe(
     before: State,
     after: State | None = None,
     hardening: Hardening | None = None,
+    given_up: str = "",
 ) -> Report:
-    """The report of a run."""
+    """The report of a run; ``given_up`` is what a budget left out of it."""
+    left_out = f"The budget left out {given_up}." if given_up else ""
+    doubt = hardening.doubt if hardening else ""
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC),
@@ -339,9 +351,7 @@ def describe(
         after=after,
         hardening=hardening,
         environment=environment(accelerator),
-        limits=tuple(
-            filter(None, (*LIMITS, images.overlap, _left_out(images.test), hardening.doubt if hardening else ""))
-        ),
+        limits=tuple(filter(None, (*LIMITS, images.overlap, _left_out(images.test), doubt, left_out))),
     )
 
 
@@ -373,7 +383,7 @@ def _job_name(classifier: Classifier, data: DataOptions, settings: Settings) -> 
     """A name for this very job: other weights, images or settings have another one."""
     threats = [(threat.name, threat.target) for threat in settings.threats]
     weights = weights_sha256(classifier.weights())
-    chosen = f"{settings.policy} {settings.strict_accuracy} {settings.reset_head}"
+    chosen = f"{settings.policy} {settings.strict_accuracy} {settings.reset_head} {settings.budget}"
     job = f"{weights} {data} {settings.preset} {settings.seed} {threats} {chosen}"
     return hashlib.sha256(job.encode()).hexdigest()
 

@@ -32,6 +32,7 @@ from phard_hub.cli.options import (
     AsJson,
     AuditFormat,
     Backdoors,
+    BudgetOption,
     PolicyFile,
     PolicyName,
     PresetName,
@@ -115,6 +116,7 @@ def harden(
     upstream: Upstream = None,
     allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
+    budget: BudgetOption = None,
     reset_head: Annotated[
         bool,
         typer.Option("--reset-head", help="First learn another head on the images: what is planted in it is gone."),
@@ -144,7 +146,7 @@ def harden(
     from phard_hub.pipeline import run
     from phard_hub.release.push import check_access, push
 
-    settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow)
+    settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow, budget=budget)
     settings = replace(
         settings,
         reset_head=reset_head,
@@ -177,6 +179,7 @@ def measure(
     upstream: Upstream = None,
     allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
+    budget: BudgetOption = None,
     out: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -187,7 +190,7 @@ def measure(
     from phard_hub.disk.atomic import check_place, write_text
     from phard_hub.pipeline import measure_only
 
-    settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow)
+    settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow, budget=budget)
     if out is not None:
         check_place(out)
     with show_progress() as progress:

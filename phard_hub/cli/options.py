@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from phard_hub.budget import Budget
 from phard_hub.hub.names import pasted, require_dataset, require_model
 from phard_hub.report.policy import POLICIES, Policy
 from phard_hub.settings import LARGEST_SEED
@@ -124,6 +125,23 @@ Backdoors = Annotated[
 ]
 
 
+def _budget(text: str) -> Budget:
+    """Read a budget when the command line is, as the policy below."""
+    return Budget.parse(text)
+
+
+BudgetOption = Annotated[
+    Budget | None,
+    typer.Option(
+        "--budget",
+        parser=_budget,
+        metavar="20m|1e6",
+        help="What the job may cost, as a time (`90s`, `20m`, `2h`) or as a number of sample-gradients: what does not "
+        "fit is left out, and the report says what that was.",
+    ),
+]
+
+
 def _policy(path: str) -> Policy:
     """Read a policy when the command line is, so that a broken one is refused before anything else is done."""
     return POLICIES.get(path) or Policy.read(Path(path))
@@ -214,6 +232,7 @@ def make_settings(
     *,
     upstream: str | None,
     allow: list[str],
+    budget: Budget | None,
 ) -> Settings:
     """Settings of a run from the options."""
     from phard_hub.evaluation.threats import Threat
@@ -227,4 +246,5 @@ def make_settings(
         threats=[Threat.read(folder) for folder in backdoors],
         upstream=upstream,
         allow=allow,
+        budget=budget or Budget(),
     )

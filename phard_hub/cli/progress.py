@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -28,16 +29,37 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def show_progress() -> AbstractContextManager[Progress]:
-    """What the steps of a job report to: bars on a terminal, lines in a log, nothing in a process that helps along."""
-    if not is_first_process():
-        return _nothing()
-    return _bars() if sys.stderr.isatty() else _lines()
-
-
 @contextmanager
-def _nothing() -> Iterator[Progress]:
-    yield lambda _what, _done, _total: None
+def show_progress() -> Iterator[Progress]:
+    """What the steps of a job report to: bars on a terminal, lines in a log, nothing in a process that helps along.
+
+    What the library says on the way is shown between them.
+    """
+    if not is_first_process():
+        yield _nothing
+        return
+    library, said = logging.getLogger("phard_hub"), _Said()
+    level = library.level
+    library.addHandler(said)
+    library.setLevel(logging.INFO)
+    try:
+        with _bars() if sys.stderr.isatty() else _lines() as progress:
+            yield progress
+    finally:
+        library.removeHandler(said)
+        library.setLevel(level)
+
+
+class _Said(logging.Handler):
+    """A line on stderr for each message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one message."""
+        typer.echo(harmless(record.getMessage()), err=True)
+
+
+def _nothing(_what: str, _done: int, _total: int) -> None:
+    """Show nothing."""
 
 
 @contextmanager

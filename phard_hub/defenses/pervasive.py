@@ -122,6 +122,11 @@ class PervasiveHardening(Defense):
         """Updates of the model, where forgetting is kept."""
         return self.forgetting.schedule.steps + self.bank.schedule.steps
 
+    @property
+    def gradients(self) -> int:
+        """About how many sample-gradients it takes, where forgetting is kept."""
+        return self.forgetting.gradients + self.bank.gradients
+
     def lasting(self, steps: int) -> Self:
         """The same with phases whose steps add up to this, in the proportion that they have."""
         factor = steps / self.steps

@@ -45,6 +45,11 @@ class Scheduled(Defense):
         course = train(classifier, images, objective, self.schedule, job, guard if self.guarded else None)
         return Hardened(course.classifier, (self.phase(course, guard),))
 
+    @property
+    def gradients(self) -> int:
+        """About how many sample-gradients it takes."""
+        return self.schedule.steps * self.schedule.batch * (2 if self.schedule.sharpness else 1)
+
     def lasting(self, steps: int) -> Self:
         """The same for so many steps."""
         return replace(self, schedule=replace(self.schedule, steps=steps))

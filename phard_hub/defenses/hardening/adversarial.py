@@ -82,6 +82,12 @@ class AdversarialTraining(Trained):
 
     name = "adversarial"
 
+    @property
+    def gradients(self) -> int:
+        """About how many sample-gradients it takes: the bank's steps, too."""
+        start = self.head_start * self.head_start_batch if self.schedule.steps else 0
+        return start + round(super().gradients * (1 + 2 * self.stamped + self.random))
+
     def objective(self, original: Classifier, copy: Classifier, images: LabelledImages, job: Job) -> _Objective:
         """Right answers on clean and stamped images, and a bank of triggers that follows the copy."""
         return _Objective(self, original, copy, images, job)

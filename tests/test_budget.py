@@ -1,0 +1,119 @@
+"""What a job costs is known before it is done, and a budget is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from phard_hub.budget import Budget, Estimate
+from phard_hub.errors import InputError, StateError
+from phard_hub.planning import cost, fit, plan, timed
+from phard_hub.presets import DEFAULT, FAST, GATE, PRESETS, Preset
+from phard_hub.report.record import Report
+from phard_hub.triggers.search import measure
+from tests.command import Phard
+from tests.jobs import write_images
+from tests.small import digit_images, job, trained_digits, unmarked
+
+TEXTS: dict[str, Budget | None] = {
+    "90s": Budget(seconds=90),
+    "20m": Budget(seconds=1200),
+    "1.5h": Budget(seconds=5400),
+    "1e6": Budget(gradients=1e6),
+    "250000": Budget(gradients=250_000),
+    "": None,
+    "soon": None,
+    "-5m": None,
+    "0": None,
+    "nan": None,
+    "inf": None,
+    "m": None,
+}
+
+
+@pytest.mark.parametrize(("text", "budget"), TEXTS.items())
+def test_a_budget_is_a_time_or_a_number(text: str, budget: Budget | None) -> None:
+    if budget is not None:
+        assert Budget.parse(text) == budget
+        return
+    with pytest.raises(InputError, match="is no budget") as caught:
+        Budget.parse(text)
+    assert "20m" in caught.value.advice
+
+
+def test_the_estimate_is_near_the_cost() -> None:
+    """Of a real measurement; what is estimated knows the settings only."""
+    preset = replace(
+        GATE, search=replace(GATE.search, steps=10, batch=4, fit_images=20, choosing_images=10, judging_images=10)
+    )
+    preset = replace(
+        preset, search=replace(preset.search, max_pairs=420, kinds=("warp",)), pgd=replace(preset.pgd, images=0)
+    )
+    found = measure(trained_digits(4), digit_images(4)[0], preset.search).distances
+    seen = found.sample_gradients + found.sample_forwards / 3
+    assert cost(preset, 4, hardens=False) == pytest.approx(seen, rel=0.4)
+
+
+@pytest.mark.parametrize("name", ["fast", "default", "thorough"])
+def test_less_is_allowed_and_less_is_done(name: str) -> None:
+    preset, least = PRESETS[name], 0.0
+    whole = cost(preset, 10, hardens=True)
+    assert fit(preset, whole, 10, hardens=True) == (preset, "")
+    for share in (0.4, 0.6, 0.9):
+        allowed = share * whole
+        fitted = fit(preset, allowed, 10, hardens=True)
+        spent = cost(fitted.preset, 10, hardens=True)
+        assert least <= spent <= allowed
+        assert fitted.given_up
+        least = spent
+    with pytest.raises(InputError, match="the least that says anything costs"):
+        fit(preset, 10.0, 10, hardens=True)
+
+
+def test_pairs_are_given_up_last() -> None:
+    hundred = cost(FAST, 100, hardens=False)
+    assert "closest 20" in fit(FAST, hundred / 12, 100, hardens=False).given_up
+    assert "single kind" not in fit(FAST, hundred / 2, 100, hardens=False).given_up
+
+
+def test_a_step_is_timed_without_a_mark() -> None:
+    classifier = trained_digits()
+    with unmarked(classifier):
+        assert 0 < timed(classifier, digit_images(3)[0]) < 1
+    assert str(Estimate(1_240_400, 0.001)) == (
+        "about 1,240,000 sample-gradients, 0:20:40 if the machine has nothing else to do"
+    )
+
+
+def test_the_next_try_is_allowed_what_the_first_was(tmp_path: Path) -> None:
+    classifier, images = trained_digits(), digit_images(3)[0]
+    tried = replace(job(), folder=tmp_path / "run")
+
+    def planned(budget: Budget, preset: Preset = DEFAULT) -> Preset:
+        return plan(preset, classifier, images, tried, budget, hardens=True).preset
+
+    half = Budget(gradients=cost(DEFAULT, 3, hardens=True) / 2)
+    first = planned(half)
+    assert first.search.steps < DEFAULT.search.steps
+    assert planned(Budget(gradients=1e12)) == first
+    (tmp_path / "run" / "budget").write_text("much")
+    with pytest.raises(StateError, match="cannot be read"):
+        planned(half)
+    assert plan(DEFAULT, classifier, images, job(), Budget(), hardens=True) == (DEFAULT, "")
+
+
+def test_the_command_says_what_it_costs_and_leaves_out(phard: Phard, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", per_class=24)
+    out = tmp_path / "report.json"
+    options = ("--images", images, "--preset", "fast", "--out", out)
+    done = phard("measure", tiny_checkpoint, *options, "--budget", "40000")
+    assert done.code == 0, done.err
+    assert "This costs about" in done.err
+    assert "The budget leaves out 65 % of all steps" in done.err
+    assert any("The budget left out 65 % of all steps" in limit for limit in Report.read(out).limits)
+    refused = phard("measure", tiny_checkpoint, *options, "--budget", "5")
+    assert refused.code == 2
+    assert "the least that says anything" in refused.complaint
+    assert "is no budget" in phard("measure", tiny_checkpoint, *options, "--budget", "tomorrow").complaint
