@@ -76,9 +76,17 @@ def default_accelerator() -> Accelerator:
     """What the machine has, in bf16 where that is fast; a process that has an accelerator keeps its precision."""
     if is_initialized():
         return Accelerator()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     if (device := _DEVICE.get()) is not None:
         _begin_on(device)
-    return Accelerator(mixed_precision="bf16" if has_fast_bf16(PartialState().device) else "no")
+    elif processes > 1:
+        # Without a word about CPUs, accelerate makes each process of several on them a job of its own.
+        PartialState(cpu=torch.accelerator.current_accelerator(check_available=True) is None)
+    accelerator = Accelerator(mixed_precision="bf16" if has_fast_bf16(PartialState().device) else "no")
+    if accelerator.num_processes < processes:
+        problem = f"{processes} processes were started, and accelerate joins {accelerator.num_processes} of them."
+        raise InputError(problem, advice="Start them with `phard launch N ...`, or torchrun; see the README.")
+    return accelerator
 
 
 def _begin_on(device: str) -> None:

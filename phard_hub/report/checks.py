@@ -81,8 +81,8 @@ def of_distances(found: ClassDistances) -> Iterator[str]:
             yield f"a pair is of class {unknown[0]}, and the classes are {len(known) - 1}, the last {found.classes[-1]}"
         if pair.distance is not None and not _alike(pair.rms, pair.distance * found.rms_per_l2):
             yield f"a distance of {pair.distance:g} is not {pair.rms:g} grey levels for images of {found.image_shape}"
-        if pair.reached and pair.success.value < found.success_bound - _ROUNDING:
-            yield f"a pair was reached at a success of {pair.success.value:g}, below {found.success_bound:g}"
+        if pair.reached and pair.success.high < found.success_bound - _ROUNDING:
+            yield f"a pair was reached at a success of {pair.success.value:g}, clearly below {found.success_bound:g}"
     yield from _of_mean(found)
 
 

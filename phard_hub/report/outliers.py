@@ -14,8 +14,10 @@ from phard_hub.report.distances import GREY_LEVELS, ClassDistances, PairDistance
 
 LEAST_CLASSES = 4
 """Below that many, there are no others that a class could stand out from."""
-LEAST_IMAGES = 20
+LEAST_IMAGES = 50
 """Judging images below which a distance says too little."""
+LARGEST = 20.0
+"""Grey levels up to which a class is looked at: honest classes differ a lot in what only large changes reach."""
 _LEAST_LEVELS = 0.1  # a class that needs no change at all is infinitely easy to reach, which is no number
 
 
@@ -42,7 +44,7 @@ class Outlier(NamedTuple):
 
 
 def outliers(found: ClassDistances) -> tuple[Outlier, ...]:
-    """How much each class that was reached stands out, by each kind of trigger; the most outlying first.
+    """How much each class stands out that changes of up to `LARGEST` reach, by each kind; the most outlying first.
 
     The comparison is with the median of the other classes, so that several targets, as long as they are fewer than
     half, do not hide each other.
@@ -59,7 +61,7 @@ def _outliers(kind: str, triggers: Sequence[PairDistance], unit: float) -> Itera
     levels = [largest if trigger.rms is None else trigger.rms for trigger in triggers]
     lows = [largest if trigger.low is None else trigger.low * unit for trigger in triggers]
     for number, trigger in enumerate(triggers):
-        if trigger.rms is None or trigger.high is None:
+        if trigger.rms is None or trigger.high is None or trigger.rms > LARGEST:
             continue
         others = median(levels[:number] + levels[number + 1 :])
         least = median(lows[:number] + lows[number + 1 :]) / max(trigger.high * unit, _LEAST_LEVELS)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from phard_hub.report.deployed import SIGNATURE_NAME, Deployed, other_files, other_weights
 from phard_hub.report.distances import GREY_LEVELS, ClassDistances, Rate
-from phard_hub.report.outliers import LEAST_CLASSES, LEAST_IMAGES, outliers
+from phard_hub.report.outliers import LARGEST, LEAST_CLASSES, LEAST_IMAGES, outliers
 from phard_hub.report.record import Report, State
 from phard_hub.report.wording import outlier_words, pair_name, printable, two_numbers
 
@@ -210,23 +210,27 @@ def max_attack_success(case: Case, limit: float) -> Judgement:
 def max_outlier(case: Case, limit: float) -> Judgement:
     """Universal triggers may reach no class with changes that are so many times smaller than the others need.
 
-    The others are counted by their median, for each kind of trigger. Where the images that judged are so few that the
-    class may be within the limit as well, the rule is not evaluated.
+    The others are counted by their median, for each kind of trigger. A class fails if it is beyond the limit by its
+    95 % interval; if it is beyond it only by its value, and fewer than 50 images judged, the rule is not evaluated.
     """
     distances = case.state.distances
     if len(distances.classes) < LEAST_CLASSES:
         return Judgement("not_applicable", None, f"{len(distances.classes)} classes are too few to stand out from")
+    if not any(
+        pair.reached for pair in (*distances.universal, *(p for kind in distances.kinds.values() for p in kind))
+    ):
+        return _unknown("universal triggers reached no class, so nothing can be compared")
     found = outliers(distances)
     if not found:
-        return _unknown("universal triggers reached no class, so nothing can be compared")
+        return Judgement("pass", None, f"no class was reached by changes of up to {LARGEST:g} grey levels")
     worst = max(found, key=lambda each: (each.least > limit, each.times))
-    message = outlier_words(distances, worst)
-    if worst.times <= limit + _ROUNDING and worst.images >= LEAST_IMAGES:
-        return Judgement("pass", worst.times, f"{message}; at most {limit:g} times is allowed")
-    if worst.least > limit and worst.images >= LEAST_IMAGES:
-        return Judgement("fail", worst.times, f"{message}; at most {limit:g} times is allowed")
-    doubt = f"{worst.images} images judged it, and it may be {worst.least:.1f} times"
-    return _unknown(f"{message}; {doubt}: too few to tell it from the limit of {limit:g}")._replace(value=worst.times)
+    message = f"{outlier_words(distances, worst)}; at most {limit:g} times is allowed"
+    if worst.times > limit + _ROUNDING and worst.images < LEAST_IMAGES:
+        return _unknown(f"{message}, and {worst.images} images are too few to tell")._replace(value=worst.times)
+    if worst.least > limit:
+        return Judgement("fail", worst.times, message)
+    doubt = f", and it may be {worst.least:.1f} times" if worst.times > limit else ""
+    return Judgement("pass", worst.times, f"{message}{doubt}")
 
 
 def max_universal_success_at(case: Case, level: str, limit: float) -> Judgement:

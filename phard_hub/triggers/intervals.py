@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from phard_hub.report.distances import PairDistance, grey_levels
 from phard_hub.report.statistics import rate
 from phard_hub.triggers.fitting import Task
-from phard_hub.triggers.judging import STRONGEST, Judged
+from phard_hub.triggers.judging import STRONGEST, Judged, wanted_of
 from phard_hub.triggers.pool import UNIVERSAL
 
 _DRAWS = 1000
@@ -99,7 +98,7 @@ def _drawn_again(entry: Entry, success: float, seed: int) -> Floats:
     sizes = entry.judged.sizes.double().numpy()
     random = np.random.default_rng([seed, entry.source + 1])
     picks = random.integers(len(needed), size=(_DRAWS, len(needed)))
-    wanted = math.ceil(success * len(needed) - 1e-9)
+    wanted = wanted_of(len(needed), success)
     strengths = np.partition(needed[picks], wanted - 1, axis=1)[:, wanted - 1]
     return np.asarray(sizes[picks].mean(1) * strengths)
 

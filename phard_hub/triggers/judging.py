@@ -1,7 +1,10 @@
 """Judging triggers on images that they were neither fitted nor chosen on.
 
 Each image turns at some strength of a trigger. The strength at which the wanted share of the images turns gives the
-distance, and drawing the images again gives its interval. So the images that chose a trigger do not flatter it.
+distance, and drawing the images again gives its interval. So the images that chose a trigger do not flatter it, nor
+do those that judge it: of n images, as many have to turn as the share asks for of n + 1, because the next image is as
+likely to be the hardest as each of them; and the success that is reported is that of each half of the images at the
+strength that the other half asks for.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.distances import GREY_LEVELS
+from phard_hub.report.statistics import rate
 from phard_hub.triggers.bank import Triggers, change_size, grey_level
 from phard_hub.triggers.fitting import Fitted, answers, images_for
 from phard_hub.triggers.pool import UNIVERSAL, Pools
@@ -34,7 +38,7 @@ class Judged:
     Attributes:
         row: of the bank.
         reached: whether it turns the wanted share of them.
-        hits: ``(n,)``, whether each is turned.
+        hits: ``(n,)``, whether each is turned; where the trigger was reached, at the strength that others ask for.
         sizes: ``(n,)``, L2 norm of each change.
         needed: ``(n,)``, the strength at which each turns, in units of that which the others are at.
         at: how many of them are turned by changes of at most `GREY_LEVELS`; empty for a pair.
@@ -73,7 +77,7 @@ class _Case:
         self.pixels = images_for(pools.judge, self.source, self.target, settings.judging_images, self.device)
 
     def judged(self) -> Judged:
-        works, wanted = bool(self.fitted.works[self.row]), math.ceil(self.settings.success * len(self.pixels) - 1e-9)
+        works, wanted = bool(self.fitted.works[self.row]), wanted_of(len(self.pixels), self.settings.success)
         needed, strength = torch.full((len(self.pixels),), torch.inf), 1.0
         if works:
             needed = self._needed()
@@ -91,6 +95,9 @@ class _Case:
         self.triggers.take(self.triggers, mine, strength * one)
         trigger = {name: value[self.row].detach().cpu().clone() for name, value in self.triggers.named_parameters()}
         reached = works and int(hits.sum()) >= wanted
+        if reached:
+            hits = _by_the_others(needed, self.settings.success)
+            reached = rate(int(hits.sum()), len(hits)).high >= self.settings.success
         return Judged(self.row, reached, hits, sizes, needed / strength, at, strength, trigger)
 
     def _at(self, strength: float | Tensor, *, precise: bool = False) -> tuple[Tensor, Tensor]:
@@ -101,10 +108,11 @@ class _Case:
     def _needed(self) -> Tensor:
         """The strength at which each image turns, by bisection; infinite where it does not."""
         low, high = torch.full((len(self.pixels),), WEAKEST), torch.full((len(self.pixels),), STRONGEST)
+        middle = torch.ones_like(low)  # where the trigger was chosen; some images turn there and not beyond
         for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
             hits, _ = self._at(middle)
             low, high = torch.where(hits, low, middle), torch.where(hits, middle, high)
+            middle = (low + high) / 2
         return torch.where(high < STRONGEST, high, torch.inf)
 
     def _at_sizes(self) -> tuple[int, ...]:
@@ -130,6 +138,22 @@ class _Case:
         self.fitted.cost.forwards += len(pixels)
         strength = scaled_to(self.triggers, self.row, pixels, size)
         return int(answers(self.classifier, self.triggers, self.row, self.target, pixels, strength)[0].sum())
+
+
+def wanted_of(images: int, success: float) -> int:
+    """How many of so many images have to turn so that this share of all images does, on average."""
+    return min(images, math.ceil(success * (images + 1) - 1e-9))
+
+
+def _by_the_others(needed: Tensor, success: float) -> Tensor:
+    """Whether each image turns at the strength that the half of the images that it is not in asks for."""
+    hits = torch.zeros(len(needed), dtype=torch.bool)
+    first = torch.arange(len(needed)) % 2 == 0
+    for half, others in ((first, ~first), (~first, first)):
+        theirs = needed[others].sort().values
+        if len(theirs):
+            hits[half] = needed[half] <= theirs[wanted_of(len(theirs), success) - 1]
+    return hits
 
 
 def scaled_to(triggers: Triggers, row: int, pixels: Tensor, size: float) -> Tensor:

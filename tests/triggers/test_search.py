@@ -105,7 +105,8 @@ def test_the_triggers_do_what_the_record_says() -> None:
         pixels = held.read(held.all_of(source, pair.target, LAW.judging_images), torch.device("cpu"))
         stamped = bank.trigger(row)(pixels)
         hits = (classifier(stamped).argmax(1) == pair.target).float().mean().item()
-        assert pair.success.value == pytest.approx(hits)
+        assert hits >= LAW.success
+        assert pair.success.value == pytest.approx(hits, abs=0.15)  # each half at the strength of the other
         assert pair.success.n == len(pixels)
         assert pair.distance == pytest.approx((stamped - pixels).flatten(1).norm(dim=1).mean().item(), rel=1e-4)
         assert pair.rms == pytest.approx(255 * (pair.distance or 0) / 8)
