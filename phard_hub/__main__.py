@@ -30,7 +30,10 @@ def main() -> NoReturn:
         place = f" {error.filename}" if error.filename else ""
         problem = f"Cannot read or write{place}: {error.strerror or error}."
         code = _say(OutputError(problem, advice="Check the path, permissions and free space."))
-    except Exception:  # noqa: BLE001 - a bug must not end with Python's exit code 1, which says "refused"
+    except Exception as error:  # noqa: BLE001 - a bug must not end with Python's exit code 1, which says "refused"
+        if _is_of_another_process(error):
+            problem = f"Process {os.environ.get('RANK')} lost another process, which ended before it."
+            sys.exit(_say(NotEvaluatedError(problem, advice="Give the same command again: it continues where it can.")))
         sys.stderr.write(harmless(traceback.format_exc()))
         code = _say(NotEvaluatedError("This is a bug in phard.", advice="Please report it with the lines above."))
     sys.exit(code)
@@ -45,6 +48,14 @@ def _run(arguments: list[str]) -> int:
         advice = "Give the same command again: it continues from its last checkpoint, if there is one."
         raise InterruptedRunError("Interrupted; no result was written.", advice=advice)
     return int(code or 0) if arguments else 2
+
+
+def _is_of_another_process(error: Exception) -> bool:
+    """Whether the communication with another process broke off, which says why itself."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several and any(
+        word in f"{type(error).__name__} {error}".lower() for word in ("gloo", "nccl", "distbackend")
+    )
 
 
 def _wrong_use(error: Exception) -> int:

@@ -18,6 +18,7 @@ VERBS = {
     "plant",
     "compare",
     "harden",
+    "launch",
     "gate",
     "audit",
     "push",

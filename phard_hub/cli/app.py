@@ -27,6 +27,7 @@ from phard_hub.cli.console import (
     show_table,
 )
 from phard_hub.cli.gate import gate, sign, verify
+from phard_hub.cli.launch import launch
 from phard_hub.cli.options import (
     Allow,
     AsJson,
@@ -141,7 +142,7 @@ def harden(
     continues when the same command is given again; one that has ended is not done again. A model that is no better
     than guessing on the test images is not hardened (exit code 3): labels or preprocessing probably do not match.
 
-    On several GPUs, start it with `accelerate launch -m phard_hub harden` and the same arguments.
+    On several GPUs, put `launch N` before it: `phard launch 4 harden ...`.
     """
     from phard_hub.pipeline import run
     from phard_hub.release.push import check_access, push
@@ -251,6 +252,7 @@ def plant(
 
 
 app.command()(compare)
+app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(launch)
 app.command()(gate)
 app.command()(sign)
 app.command()(verify)

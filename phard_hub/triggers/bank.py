@@ -86,7 +86,12 @@ START = {"flow": 0.01, "shift": 0.05, "scale": 0.05, "gain": 0.05, "bias": 0.05}
 
 
 class Triggers(nn.Module):
-    """Many triggers in one module, whose parameters have a leading axis over them."""
+    """Many triggers in one module, whose parameters have a leading axis over them.
+
+    ``pace`` is the share of a search's learning rate that suits the parameters.
+    """
+
+    pace = 1.0
 
     def __len__(self) -> int:
         """The number of triggers."""

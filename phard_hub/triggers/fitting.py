@@ -88,7 +88,8 @@ class Fitting:
         checks = {steps - 1 - round(i * steps / 2 / self.settings.checks) for i in range(self.settings.checks)}
         current = self.task.current
         current.only(self.task.kinds)
-        optimizer = torch.optim.Adam(current.parameters(), self.settings.learning_rate, betas=self.settings.betas)
+        rate = current.pace * self.settings.learning_rate
+        optimizer = torch.optim.Adam(current.parameters(), rate, betas=self.settings.betas)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: anneal(step / steps))
         for step in range(steps):
             self._step(optimizer)

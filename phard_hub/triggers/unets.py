@@ -13,11 +13,12 @@ class UNets(Triggers):
     """``size`` small U-Nets in one module, with the interface of `Bank`; each adds to an image what it draws for it.
 
     The parameters have a leading axis over the triggers. Two levels with 16 and 32 channels and a last layer that
-    starts near zero; what is drawn is added, and the sum is cut to [0, 1]. Source of the form: Ronneberger et al.,
+    starts small; what is drawn is added, and the sum is cut to [0, 1]. Source of the form: Ronneberger et al.,
     arXiv 1505.04597, with a far smaller network.
     """
 
     width = 16
+    pace = 0.3  # weights of layers, and no pixels
 
     def __init__(self, size: int, image_shape: tuple[int, int, int]) -> None:
         """Start at the identity; ``image_shape`` is (C, H, W)."""
@@ -34,12 +35,12 @@ class UNets(Triggers):
             self.register_parameter(f"{name}_bias", nn.Parameter(torch.zeros(size, out)))
 
     def randomise(self, seed: int) -> UNets:
-        """Draw the weights as He et al. do, those of the last layer a hundred times smaller; returns itself."""
+        """Draw the weights as He et al. do, those of the last layer ten times smaller; returns itself."""
         random = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if name.endswith("weight"):
-                    spread = (2 / parameter[0, 0].numel()) ** 0.5 * (0.01 if name.startswith("last") else 1.0)
+                    spread = (2 / parameter[0, 0].numel()) ** 0.5 * (0.1 if name.startswith("last") else 1.0)
                     parameter.copy_(spread * torch.randn(parameter.shape, generator=random))
         return self
 

@@ -1,0 +1,109 @@
+"""Several processes for one verb: the same results, the same exit codes, and an end where one of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from phard_hub.report.record import Report
+from tests.command import hear_interrupts
+from tests.jobs import cheap, write_images
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "phard_hub", "launch", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    )
+
+
+def ended(*arguments: object) -> tuple[int, str]:
+    process = start(*arguments)
+    _, err = process.communicate(timeout=240)
+    assert "Traceback" not in err
+    return process.returncode, err
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "images", per_class=24)
+
+
+def test_two_processes_measure_what_one_does(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    reports = []
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}.json"
+        options = ("--images", images, "--preset", "cheapest", "--out", out)
+        code, err = ended(processes, "measure", tiny_checkpoint, *options)
+        assert code == 0, err
+        assert err.count("This costs") == 1
+        reports.append(Report.read(out))
+    one, two = (report.before.distances.model_dump(exclude={"seconds"}) for report in reports)
+    assert one == two
+    assert reports[0].before.evaluation == reports[1].before.evaluation
+    assert [report.environment.processes for report in reports] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((2, "measure", "none/", "--images", "none"), 2, "is neither an existing folder nor a Hub id"),
+        ((2, "harden", ".", "--nonsense"), 2, "No such option"),
+        ((2, "gate", "x"), 2, "gate is done by one process"),
+        ((0, "measure", "x"), 2, "Input should be greater"),
+    ],
+)
+def test_the_codes_are_those_of_one_process(arguments: tuple[object, ...], code: int, words: str) -> None:
+    found, err = ended(*arguments)
+    assert found == code, err
+    assert words in err
+    assert err.count("phard: ") == 1
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in listed]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the processes are found in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_one_dies_the_others_end(rank: int, tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(2, *cheap(tiny_checkpoint, images, out, "--preset", "fast"))
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "searching" in line:
+                break
+        os.kill(children(process)[rank], signal.SIGKILL)
+        killed = time.monotonic()
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert time.monotonic() - killed < 15
+    assert process.returncode == 3, err
+    assert f"Process {rank} of 2 was ended by SIGKILL" in err or "lost another process" in err
+    assert "Traceback" not in err
+    assert not out.exists()
+
+
+def test_ctrl_c_stops_all(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    process = start(2, *cheap(tiny_checkpoint, images, tmp_path / "out", "--preset", "fast"))
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if "searching" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 3, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("phard: ")
