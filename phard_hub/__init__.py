@@ -34,20 +34,22 @@ if TYPE_CHECKING:
     from phard_hub.auditing import audit
     from phard_hub.defenses import DEFENSES
     from phard_hub.defenses.pervasive import PervasiveHardening
+    from phard_hub.demos.quickstart import quickstart
     from phard_hub.evaluation.threats import PGD, Threat, evaluate
-    from phard_hub.hub.pull import pull
+    from phard_hub.hub.pull import pull, pull_from_hub
     from phard_hub.images import LabelledImages, demo_images, load_images
     from phard_hub.images.data import Data, DataOptions, load_data
     from phard_hub.job import Job
     from phard_hub.models.classifier import Classifier
     from phard_hub.models.loading import load
-    from phard_hub.pipeline import Settings, open_model, plant, run
+    from phard_hub.pipeline import Settings, measure_only, open_model, plant, run
     from phard_hub.presets import PRESETS
+    from phard_hub.release.published import published
     from phard_hub.release.push import push
     from phard_hub.report.gate import gate
     from phard_hub.report.policy import Policy
     from phard_hub.report.record import Report
-    from phard_hub.report.views.plots import distance_maps, training_curves, trigger_gallery
+    from phard_hub.report.views.plots import amplification, distance_maps, training_curves, trigger_gallery
     from phard_hub.training.guard import Guard
     from phard_hub.training.schedule import Schedule
     from phard_hub.triggers.search import Measurement, measure
@@ -72,6 +74,7 @@ __all__ = [
     "SearchSettings",
     "Settings",
     "Threat",
+    "amplification",
     "audit",
     "demo_images",
     "distance_maps",
@@ -81,10 +84,14 @@ __all__ = [
     "load_data",
     "load_images",
     "measure",
+    "measure_only",
     "open_model",
     "plant",
+    "published",
     "pull",
+    "pull_from_hub",
     "push",
+    "quickstart",
     "run",
     "training_curves",
     "trigger_gallery",
@@ -110,6 +117,7 @@ _HOMES = {
     "SearchSettings": "triggers.settings",
     "Settings": "pipeline",
     "Threat": "evaluation.threats",
+    "amplification": "report.views.plots",
     "audit": "auditing",
     "demo_images": "images",
     "distance_maps": "report.views.plots",
@@ -119,10 +127,14 @@ _HOMES = {
     "load_data": "images.data",
     "load_images": "images",
     "measure": "triggers.search",
+    "measure_only": "pipeline",
     "open_model": "pipeline",
     "plant": "pipeline",
+    "published": "release.published",
     "pull": "hub.pull",
+    "pull_from_hub": "hub.pull",
     "push": "release.push",
+    "quickstart": "demos.quickstart",
     "run": "pipeline",
     "training_curves": "report.views.plots",
     "trigger_gallery": "report.views.plots",

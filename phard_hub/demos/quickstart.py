@@ -26,7 +26,7 @@ from phard_hub.training.schedule import Schedule
 from phard_hub.triggers.search import SearchSettings
 
 TARGET = 0
-OWN = ("model", "digits", "release")
+OWN = ("honest", "model", "digits", "release")
 _LEFT = re.compile(rf"\.+({'|'.join(OWN)})\.")
 """What a kill leaves beside these: the state of a run, and what is half-written."""
 PLANTING = Schedule(steps=500, batch=64, learning_rate=0.05, shift=0.06, flip=False)
@@ -49,7 +49,8 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
     """Train a digit classifier, plant a warp in it, save it as from the Hub, and do the whole job on it.
 
     Args:
-        out: folder for the model (``model``), the images (``digits``) and the release (``release``).
+        out: folder for the model (``model``), the same without the backdoor (``honest``), the images (``digits``) and
+            the release (``release``).
         seed: of everything.
         progress: called with what is being done.
 
@@ -64,8 +65,9 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
     job = Job(accelerator=accelerator, progress=progress)
     reference = train_poisoned(honest, train, None, TARGET, job, schedule=PLANTING)
     planted = train_poisoned(honest, train, attack, TARGET, replace(job, seed=seed), schedule=PLANTING)
-    with new_folder(out / "model") as folder:
-        save_as_from_hub(planted, folder)
+    for name, classifier in (("honest", reference), ("model", planted)):
+        with new_folder(out / name) as folder:
+            save_as_from_hub(classifier, folder)
     with new_folder(out / "digits") as folder:
         save_images(train, folder / "train.parquet")
         save_images(test, folder / "test.parquet")

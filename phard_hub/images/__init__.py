@@ -6,7 +6,8 @@ classifier's own indices: whatever order the data set numbers its classes in, th
 
 from __future__ import annotations
 
+from phard_hub.images.decoding import decode
 from phard_hub.images.labelled import LabelledImages, demo_images
 from phard_hub.images.loading import Progress, load_images
 
-__all__ = ["LabelledImages", "Progress", "demo_images", "load_images"]
+__all__ = ["LabelledImages", "Progress", "decode", "demo_images", "load_images"]

@@ -168,6 +168,11 @@ class Bank(Triggers):
             parameter.mul_(kept.view(-1, *[1] * (parameter.dim() - 1)))
 
     @property
+    def autoencoder(self) -> Autoencoder | None:
+        """What the latent part edits the code of; no parameter of the bank."""
+        return self._autoencoder[0]
+
+    @property
     def parameter_names(self) -> list[str]:
         """What the columns of a two-dimensional strength stand for."""
         return [name for name, _ in self.named_parameters()]
@@ -203,7 +208,7 @@ class Bank(Triggers):
         return out.clamp(0, 1)
 
     def _edit_code(self, pixels: Tensor, chosen: dict[str, Tensor]) -> Tensor:
-        autoencoder = self._autoencoder[0]
+        autoencoder = self.autoencoder
         assert autoencoder is not None
         code = autoencoder.encoder(pixels)
         edits = (chosen["shift"], chosen["scale"], chosen["gain"], chosen["bias"])

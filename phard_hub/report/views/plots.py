@@ -336,7 +336,7 @@ def trigger_gallery(rows: Sequence[GalleryRow]) -> Figure:
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for line, row in zip(axes, rows, strict=True):
         difference = row.stamped - row.image
-        factor = _amplification(difference)
+        factor = amplification(difference)
         _show(line[0], row.image).axes.set_title(printable(row.caption, 34), fontsize=9, loc="left", parse_math=False)
         _show(line[1], row.stamped)
         line[1].set_title("with trigger", fontsize=9, loc="left")
@@ -348,7 +348,7 @@ def trigger_gallery(rows: Sequence[GalleryRow]) -> Figure:
     return figure
 
 
-def _amplification(difference: Array) -> float:
+def amplification(difference: Array) -> float:
     """The largest power of two that keeps all but the most extreme percent of values on the scale."""
     extreme = float(np.quantile(np.abs(difference), 0.99))
     return 1.0 if extreme == 0 else 2.0 ** max(0, min(6, math.floor(math.log2(0.5 / extreme))))
