@@ -17,6 +17,7 @@ VERBS = {
     "measure",
     "plant",
     "compare",
+    "demo",
     "harden",
     "launch",
     "gate",

@@ -26,6 +26,7 @@ from phard_hub.cli.console import (
     show_pushed,
     show_table,
 )
+from phard_hub.cli.demo import demo
 from phard_hub.cli.gate import gate, sign, verify
 from phard_hub.cli.launch import launch
 from phard_hub.cli.options import (
@@ -253,6 +254,7 @@ def plant(
 
 app.command()(compare)
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(launch)
+app.command()(demo)
 app.command()(gate)
 app.command()(sign)
 app.command()(verify)
@@ -307,6 +309,9 @@ def push(
     no_gate: Annotated[
         str | None, typer.Option(metavar="reason", help="Push whatever the gate says; the card prints the reason.")
     ] = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="space", help="Link to this report in the Space of `phard demo --push`.")
+    ] = None,
 ) -> None:
     """Push a release to the Hub: all files as one commit or one pull request, or nothing at all.
 
@@ -317,7 +322,7 @@ def push(
     """
     from phard_hub.release.push import plan, send
 
-    planned = plan(release, repo, policy=policy, pr=pr, private=private, no_gate=no_gate)
+    planned = plan(release, repo, policy=policy, pr=pr, private=private, no_gate=no_gate, space=space)
     show_plan(planned, diff=dry_run)
     if dry_run:
         raise typer.Exit(planned.verdict.exit_code if no_gate is None else 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
@@ -23,6 +23,7 @@ from phard_hub.hub.refusals import LOG_IN, ask, nonsense, status_of
 from phard_hub.report.deployed import CARD_NAME
 
 MAIN = "main"
+Kind = Literal["model", "space"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Account:
     reads_only: bool
 
 
-def enter(api: HfApi, repo: str, *, pr: bool, private: bool) -> tuple[str, Target]:
+def enter(api: HfApi, repo: str, *, pr: bool, private: bool, kind: Kind = "model") -> tuple[str, Target]:
     """The name of who pushes, and the head of the repository.
 
     Raises:
@@ -63,16 +64,16 @@ def enter(api: HfApi, repo: str, *, pr: bool, private: bool) -> tuple[str, Targe
         OutputError: this user may not write there, or not in this way.
     """
     if not is_repo_id(repo, owner=True):
-        raise RepoError(f"{repo!r} is no id of a model on the Hub.", advice="Give it as owner/name.")
+        raise RepoError(f"{repo!r} is no id of a {kind} on the Hub.", advice="Give it as owner/name.")
     ready_client()
     account = ask("your account", lambda: _account(api.whoami()))
     if account.reads_only:
         raise OutputError("Your token may only read.", advice=LOG_IN)
-    target = look(api, repo)
+    target = look(api, repo, kind=kind)
     if target.commit is None:
         _require_namespace(repo, account, pr=pr)
     elif not pr:
-        _require_write(api, repo)
+        _require_write(api, repo, kind)
     if private and target.commit is not None and not target.private:
         raise OutputError(f"{repo} is public already.", advice="Leave out --private, or give another name.")
     return account.name, target
@@ -96,20 +97,21 @@ def _require_namespace(repo: str, account: Account, *, pr: bool) -> None:
         raise RepoError(problem, advice=f"Push to {account.name}/{name}.")
 
 
-def _require_write(api: HfApi, repo: str) -> None:
+def _require_write(api: HfApi, repo: str, kind: Kind) -> None:
     try:
-        ask(repo, lambda: api.auth_check(repo, write=True))
+        ask(repo, lambda: api.auth_check(repo, repo_type=kind, write=True))
     except HfHubHTTPError as error:
         if status_of(error) != 403:
             raise
-        raise OutputError(f"You may not write to {repo}.", advice="Give --pr to open a pull request.") from error
+        advice = "Give --pr to open a pull request." if kind == "model" else "Give another id."
+        raise OutputError(f"You may not write to {repo}.", advice=advice) from error
 
 
-def look(api: HfApi, repo: str, revision: str = MAIN, url: str | None = None) -> Target:
+def look(api: HfApi, repo: str, revision: str = MAIN, url: str | None = None, *, kind: Kind = "model") -> Target:
     """What is there now."""
-    url = url or f"{api.endpoint}/{repo}"
+    url = url or f"{api.endpoint}/{'spaces/' if kind == 'space' else ''}{repo}"
     try:
-        info = ask(repo, lambda: api.model_info(repo, revision=revision, files_metadata=True))
+        info: Any = ask(repo, lambda: api.repo_info(repo, revision=revision, repo_type=kind, files_metadata=True))
     except GatedRepoError:
         raise
     except RepositoryNotFoundError:

@@ -69,6 +69,7 @@ def render_card(
     library_name: str = "transformers",
     plots: Sequence[str] = tuple(PLOTS),
     no_gate: str | None = None,
+    space: str | None = None,
 ) -> str:
     """Write the card of a released model.
 
@@ -83,6 +84,7 @@ def render_card(
         library_name: what loads the model: "transformers" or "timm".
         plots: which of `PLOTS` lie beside the card.
         no_gate: why the model is published without asking the gate, if it is.
+        space: id of the Space with the web page, where this report can be looked at; None for no link.
 
     Returns:
         The text of README.md, with metadata that `huggingface_hub.ModelCard` accepts.
@@ -103,7 +105,8 @@ def render_card(
     library_name = library_name if library_name in _SNIPPETS else "transformers"
     metadata = _with_license(_metadata(report, kept, model_name, library_name), report, base)
     data = ModelCardData(**metadata).to_yaml(original_order=list(found.fields))
-    ours = _body(report, verdict, model_name, library_name, plots, no_gate, below.whose)
+    link = _space_link(space, model_name)
+    ours = _body(report, verdict, model_name, library_name, plots, no_gate, below.whose, link)
     return f"---\n{data}\n---\n\n{START}\n{neutral(ours)}\n{END}\n" + (f"\n{below.text}" if below.text else "")
 
 
@@ -218,6 +221,7 @@ def _body(
     plots: Sequence[str],
     no_gate: str | None,
     below: str,
+    link: str,
 ) -> str:
     """Our part of the card, without its marks; ``below`` is the heading of what comes after it."""
     import jinja2
@@ -253,8 +257,16 @@ def _body(
         rules=verdict.rules,
         report_name=REPORT_NAME,
         below=below,
+        link=link,
         sha256=state.weights_sha256,
     )
+
+
+def _space_link(space: str | None, model_name: str) -> str:
+    """Where the report of a released model can be looked at; empty where there is no Space or no model on the Hub."""
+    if not is_repo_id(space, owner=True) or not is_repo_id(model_name, owner=True):
+        return ""
+    return f"https://huggingface.co/spaces/{space}?report={model_name}"
 
 
 def _nothing_forgotten(report: Report) -> bool:

@@ -32,9 +32,9 @@ from phard_hub.errors import (
     first_line,
 )
 from phard_hub.hub.metadata import visible
-from phard_hub.hub.names import is_commit
+from phard_hub.hub.names import is_commit, is_repo_id
 from phard_hub.hub.refusals import nonsense, one_line, persist, status_of, understood
-from phard_hub.hub.target import Target, card_at, enter, look, own_pull_requests
+from phard_hub.hub.target import Kind, Target, card_at, enter, look, own_pull_requests
 from phard_hub.release.card import PLOTS, escape
 from phard_hub.release.public import public
 from phard_hub.release.release import Release, read_release
@@ -87,6 +87,7 @@ class Plan:
         card_before: the text of the target's README.md; empty if it has none.
         verdict: what the policy says.
         no_gate: why the gate is not asked; None if it is.
+        space: the Space that the card links to; None for none.
         pull_request: whether to open a new pull request.
         private: whether a repository that has to be made is private.
         title: of the commit and of the pull request; says which release it is.
@@ -99,6 +100,7 @@ class Plan:
     card_before: str
     verdict: Verdict
     no_gate: str | None
+    space: str | None
     pull_request: bool
     private: bool
     title: str
@@ -160,9 +162,10 @@ def push(
     pr: bool = False,
     private: bool = False,
     no_gate: str | None = None,
+    space: str | None = None,
 ) -> Pushed:
     """Push a release to the Hub as one commit; `plan` and `send` in one call, with their arguments and errors."""
-    return send(plan(folder, repo, policy=policy, pr=pr, private=private, no_gate=no_gate))
+    return send(plan(folder, repo, policy=policy, pr=pr, private=private, no_gate=no_gate, space=space))
 
 
 def plan(
@@ -173,6 +176,7 @@ def plan(
     pr: bool = False,
     private: bool = False,
     no_gate: str | None = None,
+    space: str | None = None,
 ) -> Plan:
     """Say what a push would do; changes nothing on the Hub.
 
@@ -183,8 +187,10 @@ def plan(
         pr: open a pull request instead of a commit. A release that has an open pull request gets no second one.
         private: make the repository private, if it has to be made.
         no_gate: a reason to publish whatever the gate says; the card prints it.
+        space: id of the Space with the web page, to which the card links; see `phard_hub.release.space`.
 
     Raises:
+        InputError: there is no reason given, or ``space`` is no id.
         ReportError: the folder is no release, or its report is about other weights.
         CheckpointError: the release's config or image processor was changed.
         RepoError: there is no such repository or namespace.
@@ -193,6 +199,8 @@ def plan(
     """
     if no_gate is not None and not no_gate.strip():
         raise InputError("There is no reason given for not asking the gate.", advice="Give one; the card prints it.")
+    if space is not None and not is_repo_id(space, owner=True):
+        raise InputError(f"{space!r} is no id of a Space on the Hub.", advice="Give it as owner/name.")
     release = read_release(folder)
     verdict = release.verdict(policy)
     with one_line(repo):
@@ -205,6 +213,7 @@ def plan(
             card_before="",
             verdict=verdict,
             no_gate=no_gate,
+            space=space,
             pull_request=pr,
             private=private,
             title=_title(release),
@@ -246,7 +255,7 @@ def send(plan: Plan) -> Pushed:
     with one_line(plan.target.repo):
         if plan.target.commit is not None:
             return _commit(api, plan)
-        with _new_repository(api, plan) as target:
+        with new_repository(api, plan.target.repo, private=plan.private) as target:
             return _commit(api, replace(plan, target=target))
 
 
@@ -256,9 +265,11 @@ def send(plan: Plan) -> Pushed:
 def _filled(api: HfApi, draft: Plan, release: Release) -> Plan:
     """The plan with the files for its target, the card merged into the one that is there."""
     there = card_at(api, draft.target)
-    card = release.card(draft.verdict, model_name=draft.target.repo, target_card=there, no_gate=draft.no_gate)
+    card = release.card(
+        draft.verdict, model_name=draft.target.repo, target_card=there, no_gate=draft.no_gate, space=draft.space
+    )
     contents = {path: _content(release, path) for path in release.files if path != CARD_NAME}
-    contents[CARD_NAME] = _bytes(card.encode())
+    contents[CARD_NAME] = content_of(card.encode())
     return replace(draft, contents=contents, card_before=there or "")
 
 
@@ -267,14 +278,15 @@ def _content(release: Release, path: str) -> Content:
         if SIGNATURE_NAME in release.files:
             problem = f"{release.folder} is signed, but its report names local paths, which are not published."
             raise ReportError(problem, advice="Write the release again with `phard harden`, and sign it then.")
-        return _bytes(published.to_json().encode())
+        return content_of(published.to_json().encode())
     if path != WEIGHTS_NAME:
-        return _bytes(release.read(path))
+        return content_of(release.read(path))
     state = release.report.after or release.report.before
     return Content(release.files[path], release.files[path].stat().st_size, state.weights_sha256)
 
 
-def _bytes(data: bytes) -> Content:
+def content_of(data: bytes) -> Content:
+    """Bytes that are to lie under a path."""
     return Content(data, len(data), hashlib.sha256(data).hexdigest())
 
 
@@ -296,39 +308,44 @@ def _description(release: Release, verdict: Verdict, no_gate: str | None) -> str
 
 
 @contextmanager
-def _new_repository(api: HfApi, plan: Plan) -> Iterator[Target]:
-    """Make the repository, and remove it if what is done with it fails."""
-    repo = plan.target.repo
+def new_repository(api: HfApi, repo: str, *, private: bool, kind: Kind = "model") -> Iterator[Target]:
+    """Make a repository, and remove it if what is done with it fails.
+
+    Raises:
+        ConflictError: somebody else made it meanwhile.
+        HubUnavailableError: what was done failed, and so did removing it.
+    """
+    sdk = "gradio" if kind == "space" else None
 
     def make() -> Target:
         try:
             with understood(repo):
-                api.create_repo(repo, private=plan.private or None)
+                api.create_repo(repo, private=private or None, repo_type=kind, space_sdk=sdk)
         except HfHubHTTPError as error:
             if status_of(error) != 409:
                 raise
             raise ConflictError(f"{repo} was made by somebody else meanwhile.", advice=_LOOK_AGAIN) from error
-        return look(api, repo)
+        return look(api, repo, kind=kind)
 
     def made() -> Target | None:
-        there = look(api, repo)
+        there = look(api, repo, kind=kind)
         return there if there.commit else None
 
     target = persist(make, made)
     try:
         yield target
     except BaseException as error:
-        if not _removed(api, target):
+        if not _removed(api, target, kind):
             problem = f"The push failed and left the new, empty repository {repo} behind: {first_line(error)}."
             raise HubUnavailableError(problem, advice="Push again, or delete it on the Hub.") from error
         raise
 
 
-def _removed(api: HfApi, target: Target) -> bool:
+def _removed(api: HfApi, target: Target, kind: Kind) -> bool:
     """Delete a repository that was just made, unless something is in it; whether there is no empty one now."""
     try:
-        if look(api, target.repo).commit == target.commit:
-            api.delete_repo(target.repo, missing_ok=True)
+        if look(api, target.repo, kind=kind).commit == target.commit:
+            api.delete_repo(target.repo, repo_type=kind, missing_ok=True)
     except (HfHubHTTPError, httpx.HTTPError, HubUnavailableError):
         return False
     return True

@@ -88,7 +88,13 @@ class Release:
         return content
 
     def card(
-        self, verdict: Verdict, *, model_name: str, target_card: str | None = None, no_gate: str | None = None
+        self,
+        verdict: Verdict,
+        *,
+        model_name: str,
+        target_card: str | None = None,
+        no_gate: str | None = None,
+        space: str | None = None,
     ) -> str:
         """The card of these files under another name, or in place of another card; see `render_card`."""
         base = _base_card(self.folder)
@@ -101,6 +107,7 @@ class Release:
             library_name=library_of(base),
             plots=[path for path in PLOTS if path in self.files],
             no_gate=no_gate,
+            space=space,
         )
 
 

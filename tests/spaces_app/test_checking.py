@@ -1,0 +1,113 @@
+"""Models of strangers are looked at in a process of its own, which ends at its limits and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from phard_hub.errors import InputError
+from spaces_app import checking
+from spaces_app.checking import Request, Step, check
+from spaces_app.examples import FOLDER
+from tests.hub_server import Hub
+
+
+def model_zip(folder: Path, place: Path, **more: bytes) -> Path:
+    with zipfile.ZipFile(place, "w") as made:
+        for path in folder.iterdir():
+            made.write(path, path.name)
+        for name, content in more.items():
+            made.writestr(name.replace("_", "."), content)
+    return place
+
+
+def last(request: Request) -> Step:
+    *_, step = check(request)
+    return step
+
+
+def left_behind() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob("phard-check-*"))
+
+
+def test_a_model_of_the_hub_is_audited_without_a_token(hub: Hub) -> None:
+    hub.create("org/digits", FOLDER / "honest")
+    hub.login()
+    step = last(Request(repo="org/digits"))
+    assert step.error is None, step.error
+    assert step.audit is not None
+    assert step.audit.commit == hub.head("org/digits")
+    assert not any(request.authorized for request in hub.log)
+    assert left_behind() == []
+
+
+def test_a_zip_is_measured_and_code_in_it_forbids_loading(tmp_path: Path) -> None:
+    step = last(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip"), images="digits", budget=60))
+    assert step.error is None, step.error
+    assert step.report is not None
+    assert step.report.before.evaluation.accuracy.value > 0.9
+    assert step.report.before.distances.reached
+    bad = model_zip(FOLDER / "honest", tmp_path / "b.zip", modeling_py=b"import os")
+    step = last(Request(archive=bad, images="digits"))
+    assert step.report is None
+    assert step.audit is not None
+    assert any(found.severity == "error" for found in step.audit.findings) or step.error
+
+
+def test_whoever_stops_asking_ends_the_process(tmp_path: Path) -> None:
+    steps = check(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip"), images="digits"))
+    next(steps)
+    folder = left_behind()
+    assert len(folder) == 1
+    steps.close()
+    assert left_behind() == []
+    assert not processes_in(folder[0])
+
+
+def processes_in(folder: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                if os.readlink(entry / "cwd").startswith(str(folder)):  # noqa: PTH115
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "said"), [("AUDIT_SECONDS", 0, "more than 0"), ("MOST_DISK", -1, "of disk")]
+)
+def test_limits_end_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, value: int, said: str) -> None:
+    monkeypatch.setattr(checking, limit, value)
+    started = time.monotonic()
+    step = last(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip")))
+    assert said in (step.error or "")
+    assert time.monotonic() - started < 5
+    assert left_behind() == []
+
+
+@pytest.mark.parametrize(
+    "repo", ["/etc", "../..", "~", "~/x/y", "./a", "a/../b", "a b/c", "org/model@../x/..", "-x/y", "--help", "", None]
+)
+def test_no_other_names_are_taken_for_models(repo: str | None) -> None:
+    with pytest.raises(InputError):
+        next(check(Request(repo=repo)))
+
+
+@pytest.mark.parametrize("images", ["/etc", "../x", "/tmp/*.parquet", "a/b/c", "~/x"])
+def test_no_paths_are_taken_for_data_sets(images: str) -> None:
+    with pytest.raises(InputError):
+        Request(repo="org/model", images=images).to_json()
+
+
+def test_what_is_no_zip_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"nothing")
+    step = last(Request(archive=tmp_path / "a.zip"))
+    assert "The zip cannot be read" in (step.error or "")
