@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +49,14 @@ class Request:
     Attributes:
         repo: id on the Hub, as ``org/model`` or ``org/model@revision``; None for a zip.
         archive: a zip of a model folder; None for an id.
-        images: what to measure with: `DIGITS`, the id of a data set, or the path of a zip of class folders; None to
-            only audit.
+        images: what to measure with: `DIGITS`, the id of a data set, or the path of an uploaded zip of class folders;
+            None to only audit. What a visitor writes is a string, and so never a path.
         budget: seconds that measuring may take.
     """
 
     repo: str | None = None
     archive: Path | None = None
-    images: str | None = None
+    images: str | Path | None = None
     budget: float = 60
 
     def to_json(self) -> str:
@@ -65,14 +65,15 @@ class Request:
         Raises:
             InputError: there is no model, or a name is none of the Hub.
         """
-        if self.archive is None and not _ID.fullmatch(self.repo or ""):
+        if self.archive is None and (not _ID.fullmatch(self.repo or "") or ".." in (self.repo or "")):
             problem = f"{self.repo!r} is no id of a model on the Hub." if self.repo else "There is no model to check."
             raise InputError(problem, advice="Give an id such as microsoft/resnet-50, or upload the zip of a folder.")
-        if self.images and self.images != DIGITS and not (self.images.endswith(".zip") or _DATA.fullmatch(self.images)):
+        images = str(self.images.resolve()) if isinstance(self.images, Path) else self.images
+        if isinstance(self.images, str) and not (self.images == DIGITS or _names_data(self.images)):
             raise InputError(f"{self.images!r} is no id of a data set on the Hub.", advice="Give one as org/name.")
         repo, _, revision = (self.repo or "").partition("@")
         budget = min(max(self.budget, BUDGETS[0]), BUDGETS[1])
-        fields = {"repo": repo or None, "revision": revision or None, "images": self.images, "budget": budget}
+        fields = {"repo": repo or None, "revision": revision or None, "images": images, "budget": budget}
         archive = None if self.archive is None else str(self.archive.resolve())
         return json.dumps({**fields, "archive": archive, "seconds": self.seconds})
 
@@ -80,6 +81,11 @@ class Request:
     def seconds(self) -> int:
         """After how many the process is ended."""
         return AUDIT_SECONDS + (0 if self.images is None else int(min(self.budget, BUDGETS[1])))
+
+
+def _names_data(name: str) -> bool:
+    """Whether this is the id of a data set on the Hub, which no name of a file is."""
+    return bool(_DATA.fullmatch(name)) and ".." not in name and not name.endswith(".zip")
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Step:
     ended: bool = False
 
 
-def check(request: Request) -> Iterator[Step]:
+def check(request: Request) -> Generator[Step, None, None]:
     """Check a model, and yield a step whenever there is news, at least every few moments.
 
     Whoever stops asking ends the process; so does an error here.

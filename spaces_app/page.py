@@ -81,9 +81,9 @@ def _look_tab(example: Example) -> None:
         with gr.Column(scale=7, min_width=300):
             with gr.Row():
                 slider = gr.ImageSlider(
-                    start[0], label="Original | with trigger", format="png", height=300, min_width=240, buttons=[]
+                    start[0], label="Original | with trigger", format="png", height=360, min_width=240, buttons=[]
                 )
-                change = gr.HTML(start[1], min_width=240, elem_id="look-change")
+                change = gr.HTML(start[1], min_width=240, elem_id="look-change", padding=False)
             said = gr.HTML(start[2], elem_id="look-said")
             answers = gr.HTML(start[3], elem_id="look-answers")
         with gr.Column(scale=4, min_width=280):
@@ -266,7 +266,7 @@ def _check_tab() -> None:
         with gr.Column(min_width=300):
             repo = gr.Textbox(label="Model on the Hub", placeholder="org/model or org/model@revision", max_lines=1)
             archive = gr.File(
-                label="or the zip of a model folder", file_types=[".zip"], height=110, elem_id="model-zip"
+                label="or the zip of a model folder", file_types=[".zip"], height=140, elem_id="model-zip"
             )
             audit = gr.Button("Audit", variant="primary")
         with gr.Column(min_width=300):
@@ -276,11 +276,11 @@ def _check_tab() -> None:
                 max_lines=1,
             )
             images = gr.File(
-                label="or a zip with one folder a class", file_types=[".zip"], height=110, elem_id="image-zip"
+                label="or a zip with one folder a class", file_types=[".zip"], height=140, elem_id="image-zip"
             )
             budget = gr.Slider(*BUDGETS, 60, step=10, label="Seconds that measuring may take")
             measure = gr.Button("Audit and measure")
-    cancel = gr.Button("Cancel", variant="stop", size="sm")
+    cancel = gr.Button("Cancel", size="sm")
     shown = gr.HTML(elem_id="check-shown")
     with gr.Accordion("As JSON", open=False):
         record = gr.JSON(show_label=False, elem_id="check-json")
@@ -333,10 +333,11 @@ def measure_model(
     Returns:
         What was found as HTML, and the report as JSON.
     """
-    yield from _steps(_request(repo, archive, images or (data or "").strip() or DIGITS, budget))
+    chosen = Path(images) if images else (data or "").strip() or DIGITS
+    yield from _steps(_request(repo, archive, chosen, budget))
 
 
-def _request(repo: str, archive: str | None, images: str | None = None, budget: float = BUDGETS[0]) -> Request:
+def _request(repo: str, archive: str | None, images: str | Path | None = None, budget: float = BUDGETS[0]) -> Request:
     path = None if archive is None else Path(archive)
     return Request(repo=(repo or "").strip() or None, archive=path, images=images, budget=float(budget))
 

@@ -12,41 +12,15 @@ import os
 import resource
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from phard_hub import (
-    PRESETS,
-    Classifier,
-    DataOptions,
-    LabelledImages,
-    SearchSettings,
-    Settings,
-    audit,
-    demo_images,
-    load,
-    load_data,
-    measure,
-    measure_only,
-    pull,
-    pull_from_hub,
-)
-from phard_hub.errors import InputError, NotEvaluatedError, PhardError
+from phard_hub.errors import PhardError
 from spaces_app.archive import unpack
 
-DIGITS = "digits"
-MODEL, IMAGES = Path("model"), Path("images")  # in the folder of this process
-SEARCH = SearchSettings(steps=2, batch=6, fit_images=20, heldout_images=10, checks=1, bisections=1, max_pairs=90)
-"""The search by which the time is estimated; the real one has as many steps as the budget allows."""
-_FEWEST_STEPS, _MOST_STEPS = 30, 240
-_GRADIENT = 3.0
-"""What a gradient costs, in forward passes."""
-_SHARE = 0.7
-"""Of the budget that the search is planned for; the rest is for loading, evaluating and the estimate's error."""
+MODEL = Path("model")  # in the folder of this process
 _MEMORY = 2 * 2**30
 _LARGEST_FILE = 2**30
-_MOST_IMAGES = 600
 
 
 def main() -> None:
@@ -77,64 +51,20 @@ def _work(request: dict[str, Any], tell: Any) -> None:  # noqa: ANN401 - a funct
     progress("getting the model", 0, 1)
     if request["archive"]:
         unpack(Path(request["archive"]), MODEL)
-        snapshot = pull(str(MODEL))
-    else:
-        snapshot = pull_from_hub(request["repo"], request["revision"])
+    from phard_hub import audit, load, pull, pull_from_hub  # after the zip, because it takes seconds
+
+    snapshot = pull(str(MODEL)) if request["archive"] else pull_from_hub(request["repo"], request["revision"])
     progress("looking at its files", 0, 1)
     audited = audit(snapshot)
     tell("audit", audited.record().model_dump(mode="json"))
     if request["images"] is None or audited.errors:
         return
     progress("loading it", 0, 1)
-    classifier = load(audited)
-    data = DataOptions(images=_images(request["images"], classifier), max_images=_MOST_IMAGES)
-    images = load_data(classifier, data, 0, progress).test
-    left = float(request["budget"]) - (time.monotonic() - started)
-    search = planned(classifier, images, left * _SHARE)
-    fast = PRESETS["fast"]
-    settings = Settings(preset=replace(fast, search=search, pgd=replace(fast.pgd, steps=10, images=100)))
+    from spaces_app.measuring import measured
+
     name = str(MODEL) if request["archive"] else f"{request['repo']}@{snapshot.commit}"
-    tell("report", measure_only(name, data, settings, progress=progress).model_dump(mode="json"))
-
-
-def planned(classifier: Classifier, images: LabelledImages, seconds: float) -> SearchSettings:
-    """The search that takes about so many seconds on this machine.
-
-    Raises:
-        NotEvaluatedError: there is no time for one that means something.
-    """
-    tried = measure(classifier, images, SEARCH).distances
-    passes = _GRADIENT * tried.sample_gradients + tried.sample_forwards
-    each = tried.seconds / passes
-    search = replace(SEARCH, checks=2, bisections=4)
-    judging = tried.sample_forwards * (search.checks * search.bisections + 2) / 2
-    step = _GRADIENT * tried.sample_gradients / SEARCH.steps
-    steps = int((seconds / each - judging) / step)
-    if steps < _FEWEST_STEPS:
-        problem = (
-            f"A search for this model's class distances takes about {each * (judging + 100 * step) / 60:.0f} minutes"
-        )
-        raise NotEvaluatedError(f"{problem} here, which is over the budget.", advice="Run `phard measure` elsewhere.")
-    return replace(search, steps=min(steps, _MOST_STEPS))
-
-
-def _images(asked: str, classifier: Classifier) -> str:
-    """The name of the data set to measure with; the shipped digits are written as a folder first."""
-    if asked != DIGITS:
-        if asked.endswith(".zip"):
-            unpack(Path(asked), IMAGES)
-            return str(IMAGES)
-        return asked
-    _, test = demo_images()
-    if set(test.names) != set(classifier.labels):
-        raise InputError("The classes of this model are not the digits 0 to 9.", advice="Give images of its classes.")
-    from PIL import Image
-
-    for number, (pixels, label) in enumerate(zip(test.pixels, test.labels.tolist(), strict=True)):
-        folder = IMAGES / test.names[label]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
-    return str(IMAGES)
+    left = float(request["budget"]) - (time.monotonic() - started)
+    tell("report", measured(name, load(audited), request["images"], left, progress).model_dump(mode="json"))
 
 
 def _only_output() -> TextIO:

@@ -6,14 +6,17 @@ import os
 import tempfile
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from phard_hub.errors import InputError
+from phard_hub import demo_images
+from phard_hub.errors import InputError, NotEvaluatedError
 from spaces_app import checking
 from spaces_app.checking import Request, Step, check
-from spaces_app.examples import FOLDER
+from spaces_app.examples import FOLDER, example
+from spaces_app.measuring import SEARCH, planned
 from tests.hub_server import Hub
 
 
@@ -46,8 +49,9 @@ def test_a_model_of_the_hub_is_audited_without_a_token(hub: Hub) -> None:
     assert left_behind() == []
 
 
-def test_a_zip_is_measured_and_code_in_it_forbids_loading(tmp_path: Path) -> None:
-    step = last(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip"), images="digits", budget=60))
+def test_a_zip_is_measured_and_code_in_it_forbids_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "BUDGETS", (1, 300))
+    step = last(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip"), images="digits", budget=20))
     assert step.error is None, step.error
     assert step.report is not None
     assert step.report.before.evaluation.accuracy.value > 0.9
@@ -57,6 +61,13 @@ def test_a_zip_is_measured_and_code_in_it_forbids_loading(tmp_path: Path) -> Non
     assert step.report is None
     assert step.audit is not None
     assert any(found.severity == "error" for found in step.audit.findings) or step.error
+
+
+def test_a_search_fits_into_the_time_that_there_is() -> None:
+    model, (_, images) = example().models["honest"], demo_images()
+    assert planned(model, images, 1e6) == replace(SEARCH, steps=240, checks=2, bisections=4)
+    with pytest.raises(NotEvaluatedError, match="over the budget"):
+        planned(model, images, 1e-3)
 
 
 def test_whoever_stops_asking_ends_the_process(tmp_path: Path) -> None:
@@ -101,7 +112,9 @@ def test_no_other_names_are_taken_for_models(repo: str | None) -> None:
         next(check(Request(repo=repo)))
 
 
-@pytest.mark.parametrize("images", ["/etc", "../x", "/tmp/*.parquet", "a/b/c", "~/x"])
+@pytest.mark.parametrize(
+    "images", ["/etc", "../x", "/tmp/*.parquet", "a/b/c", "~/x", "/srv/x.zip", "org/x.zip", "org/x@.."]
+)
 def test_no_paths_are_taken_for_data_sets(images: str) -> None:
     with pytest.raises(InputError):
         Request(repo="org/model", images=images).to_json()

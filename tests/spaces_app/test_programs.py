@@ -129,7 +129,10 @@ def test_an_mcp_client_finds_and_uses_the_same(page_server: Page) -> None:
             return tools, await session.call_tool(name, {})
 
     tools, answer = anyio.run(ask)
-    assert all(any(name.endswith(end) for name in tools) for end in ("look", "report", "gate", "audit", "measure"))
+    assert all(
+        any(name.endswith(end) for name in tools)
+        for end in ("look_at", "report", "gate", "audit_model", "measure_model")
+    )
     assert all(tools.values())
     assert "The policy passes the model after hardening" in json.dumps([part.model_dump() for part in answer.content])
 
