@@ -21,6 +21,7 @@ from torch import Tensor
 from phard_hub import (
     PRESETS,
     DataOptions,
+    Job,
     Measurement,
     Report,
     SearchSettings,
@@ -36,7 +37,14 @@ from phard_hub.triggers import Parts
 from spaces_app.examples import AUTOENCODER, FOLDER, MODEL_FILES, MODELS, REPORTS, STYLED_DISTANCES, triggers_of
 
 STYLED = SearchSettings(
-    steps=60, batch=6, fit_images=30, heldout_images=10, max_pairs=1, parts=Parts(latent=True, latent_grid=4)
+    steps=60,
+    batch=6,
+    fit_images=30,
+    choosing_images=10,
+    judging_images=20,
+    max_pairs=0,
+    kinds=(),
+    parts=Parts(latent=True, latent_grid=4),
 )
 
 
@@ -53,11 +61,9 @@ def make(out: Path, work: Path) -> None:
             shutil.copyfile(work / made / file, out / name / file)
     (out / REPORTS["backdoored"]).write_text(report.to_json())
     (out / REPORTS["honest"]).write_text(honest.to_json())
-    for name, made, reported in (
-        ("backdoored", "model", report.before.distances),
-        ("hardened", "release", report.after.distances),
-    ):
-        found = _search_again(work / made, data, reported)
+    before, after = report.before.distances, report.after.distances
+    for name, made, reported, beside in (("backdoored", "model", before, None), ("hardened", "release", after, before)):
+        found = _search_again(work / made, data, reported, beside)
         _save(found.bank.state_dict(), triggers_of(name, out))
     _make_styled(work / "model", data, out)
 
@@ -77,15 +83,18 @@ def _settings(report: Report) -> Settings:
 
 def _search(distances: ClassDistances) -> SearchSettings:
     fields = {name: value for name, value in distances.settings.items() if name != "seed"}
-    return SearchSettings(**fields | {"betas": tuple(fields["betas"]), "parts": Parts(**fields["parts"])})
+    tuples = {name: tuple(fields[name]) for name in ("betas", "kinds")}
+    return SearchSettings(**fields | tuples | {"parts": Parts(**fields["parts"])})
 
 
-def _search_again(model: Path, data: DataOptions, reported: ClassDistances) -> Measurement:
+def _search_again(
+    model: Path, data: DataOptions, reported: ClassDistances, beside: ClassDistances | None
+) -> Measurement:
     """The search of the report once more, because a report has no triggers; it has to find the same."""
     classifier = open_model(str(model))
     seed = reported.settings["seed"]
     images = load_data(classifier, data, seed).test
-    found = measure(classifier, images, _search(reported), seed=seed, progress=_say)
+    found = measure(classifier, images, _search(reported), Job(seed=seed, progress=_say), beside=beside)
     if found.distances.pairs != reported.pairs or found.distances.universal != reported.universal:
         raise SystemExit(f"{model}: the second search found other triggers than the report has.")
     return found
@@ -94,7 +103,7 @@ def _search_again(model: Path, data: DataOptions, reported: ClassDistances) -> M
 def _make_styled(model: Path, data: DataOptions, out: Path) -> None:
     """The search with all parts, and what its triggers need."""
     classifier = open_model(str(model))
-    found = measure(classifier, load_data(classifier, data, 0).test, STYLED, progress=_say)
+    found = measure(classifier, load_data(classifier, data, 0).test, STYLED, Job(progress=_say))
     assert found.bank.autoencoder is not None
     (out / STYLED_DISTANCES).write_text(found.distances.model_dump_json(indent=1))
     _save(found.bank.state_dict(), triggers_of("styled", out))

@@ -26,7 +26,17 @@ from spaces_app.archive import unpack
 from spaces_app.checking import DIGITS
 
 IMAGES = Path("images")  # in the folder of the process
-SEARCH = SearchSettings(steps=2, batch=6, fit_images=20, heldout_images=10, checks=1, bisections=1, max_pairs=90)
+SEARCH = SearchSettings(
+    steps=2,
+    batch=6,
+    fit_images=20,
+    choosing_images=10,
+    judging_images=20,
+    checks=1,
+    bisections=1,
+    max_pairs=90,
+    kinds=(),
+)
 """The search by which the time is estimated; the real one has as many steps as the budget allows."""
 _FEWEST_STEPS, _MOST_STEPS = 30, 240
 _PAIRS = (90, 30, 10)
