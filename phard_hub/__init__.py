@@ -49,7 +49,13 @@ if TYPE_CHECKING:
     from phard_hub.report.gate import gate
     from phard_hub.report.policy import Policy
     from phard_hub.report.record import Report
-    from phard_hub.report.views.plots import amplification, distance_maps, training_curves, trigger_gallery
+    from phard_hub.report.views.plots import (
+        amplification,
+        distance_maps,
+        success_curves,
+        training_curves,
+        trigger_gallery,
+    )
     from phard_hub.training.guard import Guard
     from phard_hub.training.schedule import Schedule
     from phard_hub.triggers.search import Measurement, measure
@@ -93,6 +99,7 @@ __all__ = [
     "push",
     "quickstart",
     "run",
+    "success_curves",
     "training_curves",
     "trigger_gallery",
 ]
@@ -136,6 +143,7 @@ _HOMES = {
     "push": "release.push",
     "quickstart": "demos.quickstart",
     "run": "pipeline",
+    "success_curves": "report.views.plots",
     "training_curves": "report.views.plots",
     "trigger_gallery": "report.views.plots",
 }

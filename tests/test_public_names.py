@@ -37,7 +37,7 @@ def test_the_names_are_complete_and_real() -> None:
         assert value.__doc__
 
 
-@pytest.mark.parametrize("package", ["attacks", "defenses", "images", "report", "triggers"])
+@pytest.mark.parametrize("package", ["attacks", "attacks.undetectable", "defenses", "images", "report", "triggers"])
 def test_the_names_of_a_package(package: str) -> None:
     """They are real; what a table holds can be imported beside it."""
     module = import_module(f"phard_hub.{package}")
