@@ -35,9 +35,11 @@ def launch(**options: Any) -> Any:  # noqa: ANN401 - of gradio
 
     from spaces_app.examples import example
     from spaces_app.page import build
+    from spaces_app.processes import SPARE
 
     torch.set_num_threads(1)
     page = build(example())
+    SPARE.keep()
     page.queue(max_size=WAITING, default_concurrency_limit=4)
     plain = ("system-ui", "sans-serif")
     theme = gr.themes.Default(

@@ -10,11 +10,7 @@ import json
 import os
 import re
 import selectors
-import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -24,6 +20,7 @@ from typing import Any
 
 from phard_hub.errors import InputError
 from phard_hub.report import AuditRecord, Report
+from spaces_app.processes import SPARE
 
 DIGITS = "digits"
 AUDIT_SECONDS = 120
@@ -33,13 +30,6 @@ MOST_DISK = 2 * 2**30
 _POLL = 0.25
 _ID = re.compile(r"[A-Za-z0-9]\w*(?:[.-]\w+)*/\w+(?:[.-]\w+)*(?:@[\w.][\w./-]*)?", re.ASCII)
 _DATA = re.compile(r"[A-Za-z0-9]\w*(?:[.-]\w+)*/\w+(?:[.-]\w+)*(?::[\w.-]+)?(?:@[\w.][\w./-]*)?", re.ASCII)
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "HF_ENDPOINT", "NO_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "SSL_CERT_FILE")
-_QUIET = (
-    "HF_HUB_DISABLE_TELEMETRY",
-    "HF_HUB_DISABLE_XET",
-    "HF_HUB_DISABLE_PROGRESS_BARS",
-    "HF_HUB_DISABLE_IMPLICIT_TOKEN",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,35 +99,13 @@ def check(request: Request) -> Generator[Step, None, None]:
     Raises:
         InputError: the request is none.
     """
-    asked = request.to_json()
-    folder = Path(tempfile.mkdtemp(prefix="phard-check-"))
-    process = None
+    asked, worker = request.to_json(), SPARE.take()
     try:
-        process = _start(folder)
-        assert process.stdin is not None
-        process.stdin.write(asked.encode())
-        process.stdin.close()
-        yield from _follow(process, folder, request.seconds)
+        worker.ask(asked)
+        yield from _follow(worker.process, worker.folder, request.seconds)
     finally:
-        if process is not None:
-            _end(process)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start(folder: Path) -> subprocess.Popen[bytes]:
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment |= dict.fromkeys(_QUIET, "1")
-    environment |= {"HOME": str(folder), "HF_HOME": str(folder / "hub"), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])}
-    return subprocess.Popen(
-        [sys.executable, "-m", "spaces_app.worker"],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+        worker.end()
+        SPARE.prepare()
 
 
 def _follow(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> Iterator[Step]:
@@ -200,13 +168,3 @@ def _size(folder: Path) -> int:
             with suppress(OSError):
                 size += Path(place, name).lstat().st_size
     return size
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        with suppress(OSError, AttributeError):
-            pipe.close()  # type: ignore[union-attr]

@@ -12,7 +12,6 @@ from phard_hub import (
     PRESETS,
     Classifier,
     DataOptions,
-    LabelledImages,
     Report,
     SearchSettings,
     Settings,
@@ -22,6 +21,7 @@ from phard_hub import (
     measure_only,
 )
 from phard_hub.errors import InputError, NotEvaluatedError
+from phard_hub.report import ClassDistances
 from spaces_app.archive import unpack
 from spaces_app.checking import DIGITS
 
@@ -62,19 +62,23 @@ def measured(name: str, classifier: Classifier, images: str, seconds: float, pro
         PhardError: the images do not fit, or there is too little time.
     """
     data = DataOptions(images=_images(images, classifier), max_images=_MOST_IMAGES)
-    search = planned(classifier, load_data(classifier, data, 0, progress).test, seconds * _SHARE)
+    tried = measure(classifier, load_data(classifier, data, 0, progress).test, SEARCH).distances
+    search = planned(tried, (seconds - tried.seconds) * _SHARE)
     fast = PRESETS["fast"]
     settings = Settings(preset=replace(fast, search=search, pgd=replace(fast.pgd, steps=10, images=100)))
     return measure_only(name, data, settings, progress=progress)
 
 
-def planned(classifier: Classifier, images: LabelledImages, seconds: float) -> SearchSettings:
+def planned(tried: ClassDistances, seconds: float) -> SearchSettings:
     """The search that takes about so many seconds on this machine: of fewer pairs, the closest, if need be.
+
+    Args:
+        tried: what `SEARCH` found, and what that took.
+        seconds: that there are.
 
     Raises:
         NotEvaluatedError: there is no time for one that means something.
     """
-    tried = measure(classifier, images, SEARCH).distances
     second = (_GRADIENT * tried.sample_gradients + tried.sample_forwards) / tried.seconds  # passes in one of them
     search = replace(SEARCH, checks=2, bisections=4)
     universal = len(tried.universal)

@@ -11,13 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from phard_hub import demo_images
+from phard_hub import demo_images, measure
 from phard_hub.errors import InputError, NotEvaluatedError
-from spaces_app import checking
+from spaces_app import checking, processes
 from spaces_app.checking import Request, Step, check
 from spaces_app.examples import FOLDER, example
 from spaces_app.measuring import SEARCH, planned
 from tests.hub_server import Hub
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is left behind is looked for where no other test and no other page leaves anything."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
 
 
 def model_zip(folder: Path, place: Path, **more: bytes) -> Path:
@@ -49,9 +55,8 @@ def test_a_model_of_the_hub_is_audited_without_a_token(hub: Hub) -> None:
     assert left_behind() == []
 
 
-def test_a_zip_is_measured_and_code_in_it_forbids_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "BUDGETS", (1, 300))
-    step = last(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip"), images="digits", budget=20))
+def test_a_zip_is_measured_and_code_in_it_forbids_loading(tmp_path: Path) -> None:
+    step = last(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip"), images="digits", budget=30))
     assert step.error is None, step.error
     assert step.report is not None
     assert step.report.before.evaluation.accuracy.value > 0.9
@@ -65,9 +70,15 @@ def test_a_zip_is_measured_and_code_in_it_forbids_loading(tmp_path: Path, monkey
 
 def test_a_search_fits_into_the_time_that_there_is() -> None:
     model, (_, images) = example().models["honest"], demo_images()
-    assert planned(model, images, 1e6) == replace(SEARCH, steps=240, checks=2, bisections=4)
+    tried = measure(model, images, SEARCH).distances
+    assert planned(tried, 1e6) == replace(SEARCH, steps=240, checks=2, bisections=4)
+    plans = [planned(tried, tried.seconds * 2**more) for more in range(1, 12)]
+    found = [(plan.max_pairs, plan.steps) for plan in plans]
+    assert found == sorted(found)  # with more time, more pairs and steps
+    assert len(set(found)) > 3
+    assert all(30 <= plan.steps <= 240 for plan in plans)
     with pytest.raises(NotEvaluatedError, match="over the budget"):
-        planned(model, images, 1e-3)
+        planned(tried, 1e-3)
 
 
 def test_whoever_stops_asking_ends_the_process(tmp_path: Path) -> None:
@@ -78,6 +89,31 @@ def test_whoever_stops_asking_ends_the_process(tmp_path: Path) -> None:
     steps.close()
     assert left_behind() == []
     assert not processes_in(folder[0])
+
+
+def test_a_process_that_is_ready_answers_and_another_takes_its_place(tmp_path: Path) -> None:
+    spare = processes.Spare()
+    try:
+        spare.keep()
+        first = spare.take()
+        assert first.process.poll() is None
+        first.ask(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip")).to_json())
+        assert first.process.stdout is not None
+        assert b'"audit"' in first.process.stdout.read()
+        first.end()
+        spare.prepare()
+        assert left_behind() not in ([], [first.folder])
+    finally:
+        spare.end()
+    assert left_behind() == []
+
+
+def test_a_process_ends_with_its_page() -> None:
+    worker = processes.Worker.started()
+    worker.ask("")
+    assert worker.process.wait(60) == 0
+    assert left_behind() == []
+    worker.end()
 
 
 def processes_in(folder: Path) -> list[int]:
