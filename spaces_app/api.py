@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradio as gr
 from gradio.events import api as endpoint
 
-from phard_hub import Report
-from phard_hub.errors import PhardError
+from phard_hub.errors import InputError
 from phard_hub.report import headline
 from spaces_app.examples import Example
-from spaces_app.look import KINDS, PARTS, Choice, caption, look, stamp
+from spaces_app.look import KINDS, PARTS, Choice, View, caption, look, stamp
 from spaces_app.reports import SHIPPED, judged, read_hub, shipped
+from spaces_app.signature import sign
+from spaces_app.wiring import told
 
 
 def add(example: Example) -> None:
     """Add all endpoints to the page that is being built."""
+
+    def number(label: str) -> int:
+        if label not in example.labels:
+            raise InputError(f"There is no class {label!r}.", advice=f"Classes are {', '.join(example.labels)}.")
+        return example.labels.index(label)
 
     def look_at(
         source: str = "3",
@@ -38,18 +43,28 @@ def add(example: Example) -> None:
         Returns:
             The size of the change in grey levels, what the trigger is, and the classes' shares before and after.
         """
-        labels = example.labels
-        if source not in labels or target not in labels or kind not in KINDS:
-            raise gr.Error(f"Classes are {', '.join(labels)}; triggers are {', '.join(KINDS)}.", print_exception=False)
-        choice = Choice(kind, labels.index(source), labels.index(target), strength, parts)
-        pixels = example.image(labels.index(source))
-        try:
-            view = look(pixels, stamp(example, pixels, choice), example.models)
-            said = caption(example, choice, view.size)
-        except PhardError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        answers = {one.model: {"before": dict(one.before), "after": dict(one.after)} for one in view.answers}
-        return {"grey_levels": view.size, "trigger": said, "answers": answers}
+        if kind not in KINDS:
+            raise InputError(f"There is no trigger {kind!r}.", advice=f"There are: {', '.join(KINDS)}.")
+        choice = Choice(kind, number(source), number(target), strength, parts)
+        pixels = example.image(number(source))
+        view = look(pixels, stamp(example, pixels, choice), example.models)
+        said = caption(example, choice, view.size)
+        return {"grey_levels": view.size, "trigger": said, "answers": _answers(view)}
+
+    def sign_image(source: str = "3", target: str = "8", damaged: bool = False) -> dict[str, Any]:
+        """Sign a digit for a class, and ask a model that checks signatures and the same weights without that check.
+
+        Args:
+            source: class of the image, "0" to "9".
+            target: class that the owner of the key chose, "0" to "9".
+            damaged: whether one more value is changed by one grey level afterwards.
+
+        Returns:
+            The size of the change in grey levels, how many values it changes, and the classes' shares.
+        """
+        signing = sign(example, number(source), number(target), damaged=damaged)
+        view = signing.view
+        return {"grey_levels": view.size, "changed_values": signing.changed, "answers": _answers(view)}
 
     def report(name: str = next(iter(SHIPPED))) -> dict[str, Any]:
         """Get a report: every number of a measurement, before and after hardening, class distances among them.
@@ -60,38 +75,33 @@ def add(example: Example) -> None:
         Returns:
             The report, as `phard_report.json` has it.
         """
-        return _asked(name).model_dump(mode="json")
+        found = shipped(example, name) if name in SHIPPED else read_hub(name)[0]
+        return found.model_dump(mode="json")
 
-    def gate(name: str = next(iter(SHIPPED)), limits: dict[str, float] = {}) -> dict[str, Any]:  # noqa: B006 - read only
+    def gate(
+        name: str = next(iter(SHIPPED)),
+        limits: dict[str, Any] = {},  # noqa: B006 - read only
+        policy: str | None = None,
+    ) -> dict[str, Any]:
         """Judge a report by a policy, as `phard gate` does.
 
         Args:
             name: of a shipped report, or the id of a release on the Hub, as org/model@revision.
-            limits: of the policy by their names, such as {"min_mean_distance": 10}; the others keep their defaults.
+            limits: of the policy by their names, such as {"min_mean_distance": 10} or
+                {"max_universal_success_at": {"20": 0.5}}; the others are those of the policy.
+            policy: "hardened" or "deploy"; without one, the one that fits the report.
 
         Returns:
             Whether it passed, the exit code, the headline, and what each rule says.
         """
-        try:
-            if name in SHIPPED:
-                verdict = judged(shipped(example, name), limits)
-            else:
-                verdict = judged(*_with(read_hub(name), limits))
-        except PhardError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        held = (shipped(example, name), None) if name in SHIPPED else read_hub(name)
+        verdict = judged(held[0], limits, held[1], policy)
         rules = verdict.model_dump(mode="json")
         return {"passed": verdict.passed, "exit_code": verdict.exit_code, "headline": headline(verdict), **rules}
 
-    def _asked(name: str) -> Report:
-        try:
-            return shipped(example, name) if name in SHIPPED else read_hub(name)[0]
-        except PhardError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    endpoint(look_at, api_name="look")
-    endpoint(report, api_name="report")
-    endpoint(gate, api_name="gate")
+    for act, name in ((look_at, "look"), (sign_image, "sign"), (report, "report"), (gate, "gate")):
+        endpoint(told(act), api_name=name)
 
 
-def _with(held: tuple[Report, Any], limits: dict[str, float]) -> tuple[Report, dict[str, float], Any]:
-    return held[0], limits, held[1]
+def _answers(view: View) -> dict[str, Any]:
+    return {one.model: {"before": dict(one.before), "after": dict(one.after)} for one in view.answers}

@@ -21,6 +21,7 @@ from phard_hub.report import (
     Verdict,
     audit_headline,
     headline,
+    outliers,
     pair_name,
     printable,
     summary_rows,
@@ -30,23 +31,36 @@ from spaces_app.look import Answer
 _COLOURS = colormaps["viridis"]
 _MOST_CLASSES = 40
 _MOST_ROWS = 200
+STANDS_OUT = Policy().max_outlier or 1.5
+"""A class that the others need so many times more than is framed."""
 _WORDS = {0: "passes", 1: "refused", 3: "no answer"}
 
 
-def bars(answers: Sequence[Answer], source: str | None, target: str, *, shown: int = 3) -> str:
-    """The answers of several models: what each says of the image, and the largest shares once it is stamped."""
-    return f'<div class="answers">{"".join(_answer(answer, source, target, shown) for answer in answers)}</div>'
+def bars(answers: Sequence[Answer], source: str | None, target: str, *, what: str = "trigger", shown: int = 3) -> str:
+    """The answers of several models: what each says of the image, and the largest shares once it is changed.
+
+    Args:
+        answers: one a model.
+        source: name of the image's class, if it is known.
+        target: name of the class that the change is for.
+        what: it is changed by.
+        shown: how many classes of each model.
+    """
+    cards = "".join(_answer(answer, source, target, what, shown) for answer in answers)
+    return f'<div class="answers">{cards}</div>'
 
 
-def _answer(answer: Answer, source: str | None, target: str, shown: int) -> str:
+def _answer(answer: Answer, source: str | None, target: str, what: str, shown: int) -> str:
     before, after = (max(shares, key=shares.__getitem__) for shares in (answer.before, answer.after))
     turned = before != after
     word = "turned" if turned else "not turned"
     largest = sorted(answer.after, key=lambda label: -answer.after[label])[:shown]
     rows = "".join(_bar(label, answer.after[label], source, target) for label in largest)
+    name = answer.model[:1].upper() + answer.model[1:]
     return (
-        f'<section class="answer {"bad" if turned else "good"}"><h4>{escape(answer.model)} <span>{word}</span></h4>'
-        f"<p>without the trigger <b>{_label(before)}</b>, with it <b>{_label(after)}</b></p>{rows}</section>"
+        f'<section class="answer {"bad" if turned else "good"}"><h4>{escape(name)} <span>{word}</span></h4>'
+        f"<p>without the {escape(what)} <b>{label_text(before)}</b>, with it <b>{label_text(after)}</b></p>"
+        f"{rows}</section>"
     )
 
 
@@ -54,12 +68,13 @@ def _bar(label: str, share: float, source: str | None, target: str) -> str:
     kind = "target" if label == target else "source" if label == source else "other"
     percent = f"{100 * share:.1f} %"
     return (
-        f'<div class="bar {kind}"><span class="name">{_label(label)}</span>'
+        f'<div class="bar {kind}"><span class="name">{label_text(label)}</span>'
         f'<span class="track"><i style="width:{100 * share:.1f}%"></i></span><span class="share">{percent}</span></div>'
     )
 
 
-def _label(name: str) -> str:
+def label_text(name: str) -> str:
+    """A class name that strangers chose, on the page."""
     return escape(printable(name, 24))
 
 
@@ -108,10 +123,10 @@ def heat_map(distances: ClassDistances, title: str, top: float) -> str:
         return notice(f"{title}: {len(labels)} classes are too many for a table; see the closest pairs below.")
     found = {(pair.source, pair.target): pair for pair in distances.pairs + distances.universal}
     sources: list[int | None] = [*range(len(labels)), *([None] if distances.universal else [])]
-    head = "".join(f'<th scope="col">{_label(name)}</th>' for name in labels)
+    head = "".join(f'<th scope="col">{label_text(name)}</th>' for name in labels)
     rows = "".join(
         f'<tr class="{"any" if source is None else ""}"><th scope="row">'
-        + ("any" if source is None else _label(labels[source]))
+        + ("any" if source is None else label_text(labels[source]))
         + "</th>"
         + "".join(_cell(distances, found.get((source, target)), top) for target in range(len(labels)))
         + "</tr>"
@@ -133,12 +148,44 @@ def _cell(distances: ClassDistances, pair: PairDistance | None, top: float) -> s
     data = f'type="button" data-source="{source}" data-target="{pair.target}"'
     if pair.rms is None:
         return f'<td><button {data} class="unreached" aria-label="{name}: not reached">–</button></td>'
-    red, green, blue, _ = _COLOURS(min(pair.rms / (top or 1.0), 1.0))
-    ink = "#fff" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "#000"
-    colour = f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
     label = f"{name}: {pair.rms:.1f} grey levels"
-    style = f"background:{colour};color:{ink}"
+    style = _colours(pair.rms, top)
     return f'<td><button {data} style="{style}" aria-label="{label}" title="{label}">{pair.rms:.1f}</button></td>'
+
+
+def _colours(rms: float, top: float) -> str:
+    """Background and ink of a distance, as CSS."""
+    red, green, blue, _ = _COLOURS(min(rms / (top or 1.0), 1.0))
+    ink = "#fff" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "#000"
+    return f"background:#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x};color:{ink}"
+
+
+def kinds_map(distances: ClassDistances, title: str, top: float) -> str:
+    """Universal triggers by kind as a table; rows are kinds, columns target classes.
+
+    A class that the others clearly need `STANDS_OUT` times more than has a frame.
+    """
+    every = {"all": distances.universal, **distances.kinds}
+    framed = {(one.kind or "all", one.target) for one in outliers(distances) if one.least > STANDS_OUT}
+    columns = [trigger.target for trigger in distances.universal]
+    head = "".join(f'<th scope="col">{label_text(distances.labels[k])}</th>' for k in columns)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(kind)}</th>'
+        + "".join(_kind_cell(trigger, (kind, trigger.target) in framed, top) for trigger in triggers)
+        + "</tr>"
+        for kind, triggers in every.items()
+    )
+    return (
+        f'<div class="scroll"><table class="heat kinds"><caption>{escape(title)}</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _kind_cell(trigger: PairDistance, framed: bool, top: float) -> str:
+    if trigger.rms is None:
+        return '<td><span class="unreached" title="not reached">–</span></td>'
+    out = ' class="out" title="stands out"' if framed else ""
+    return f'<td><span{out} style="{_colours(trigger.rms, top)}">{trigger.rms:.1f}</span></td>'
 
 
 def largest(*distances: ClassDistances) -> float:

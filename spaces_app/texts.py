@@ -22,6 +22,22 @@ for all classes. A distance is an upper bound: a stronger search may find a smal
 **Click on a cell** to see its trigger on an image.
 """
 
+SIZES = """
+### What changes of a given size do
+
+One line a class: the share of images of all other classes that the best universal trigger turns into it, if it may
+change an image by so many grey levels at most. The thick line is the median; the class that is reached most is named.
+"""
+
+KINDS = """
+### By kind of change
+
+What one change for all classes needs if it may use a single kind: bending the image (warp), its colours, edits of an
+autoencoder's code (latent), an added field, or a small network (u-net). A class that needs far less than the others has
+a frame: a planted backdoor is a short way to its target. Honest classes differ, too, and here by more than the limit
+allows: this is a reason to look closer, and no proof.
+"""
+
 REPORTS = """
 A report has every number of a measurement, and the gate decides by limits of yours. Move them: the verdict is the one
 that `phard gate` gives, with its words and its exit code.
@@ -33,6 +49,17 @@ lead elsewhere, broken tensors. **Measure** then loads it (only what the audit l
 that turn its classes, for as long as you allow. Both run in a process of their own that has no token and is ended at
 its limits; one check runs at a time, the others queue. What you upload is deleted when the check ends or a quarter of
 an hour later, and no other visitor sees it. *Nothing found by these checks* means just that.
+"""
+
+SIGNATURE = """
+## A backdoor that no test finds
+
+Both models below have **the same weights**: those of the honest one. One of them comes with code of its own, which
+looks for a digital signature (Ed25519) in the lowest bits of an image, and gives the class that was signed. Whoever has
+the key turns **any** image into **any** class; nobody else finds such an image, because that would be forging a
+signature ([Goldwasser et al., 2022](https://arxiv.org/abs/2204.06974)). Weights show nothing, and neither does any
+number of answers. What does help: never run code that comes with a model. The audit refuses it, and the same weights in
+the library's own class are honest.
 """
 
 LIMITS = """

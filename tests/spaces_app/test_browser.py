@@ -120,20 +120,50 @@ def test_a_cell_shows_its_trigger(visit: Callable[..., Visit]) -> None:
     assert page.locator("#closest").inner_text().count("->") > 5
 
 
+def test_sizes_kinds_and_the_class_that_stands_out_are_shown(visit: Callable[..., Visit]) -> None:
+    page = visit().open("Distances")
+    assert page.locator("#curves svg").count() == 2
+    assert page.locator("#curves polyline.one").count() == 20
+    before, after, honest = page.locator("#outliers .notice").all_inner_texts()
+    assert before.startswith("Before hardening: 0 needs")
+    assert after.startswith("After hardening: 8 needs")
+    assert honest.startswith("The honest model: 8 needs")
+    assert page.locator("#kinds table").first.locator("tbody tr").count() == 6
+    framed = page.locator("#kinds table").first.locator(".out")
+    assert framed.count() > 0
+
+
+def test_a_signed_image_gets_the_class_of_the_keys_owner(visit: Callable[..., Visit]) -> None:
+    page = visit().open("Limits")
+    said(page, "#signed-answers .answer:nth-child(1)", "with it 3")
+    said(page, "#signed-answers .answer:nth-child(2)", "with it 8")
+    page.get_by_label("Change one more value").check()
+    said(page, "#signed-answers .answer:nth-child(2)", "with it 3")
+    page.get_by_role("button", name="Compare the two models").click()
+    said(page, "#signed-alike", "1000 of 1000 images")
+
+
 def test_reports_are_compared_and_the_gate_moves(visit: Callable[..., Visit], hub: Hub, tmp_path: Path) -> None:
     hub.create("org/hardened", make_release(tmp_path / "release"))
     page = visit().open("Reports")
+    said(page, "#verdict-0", "The policy refuses the model after hardening")
+    page.get_by_label("What the other classes need", exact=False).first.fill("3")
+    page.keyboard.press("Tab")
     said(page, "#verdict-0", "The policy passes the model after hardening")
     said(page, "#verdict-1", "This model was measured, not hardened")
     page.get_by_label("Mean class distance", exact=False).first.fill("40")
     page.keyboard.press("Tab")
     said(page, "#verdict-0", "The policy refuses the model after hardening")
+    page.get_by_label("of any model").check()
+    page.wait_for_function("!document.querySelector('#verdict-0').innerText.includes('min_mean_distance')")
+    page.get_by_label("at 30 grey levels").check()
+    said(page, "#verdict-0", "max_universal_success_at")
     choose(page, "Upload phard_report.json", FOLDER / REPORTS["backdoored"], 1)
     said(page, "#numbers-1", "Attack success (wanet -> 0)")
     wrong = tmp_path / "phard_report.json"
     wrong.write_text(json.dumps({"schema_version": 2}))
     choose(page, "Upload phard_report.json", wrong, 1)
-    said(page, ".toast-body", "Your file is not a report")
+    said(page, ".toast-body", "Your file is a report of schema 2, which an older version")
     page.get_by_label("or that of a release on the Hub").first.fill("org/hardened")
     page.get_by_role("button", name="Read from the Hub").first.click()
     said(page, "#numbers-0", "org/base")
@@ -158,31 +188,42 @@ def test_a_model_is_audited_and_a_check_is_cancelled(
     page.get_by_role("button", name="Audit", exact=True).click()
     page.set_default_timeout(60_000)
     said(page, "#check-shown", "not refused by the policy")
+    waiting = folders(page_server)
     page.get_by_role("button", name="Audit and measure").click()
     page.locator("#check-shown .progress").wait_for()
     page.get_by_role("button", name="Cancel").click()
     said(page, "#check-shown", "Cancelled")
-    ends_soon(page_server.temporary)
+    end_soon(waiting)
 
 
 def test_a_reload_in_the_middle_ends_the_check(visit: Callable[..., Visit], page_server: Page, tmp_path: Path) -> None:
     page = visit().open("Check")
     page.set_input_files("#model-zip input", model_zip(FOLDER / "honest", tmp_path / "model.zip"))
     page.locator("#model-zip").get_by_text("model.zip").first.wait_for()
+    waiting = folders(page_server)
     page.get_by_role("button", name="Audit and measure").click()
     page.locator("#check-shown .progress").wait_for()
     page.reload()
     page.get_by_role("heading", name="See a backdoor").wait_for()
-    ends_soon(page_server.temporary)
+    end_soon(waiting)
 
 
-def ends_soon(temporary: Path) -> None:
-    """No check is left: neither its folder nor a process in it."""
+def folders(server: Page) -> list[Path]:
+    """Those of the process that will do the next check; there is one, as soon as the last one has ended."""
     deadline = time.monotonic() + 20
-    while list(temporary.glob("phard-check-*")) and time.monotonic() < deadline:
+    while not (found := list(server.temporary.glob("phard-check-*"))) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert list(temporary.glob("phard-check-*")) == []
-    assert processes_in(temporary / "phard-check-") == []
+    assert len(found) == 1
+    return found
+
+
+def end_soon(used: list[Path]) -> None:
+    """Nothing is left of a check: neither its folder nor a process in it."""
+    deadline = time.monotonic() + 20
+    while any(folder.exists() for folder in used) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(folder.exists() for folder in used)
+    assert not any(processes_in(folder) for folder in used)
 
 
 def test_two_visitors_see_nothing_of_each_other(visit: Callable[..., Visit]) -> None:
@@ -197,6 +238,7 @@ def test_two_visitors_see_nothing_of_each_other(visit: Callable[..., Visit]) -> 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_needs_no_sideways_scrolling(visit: Callable[..., Visit], scheme: str) -> None:
     page = visit("phone", color_scheme=scheme).open()
+    page.get_by_role("tab", name="Look", exact=True).first.wait_for()
     for tab in ("Look", "Distances", "Reports", "Check", "Limits"):
         shown = page.get_by_role("tab", name=tab, exact=True)
         if not shown.count() or not shown.first.is_visible():
