@@ -185,7 +185,8 @@ def _kind_cell(trigger: PairDistance, framed: bool, top: float) -> str:
     if trigger.rms is None:
         return '<td><span class="unreached" title="not reached">–</span></td>'
     out = ' class="out" title="stands out"' if framed else ""
-    return f'<td><span{out} style="{_colours(trigger.rms, top)}">{trigger.rms:.1f}</span></td>'
+    digits = 0 if trigger.rms >= 100 else 1
+    return f'<td><span{out} style="{_colours(trigger.rms, top)}">{trigger.rms:.{digits}f}</span></td>'
 
 
 def largest(*distances: ClassDistances) -> float:
