@@ -34,8 +34,8 @@ KINDS = """
 
 What one change for all classes needs if it may use a single kind: bending the image (warp), its colours, edits of an
 autoencoder's code (latent), an added field, or a small network (u-net). A class that needs far less than the others has
-a frame: a planted backdoor is a short way to its target. Honest classes differ, too, and here by more than the limit
-allows: this is a reason to look closer, and no proof.
+a frame: a planted backdoor is a short way to its target. Honest classes differ, too, so it is a reason to look closer,
+and no proof.
 """
 
 REPORTS = """
