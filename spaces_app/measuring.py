@@ -61,7 +61,7 @@ def measured(name: str, classifier: Classifier, images: str, seconds: float, pro
     Raises:
         PhardError: the images do not fit, or there is too little time.
     """
-    data = DataOptions(images=_images(images, classifier), max_images=_MOST_IMAGES)
+    data = DataOptions(images=_images(images, classifier), max_images=_MOST_IMAGES, only_present_classes=True)
     tried = measure(classifier, load_data(classifier, data, 0, progress).test, SEARCH).distances
     search = planned(tried, (seconds - tried.seconds) * _SHARE)
     fast = PRESETS["fast"]

@@ -46,9 +46,10 @@ that `phard gate` gives, with its words and its exit code.
 CHECK = """
 **Audit** looks at a model without running anything of it: formats that carry code, what pickles would import, keys that
 lead elsewhere, broken tensors. **Measure** then loads it (only what the audit lets pass) and searches for small changes
-that turn its classes, for as long as you allow. Both run in a process of their own that has no token and is ended at
-its limits; one check runs at a time, the others queue. What you upload is deleted when the check ends or a quarter of
-an hour later, and no other visitor sees it. *Nothing found by these checks* means just that.
+that turn its classes, for as long as you allow. Images of some of its classes are enough: these are measured then. Both
+run in a process of their own that has no token and is ended at its limits; one check runs at a time, the others queue.
+What you upload is deleted when the check ends or a quarter of an hour later, and no other visitor sees it. *Nothing
+found by these checks* means just that.
 """
 
 SIGNATURE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import time
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from phard_hub import demo_images, measure
 from phard_hub.errors import InputError, NotEvaluatedError
@@ -35,6 +37,18 @@ def model_zip(folder: Path, place: Path, **more: bytes) -> Path:
     return place
 
 
+def digits_zip(place: Path, classes: int) -> Path:
+    """Test images of the first classes, as a zip with one folder a class."""
+    _, test = demo_images()
+    with zipfile.ZipFile(place, "w") as made:
+        for number, (pixels, label) in enumerate(zip(test.pixels, test.labels.tolist(), strict=True)):
+            if label < classes:
+                file = io.BytesIO()
+                Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "PNG")
+                made.writestr(f"{test.names[label]}/{number}.png", file.getvalue())
+    return place
+
+
 def last(request: Request) -> Step:
     *_, step = check(request)
     return step
@@ -56,10 +70,13 @@ def test_a_model_of_the_hub_is_audited_without_a_token(hub: Hub) -> None:
 
 
 def test_a_zip_is_measured_and_code_in_it_forbids_loading(tmp_path: Path) -> None:
-    step = last(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip"), images="digits", budget=30))
+    """With images of three classes, which take little time even where the machine has much to do."""
+    images = digits_zip(tmp_path / "images.zip", classes=3)
+    step = last(Request(archive=model_zip(FOLDER / "honest", tmp_path / "a.zip"), images=images, budget=30))
     assert step.error is None, step.error
     assert step.report is not None
     assert step.report.before.evaluation.accuracy.value > 0.9
+    assert len(step.report.before.distances.pairs) == 6
     assert step.report.before.distances.reached
     bad = model_zip(FOLDER / "honest", tmp_path / "b.zip", modeling_py=b"import os")
     step = last(Request(archive=bad, images="digits"))
