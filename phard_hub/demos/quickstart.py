@@ -31,7 +31,14 @@ _LEFT = re.compile(rf"\.+({'|'.join(OWN)})\.")
 """What a kill leaves beside these: the state of a run, and what is half-written."""
 PLANTING = Schedule(steps=500, batch=64, learning_rate=0.05, shift=0.06, flip=False)
 PRESET = Preset(
-    search=SearchSettings(steps=80, batch=8, fit_images=30, choosing_images=15, judging_images=30),
+    search=SearchSettings(
+        steps=80,
+        batch=8,
+        fit_images=30,
+        choosing_images=15,
+        judging_images=30,
+        kinds=("warp", "colour", "field"),  # the others take as long as all of these
+    ),
     defense=PervasiveHardening(
         forgetting=FeatureShift().lasting(0),
         bank=AdversarialTraining(
