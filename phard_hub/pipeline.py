@@ -18,12 +18,13 @@ from phard_hub.attacks.planted import BACKDOOR_SCHEMA, Backdoor, card, write_pla
 from phard_hub.auditing import audit
 from phard_hub.auditing.module import require_alive
 from phard_hub.budget import Budget
-from phard_hub.defenses import HeadReset
+from phard_hub.defenses import HeadReset, NoiseTraining, Smoothing
 from phard_hub.defenses.base import Hardened, hardening
+from phard_hub.defenses.immunizer import measure_votes
 from phard_hub.disk.atomic import discard, restore
-from phard_hub.errors import NotEvaluatedError, OutputError, PhardError
+from phard_hub.errors import OutputError, PhardError
 from phard_hub.evaluation.sizes import trigger_size
-from phard_hub.evaluation.threats import Threat, evaluate
+from phard_hub.evaluation.threats import Threat, evaluate, require_better_than_chance
 from phard_hub.hardware import default_accelerator
 from phard_hub.hub.pull import pull
 from phard_hub.hub.snapshot import Audit
@@ -38,27 +39,17 @@ from phard_hub.presets import DEFAULT, Preset
 from phard_hub.provenance import environment, source_of
 from phard_hub.release.release import check_writable, copied, read_release, weights_sha256, write_release
 from phard_hub.report.deployed import CARD_NAME, WEIGHTS_NAME
-from phard_hub.report.distances import ClassDistances, Rate
+from phard_hub.report.distances import ClassDistances
 from phard_hub.report.gate import Verdict, gate
+from phard_hub.report.limits import limits
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, SCHEMA_VERSION, Hardening, Report, State
 from phard_hub.report.trial import Judgement
-from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Seed, settings
 from phard_hub.training.guard import Guard
 from phard_hub.triggers.gallery import gallery
 from phard_hub.triggers.kept import keep, kept
 from phard_hub.triggers.search import Measurement, measure
-
-LIMITS = (
-    "Distances are upper bounds found by a search: a stronger search can find smaller triggers.",
-    "Pairs that the search did not reach have no distance and are in no mean.",
-    (
-        "Hardening changes weights only. It does not reach backdoors in code or in the image processor, nor those "
-        "planted cryptographically, which no test of the weights can show."
-    ),
-    "The numbers hold for the images, attacks and seeds named here; they do not certify the model.",
-)
 
 
 @dataclass(frozen=True)
@@ -85,6 +76,8 @@ class Settings:
         upstream: the model that this one was made from; by default the one that its card names.
         allow: fields of the config that are known to differ from the upstream's.
         reset_head: whether another head is learned before anything else is done.
+        smoothing: how is voted under noise, where that is to be measured.
+        noise_training: whether training under the noise of the vote comes last.
         even_at_chance: whether a model is hardened that is no better than guessing.
         overwrite: whether the release of another job may be replaced.
         budget: what the job may cost.
@@ -99,6 +92,8 @@ class Settings:
     upstream: str | None = None
     allow: Sequence[str] = ()
     reset_head: bool = False
+    smoothing: Smoothing | None = None
+    noise_training: bool = False
     even_at_chance: bool = False
     overwrite: bool = False
     budget: Budget = Budget()
@@ -189,12 +184,18 @@ def run(
 
 
 def _hardened(classifier: Classifier, images: LabelledImages, settings: Settings, job: Job, guard: Guard) -> Hardened:
-    """What the preset's defense makes of the classifier, or of a copy with another head."""
+    """What the preset's defense makes of the classifier, or of a copy with another head, and training under noise."""
     made = Hardened(classifier, ())
     if settings.reset_head:
         made = HeadReset().harden(classifier, images, job.part("head"), guard)
     last = settings.preset.defense.harden(made.classifier, images, job.part("hardening"), guard)
-    return Hardened(last.classifier, made.phases + last.phases)
+    phases = made.phases + last.phases
+    if settings.smoothing and settings.noise_training:
+        steps = settings.preset.defense.bank.schedule.steps
+        noise = NoiseTraining(sigma=settings.smoothing.sigma).lasting(steps)
+        last = noise.harden(last.classifier, images, job.part("noise"), guard)
+        phases += last.phases
+    return Hardened(last.classifier, phases)
 
 
 def measure_only(
@@ -308,9 +309,15 @@ def assess(
         progress=job.progress,
     )
     if refuse_chance:
-        _refuse_chance(seen.accuracy, len(images.classes))
+        require_better_than_chance(seen.accuracy, len(images.classes))
     found = _measured(classifier, images, preset, job, beside)
-    state = State(weights_sha256=weights_sha256(classifier.weights()), evaluation=seen, distances=found.distances)
+    votes = settings.smoothing
+    state = State(
+        weights_sha256=weights_sha256(classifier.weights()),
+        evaluation=seen,
+        distances=found.distances,
+        smoothed=None if votes is None else measure_votes(classifier, images, votes, job),
+    )
     return state, found
 
 
@@ -337,8 +344,7 @@ def describe(
     given_up: str = "",
 ) -> Report:
     """The report of a run; ``given_up`` is what a budget left out of it."""
-    left_out = f"The budget left out {given_up}." if given_up else ""
-    doubt = hardening.doubt if hardening else ""
+    more = (images.overlap, f"The budget left out {given_up}." if given_up else "")
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC),
@@ -351,32 +357,8 @@ def describe(
         after=after,
         hardening=hardening,
         environment=environment(accelerator),
-        limits=tuple(filter(None, (*LIMITS, images.overlap, _left_out(images.test), doubt, left_out))),
+        limits=limits(before.distances, hardening, voted=before.smoothed is not None, more=more),
     )
-
-
-def _left_out(images: LabelledImages) -> str:
-    """That some of the model's classes were not looked at, where that is so."""
-    if not images.chosen:
-        return ""
-    return (
-        f"All this is about {len(images.chosen)} of the model's {images.num_classes} classes; the other answers stayed "
-        "possible."
-    )
-
-
-def _refuse_chance(accuracy: Rate, classes: int) -> None:
-    """Harden nothing that is no better than guessing, because its accuracy could not be guarded.
-
-    Raises:
-        NotEvaluatedError: it is not.
-    """
-    if accuracy.may_be_chance(classes):
-        raise NotEvaluatedError(
-            no_better_than_chance(accuracy, classes),
-            advice="Check the class names, the image processor and the test images (more of them narrow the interval); "
-            "--even-at-chance hardens all the same.",
-        )
 
 
 def _job_name(classifier: Classifier, data: DataOptions, settings: Settings) -> str:
@@ -384,6 +366,7 @@ def _job_name(classifier: Classifier, data: DataOptions, settings: Settings) -> 
     threats = [(threat.name, threat.target) for threat in settings.threats]
     weights = weights_sha256(classifier.weights())
     chosen = f"{settings.policy} {settings.strict_accuracy} {settings.reset_head} {settings.budget}"
+    chosen += f" {settings.smoothing} {settings.noise_training}" if settings.smoothing else ""
     job = f"{weights} {data} {settings.preset} {settings.seed} {threats} {chosen}"
     return hashlib.sha256(job.encode()).hexdigest()
 

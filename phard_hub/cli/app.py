@@ -35,6 +35,7 @@ from phard_hub.cli.options import (
     AuditFormat,
     Backdoors,
     BudgetOption,
+    Certify,
     PolicyFile,
     PolicyName,
     PresetName,
@@ -42,12 +43,14 @@ from phard_hub.cli.options import (
     Repo,
     Revision,
     Seed,
+    Sigma,
     Upstream,
     make_settings,
+    make_votes,
     takes_data,
 )
 from phard_hub.cli.progress import is_first_process, show_progress
-from phard_hub.errors import NotEvaluatedError
+from phard_hub.errors import InputError, NotEvaluatedError
 from phard_hub.hub.names import pasted, require_model
 from phard_hub.report.policy import POLICIES, Policy
 
@@ -123,6 +126,12 @@ def harden(
         bool,
         typer.Option("--reset-head", help="First learn another head on the images: what is planted in it is gone."),
     ] = False,
+    certify: Certify = None,
+    sigma: Sigma = 0.25,
+    noise_training: Annotated[
+        bool,
+        typer.Option("--noise-training", help="With --certify: train under that noise last, so that votes are right."),
+    ] = False,
     even_at_chance: Annotated[
         bool, typer.Option("--even-at-chance", help="Harden a model that is no better than guessing, too.")
     ] = False,
@@ -148,10 +157,15 @@ def harden(
     from phard_hub.pipeline import run
     from phard_hub.release.push import check_access, push
 
+    if noise_training and certify is None:
+        raise InputError("Training under noise is for votes.", advice="Give --certify with it, such as --certify 1000.")
+    votes = make_votes(certify, sigma)
     settings = make_settings(preset, policy, seed, backdoor, upstream=upstream, allow=allow, budget=budget)
     settings = replace(
         settings,
         reset_head=reset_head,
+        smoothing=votes,
+        noise_training=noise_training,
         even_at_chance=even_at_chance,
         overwrite=overwrite,
         strict_accuracy=strict_accuracy,
@@ -182,6 +196,8 @@ def measure(
     allow: Allow = [],  # noqa: B006 - read only
     seed: Seed = 0,
     budget: BudgetOption = None,
+    certify: Certify = None,
+    sigma: Sigma = 0.25,
     out: Annotated[Path | None, typer.Option(help="Write the report (JSON) to this file.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -193,6 +209,7 @@ def measure(
     from phard_hub.pipeline import measure_only
 
     settings = make_settings(preset, None, seed, backdoor, upstream=upstream, allow=allow, budget=budget)
+    settings = replace(settings, smoothing=make_votes(certify, sigma))
     if out is not None:
         check_place(out)
     with show_progress() as progress:

@@ -18,6 +18,7 @@ from phard_hub.report.policy import POLICIES, Policy
 from phard_hub.settings import LARGEST_SEED
 
 if TYPE_CHECKING:
+    from phard_hub.defenses.immunizer import Smoothing
     from phard_hub.pipeline import Settings
 
 
@@ -122,6 +123,19 @@ Backdoors = Annotated[
         exists=True,
         help="Folder that `phard plant` wrote: judge the model with that trigger too. As often as you like.",
     ),
+]
+
+Certify = Annotated[
+    int | None,
+    typer.Option(
+        min=10,
+        metavar="votes",
+        help="Also measure what so many noisy copies of each image vote for, such as 1000, and within which radius no "
+        "change turns the vote.",
+    ),
+]
+Sigma = Annotated[
+    float, typer.Option(min=0.001, max=10.0, help="Standard deviation of the noise of --certify, pixels in [0, 1].")
 ]
 
 
@@ -248,3 +262,10 @@ def make_settings(
         allow=allow,
         budget=budget or Budget(),
     )
+
+
+def make_votes(certify: int | None, sigma: float) -> Smoothing | None:
+    """How is voted, where it is asked for."""
+    from phard_hub.defenses.immunizer import Smoothing
+
+    return None if certify is None else Smoothing(sigma=sigma, votes=certify)

@@ -3,13 +3,16 @@
 from phard_hub.defenses.base import Defense, Hardened
 from phard_hub.defenses.hardening.adversarial import AdversarialTraining
 from phard_hub.defenses.hardening.moth import Moth
+from phard_hub.defenses.hardening.noise import NoiseTraining
 from phard_hub.defenses.hardening.pairwise import Pairwise
 from phard_hub.defenses.hardening.pgd import PgdTraining
 from phard_hub.defenses.hardening.uat import UniversalAdversarialTraining
 from phard_hub.defenses.hardening.universal import Universal
+from phard_hub.defenses.immunizer import Immunizer, Smoothing
 from phard_hub.defenses.pervasive import AtOnce, PervasiveHardening
 from phard_hub.defenses.removal.anp import NeuronPruning
 from phard_hub.defenses.removal.connectivity import ModeConnectivity
+from phard_hub.defenses.removal.distillation import Distillation
 from phard_hub.defenses.removal.featureshift import FeatureShift
 from phard_hub.defenses.removal.finepruning import FinePruning
 from phard_hub.defenses.removal.finetuning import FineTuning, PublishedFineTuning
@@ -25,9 +28,11 @@ from phard_hub.defenses.removal.sharpnessaware import SharpnessAware
 OURS: tuple[type[Defense], ...] = (
     FineTuning,
     HeadReset,
+    Distillation,
     FeatureShift,
     SharpnessAware,
     AdversarialTraining,
+    NoiseTraining,
     AtOnce,
     PervasiveHardening,
 )
@@ -47,6 +52,7 @@ __all__ = [
     "AtOnce",
     "AttentionDistillation",
     "Defense",
+    "Distillation",
     "FeatureShift",
     "FeatureShiftTuning",
     "FinePruning",
@@ -54,17 +60,20 @@ __all__ = [
     "FtSam",
     "Hardened",
     "HeadReset",
+    "Immunizer",
     "ImplicitUnlearning",
     "ModeConnectivity",
     "Moth",
     "NeuralCleanse",
     "NeuronPruning",
+    "NoiseTraining",
     "Pairwise",
     "PervasiveHardening",
     "PgdTraining",
     "PublishedFineTuning",
     "SharedUnlearning",
     "SharpnessAware",
+    "Smoothing",
     "Universal",
     "UniversalAdversarialTraining",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phard_hub.attacks.planted import read_working
-from phard_hub.errors import ImagesError, InputError
+from phard_hub.errors import ImagesError, InputError, NotEvaluatedError
 from phard_hub.hardware import fast_autocast
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
@@ -23,6 +23,7 @@ from phard_hub.report.distances import Rate
 from phard_hub.report.record import AttackOutcome, Evaluation, Rating, RobustAccuracy
 from phard_hub.report.statistics import drop, rate
 from phard_hub.report.trial import NaturalTrigger
+from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Share, settings
 from phard_hub.training.ascent import ascended
 from phard_hub.triggers.bank import Trigger, change_size
@@ -265,6 +266,20 @@ def robust_accuracies(
 def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD, seed: int = 0) -> Rate:
     """Accuracy under PGD of its largest radius; see `robust_accuracies`."""
     return robust_accuracies(classifier, images, pgd, seed)[-1].accuracy
+
+
+def require_better_than_chance(accuracy: Rate, classes: int) -> None:
+    """Harden nothing that is no better than guessing, because its accuracy could not be guarded.
+
+    Raises:
+        NotEvaluatedError: it is not.
+    """
+    if accuracy.may_be_chance(classes):
+        raise NotEvaluatedError(
+            no_better_than_chance(accuracy, classes),
+            advice="Check the class names, the image processor and the test images (more of them narrow the interval); "
+            "--even-at-chance hardens all the same.",
+        )
 
 
 def _share(hits: Tensor) -> Rate:

@@ -30,7 +30,8 @@ def _draw_layers(network: nn.Module) -> None:
     for layer in network.modules():
         if next(layer.parameters(recurse=False), None) is None:
             continue
-        draw = getattr(layer, "reset_parameters", None)
+        # MultiheadAttention of torch has it under another name
+        draw = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
         if draw is None:
             kind = type(layer).__name__
             raise InputError(f"The weights of a {kind} cannot be drawn anew.", advice="Start from the model's weights.")

@@ -189,6 +189,10 @@ def _rates(state: State) -> list[Metric]:
     if evaluation.robust_accuracy is not None:
         robust = printable(evaluation.robust_attack or "unnamed attack")
         rates.append(("accuracy", f"Robust accuracy ({robust})", evaluation.robust_accuracy, {"attack": robust}))
+    if (votes := state.smoothed) is not None:
+        how = {"sigma": votes.sigma, "votes": votes.votes, "alpha": votes.alpha}
+        certified = [(f"Certified accuracy (L2 {each.radius:g})", each) for each in votes.at]
+        rates += [("accuracy", name, each.accuracy, {**how, "radius": each.radius}) for name, each in certified]
     for attack in evaluation.attacks:
         label = state.distances.labels[attack.target]
         args = {"attack": printable(attack.name), "target": printable(label)}

@@ -139,10 +139,12 @@ def of_evaluation(evaluation: Evaluation) -> Iterator[str]:
 
 
 def of_state(state: State) -> Iterator[str]:
-    """Known triggers produce classes that there are."""
+    """Known triggers produce classes that there are, and votes were on images that accuracy is from."""
     last = len(state.distances.labels) - 1
     if beyond := [attack.target for attack in state.evaluation.attacks if attack.target > last]:
         yield f"a trigger produces class {beyond[0]}, and the last one is {last}"
+    if state.smoothed and state.smoothed.accuracy.n > state.evaluation.accuracy.n:
+        yield f"votes were on {state.smoothed.accuracy.n} images, and there are {state.evaluation.accuracy.n}"
 
 
 def of_report(report: Report) -> Iterator[str]:
@@ -176,6 +178,9 @@ def _of_rates_of_both(before: State, after: State) -> Iterator[str]:
         yield "the numbers of images before and after hardening differ"
     if len({rate.n for state in (before, after) if (rate := state.evaluation.robust_accuracy) is not None}) > 1:
         yield "the numbers of images under attack before and after hardening differ"
+    votes = [(*seen.settings, seen.accuracy.n) if (seen := state.smoothed) else None for state in (before, after)]
+    if votes[0] != votes[1]:
+        yield "the votes under noise before and after hardening differ"
 
 
 def _threats(state: State) -> list[tuple[str, int]]:

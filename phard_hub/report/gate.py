@@ -27,6 +27,7 @@ from phard_hub.report.rules import (
     any_number,
     forbid_findings,
     max_universal_success_at,
+    min_certified_accuracy,
     require_signature,
     same_files,
     same_weights,
@@ -101,11 +102,12 @@ def gate(
     ]
     if all(result.outcome == "not_applicable" for result in results):
         results.append(_result("any_number", any_number(), None))
-    if policy.max_universal_success_at is not None:
-        results += [
-            _result("max_universal_success_at", max_universal_success_at(case, level, limit), limit)
-            for level, limit in sorted(policy.max_universal_success_at.items(), key=lambda entry: int(entry[0]))
-        ]
+    for rule, limits in (
+        (max_universal_success_at, policy.max_universal_success_at),
+        (min_certified_accuracy, policy.min_certified_accuracy),
+    ):
+        each = sorted((limits or {}).items(), key=lambda entry: float(entry[0]))
+        results += [_result(rule.__name__, rule(case, at, limit), limit) for at, limit in each]
     if policy.forbid_findings is not None:
         results.append(_result("forbid_findings", forbid_findings(case, policy.forbid_findings), 0))
     results += _about_files(case, policy, deployed)

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from phard_hub.disk.toml import parse_toml, read_toml
 from phard_hub.errors import PolicyError, did_you_mean
 from phard_hub.report.base import Record
+from phard_hub.report.smoothed import RADII
 from phard_hub.report.wording import printable
 from phard_hub.settings import fault_of
 
@@ -30,6 +31,16 @@ def _off_to_none(value: object) -> object:
     return None if value == OFF else value
 
 
+def _unsplit(value: object) -> object:
+    """The key ``0.25`` of a table, which TOML reads as a table ``0`` with a key ``25``."""
+    whole = value.get("0") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(whole, dict):
+        return value
+    return {key: limit for key, limit in value.items() if key != "0"} | {
+        f"0.{key}": each for key, each in whole.items()
+    }
+
+
 _Off = BeforeValidator(_off_to_none)
 # strict: "5" and true are mistakes in a policy, not numbers
 Points = Annotated[Annotated[float, Field(strict=True, ge=0, le=100)] | None, _Off]
@@ -39,6 +50,10 @@ Relative = Annotated[Annotated[float, Field(strict=True, ge=0)] | None, _Off]
 Times = Annotated[Annotated[float, Field(strict=True, ge=1)] | None, _Off]
 Level = Annotated[str, Field(pattern=r"\A(5|10|20|30)\z")]
 AtLevels = Annotated[dict[Level, Annotated[float, Field(strict=True, ge=0, le=1)]] | None, _Off]
+Radius = Annotated[str, Field(pattern=rf"\A({'|'.join(re.escape(f'{radius:g}') for radius in RADII)})\z")]
+WithinRadii = Annotated[
+    dict[Radius, Annotated[float, Field(strict=True, ge=0, le=1)]] | None, BeforeValidator(_unsplit), _Off
+]
 Count = Annotated[Annotated[int, Field(strict=True, ge=1, le=2**53)] | None, _Off]
 Severities = Annotated[tuple[Severity, ...] | None, _Off]
 KeyFile = Annotated[Annotated[str, Field(strict=True, min_length=1)] | None, _Off]
@@ -98,6 +113,11 @@ class Policy(Record, strict=False):  # TOML has lists where tuples are meant; ea
         default=None,
         description="Success that the best universal trigger of any class may have at 5, 10, 20 or 30 grey levels, "
         "such as { 20 = 0.5 }.",
+    )
+    min_certified_accuracy: WithinRadii = Field(
+        default=None,
+        description="Share of test images that no change of an L2 norm of 0.063, 0.0895, 0.25 or 0.5 may turn, where "
+        "votes under noise answer (`--certify`), such as { 0.25 = 0.4 }.",
     )
     forbid_findings: Severities = Field(
         default=("error",), description="Severities of audit findings that refuse: error, warning, note."

@@ -18,6 +18,7 @@ from phard_hub.errors import ReportError
 from phard_hub.report.base import Count, Points, Record, Sha256, Size, unambiguous
 from phard_hub.report.checks import of_evaluation, of_report, of_state, require
 from phard_hub.report.distances import ClassDistances, Rate, both_reached, mean_increase
+from phard_hub.report.smoothed import Smoothed
 from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Seed, Share
 
@@ -104,11 +105,15 @@ class Rating(Record):
 
 
 class State(Record):
-    """One classifier, before or after hardening: its weights, how well it works, how far its classes are."""
+    """One classifier, before or after hardening: its weights, how well it works, how far its classes are.
+
+    ``smoothed`` is what its votes under noise come to, where somebody asked for it.
+    """
 
     weights_sha256: Sha256
     evaluation: Evaluation
     distances: ClassDistances
+    smoothed: Smoothed | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

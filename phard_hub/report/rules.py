@@ -244,6 +244,19 @@ def max_universal_success_at(case: Case, level: str, limit: float) -> Judgement:
     return _at_most(f"success of universal triggers of {level} grey levels", rate.value, limit, "%", note)
 
 
+def min_certified_accuracy(case: Case, radius: str, limit: float) -> Judgement:
+    """At least this share of test images must be certified: votes under noise are right whatever small change is made.
+
+    It holds for any model, and only where the votes are what answers.
+    """
+    found = case.state.smoothed
+    if found is None:
+        return _unknown("votes under noise were not measured (`--certify`)")
+    rate = next(each.accuracy for each in found.at if f"{each.radius:g}" == radius)
+    what = f"certified accuracy within L2 {radius}"
+    return _at_least(what, rate.value, limit, "%", f"{found}, {rate.n} images")
+
+
 def any_number() -> Judgement:
     """At least one rule must look at a number: where none does, nothing is known of the model."""
     return _unknown("no number was looked at: all rules about numbers are off or not applicable")
@@ -308,6 +321,7 @@ CHANGE_RULES = frozenset({"max_accuracy_loss", "max_robust_accuracy_loss", "min_
 
 def rule_help(name: str) -> str:
     """What a rule means, as one paragraph."""
-    others = (any_number, forbid_findings, max_universal_success_at, same_weights, same_files, require_signature)
+    levels = (max_universal_success_at, min_certified_accuracy)
+    others = (any_number, forbid_findings, *levels, same_weights, same_files, require_signature)
     rules = {**RULES, **{rule.__name__: rule for rule in others}}
     return " ".join((rules[name].__doc__ or "").split())

@@ -226,8 +226,12 @@ def test_names_from_files_cannot_break_a_message() -> None:
         assert rule.message.isprintable()
 
 
+LEVELS = ("max_universal_success_at", "min_certified_accuracy")
+"""Rules that are asked once for each entry of a table."""
+
+
 def test_every_rule_has_a_policy_field_and_a_meaning() -> None:
-    assert set(RULES) | {"forbid_findings", "require_signature", "max_universal_success_at"} == set(Policy.model_fields)
+    assert set(RULES) | {"forbid_findings", "require_signature", *LEVELS} == set(Policy.model_fields)
     for name in [*RULES, "forbid_findings", "same_weights", "same_files", "require_signature"]:
         assert rule_help(name).endswith(".")
 

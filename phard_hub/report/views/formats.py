@@ -53,6 +53,10 @@ def _metrics(report: Report) -> Iterator[tuple[str, Callable[[State], str]]]:
     yield name, lambda state: rate_text(state.evaluation.robust_accuracy)
     for weaker in (report.after or report.before).evaluation.robust_at:
         yield f"Robust accuracy ({printable(weaker.attack)})", _robust_view(weaker.attack)
+    if votes := report.before.smoothed:
+        yield f"Accuracy of the vote ({votes})", _voted
+        for number, each in enumerate(votes.at):
+            yield f"Certified accuracy (L2 {each.radius:g})", _certified_view(number)
     for name, target in _attacks(report):
         label = _label(report.before.distances, target)
         title = f"{printable(name)} -> {label}"
@@ -75,6 +79,19 @@ def _robust_view(attack: str) -> Callable[[State], str]:
 
     def view(state: State) -> str:
         return rate_text(next((each.accuracy for each in state.evaluation.robust_at if each.attack == attack), None))
+
+    return view
+
+
+def _voted(state: State) -> str:
+    return rate_text(None if state.smoothed is None else state.smoothed.accuracy)
+
+
+def _certified_view(number: int) -> Callable[[State], str]:
+    """How to read from a state how many images no change of a radius can turn."""
+
+    def view(state: State) -> str:
+        return rate_text(None if state.smoothed is None else state.smoothed.at[number].accuracy)
 
     return view
 
