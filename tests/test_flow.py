@@ -176,6 +176,6 @@ def test_a_refused_model_is_released_and_not_pushed(origin: Hub, tmp_path: Path,
         "--policy", tmp_path / "policy.toml", "--push-to", "me/model",
     )  # fmt: skip
     assert done.code == 1
-    assert "Nothing was pushed to me/model. The policy refuses" in done.complaint
+    assert "Nothing was pushed to me/model. REJECT. The policy refuses" in done.complaint
     assert origin.state() == before
     assert json.loads((out / "phard_report.json").read_text())["source"]["repo"] == "org/model"

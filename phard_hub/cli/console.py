@@ -92,7 +92,7 @@ def show_warnings(report: Report) -> None:
 def show_verdict(title: str, verdict: Verdict) -> None:
     """Passed or refused, with the rules that refused."""
     word = {0: "passed", 1: "refused"}.get(verdict.exit_code, "could not be evaluated")
-    say(f"\nPolicy, {title}: {word}")
+    say(f"\nPolicy, {title}: {word}. {verdict.word}")
     for rule in (*verdict.having("fail"), *verdict.having("not_evaluated")):
         say(f"  {rule.name}: {rule.message}")
 

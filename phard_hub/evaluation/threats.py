@@ -31,11 +31,15 @@ from phard_hub.triggers.bank import Trigger, change_size
 
 @settings
 class Threat:
-    """A known trigger and the class that it is meant to produce."""
+    """A known trigger and the class that it is meant to produce.
+
+    ``natural`` is its success on the model before it was planted, where that is known.
+    """
 
     name: str
     trigger: Trigger
     target: NonNegativeInt
+    natural: Rate | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Threat:
@@ -46,7 +50,7 @@ class Threat:
             NotEvaluatedError: the backdoor did not work when it was planted.
         """
         backdoor, attack = read_working(folder)
-        return cls(name=attack.name, trigger=attack, target=backdoor.target)
+        return cls(name=attack.name, trigger=attack, target=backdoor.target, natural=backdoor.success[0])
 
 
 @settings
@@ -168,7 +172,7 @@ def attack_outcome(
             advice="Give images of other classes too.",
         )
     predicted, sizes = predict(classifier, others, threat.trigger)
-    beside = None
+    beside = threat.natural
     if reference is not None:
         beside = _share(predict(reference, others, threat.trigger)[0] == threat.target)
     return AttackOutcome(

@@ -7,7 +7,7 @@ runner.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -34,6 +34,13 @@ from phard_hub.report.rules import (
 )
 
 Stage = Literal["before", "after"]
+Word = Literal["REJECT", "CANNOT-CERTIFY", "HARDENED"]
+"""What a verdict comes to. There is no word for a model that has nothing to hide, because no method can tell."""
+MEANINGS: Mapping[Word, str] = {
+    "REJECT": "A rule refuses it.",
+    "CANNOT-CERTIFY": "What was looked at neither refuses nor certifies it.",
+    "HARDENED": "It was hardened against what is measured here, which certifies nothing beyond these numbers.",
+}
 
 
 class RuleResult(Record):
@@ -63,6 +70,13 @@ class Verdict(Record):
         if self.having("fail"):
             return 1
         return 3 if self.having("not_evaluated") or not self.having("pass") else 0
+
+    @property
+    def word(self) -> Word:
+        """The headline: refused, or hardened and passed, or neither, as all that was only measured."""
+        if self.exit_code == 1:
+            return "REJECT"
+        return "HARDENED" if self.passed and self.stage == "after" else "CANNOT-CERTIFY"
 
     @property
     def passed(self) -> bool:

@@ -14,7 +14,7 @@ LIMITS = (
         "No method can decide for an arbitrary model that it has no backdoor. For any way of training there is a "
         "backdoor that no efficient test by queries finds, if one-way functions exist; for random Fourier features and "
         "random ReLU networks there is one that full access to the weights does not show either, by assumptions about "
-        "lattices and sparse PCA (Goldwasser, Kim, Vaikuntanathan & Zamir, 2022)."
+        "lattices and sparse PCA (Goldwasser, Kim, Vaikuntanathan and Zamir, 2022)."
     ),
     (
         "A corollary of theirs on robustness is the reason why no report certifies a model: one that looks robust "

@@ -81,7 +81,7 @@ def test_text_tells_numbers_recipe_limits_and_verdict() -> None:
         "250,000 sample-gradients",
         "| schedule.learning\\_rate | 0.01 |",
         "- A backdoor without a pervasive trigger is not measured.",
-        "The policy passes the model after hardening: 10 passed.",
+        "**Verdict.** HARDENED. The policy passes the model after hardening: 10 passed.",
         "tree/0123456789abcdef",
         'model="me/tiny-hardened"',
         "b" * 64,

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 def test_the_gate_refuses(hub: Hub, release: Path) -> None:
     hub.login()
     before = hub.state()
-    with pytest.raises(RefusedError, match=r"Nothing was pushed to me/model\. The policy refuses") as caught:
+    with pytest.raises(RefusedError, match=r"Nothing was pushed to me/model\. REJECT\. The policy refuses") as caught:
         push(release, "me/model", policy=STRICT)
     assert caught.value.exit_code == 1
     assert hub.state() == before

@@ -1,4 +1,4 @@
-"""Mode connectivity: on a curve of accurate models between the given one and a fine-tuned one, the backdoor is gone.
+"""Mode connectivity: a place on a curve of accurate models between the given one and a fine-tuned one.
 
 Zhao et al., "Bridging Mode Connectivity in Loss Landscapes and Adversarial Robustness" (ICLR 2020, arXiv 2005.00060),
 as BackdoorBench has it: one end is the model as it is, the other was fine-tuned for a hundred passes over 5 % of

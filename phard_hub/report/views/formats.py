@@ -9,9 +9,10 @@ from statistics import median
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
+from phard_hub.report import findings
 from phard_hub.report.distances import GREY_LEVELS, ClassDistances, PairDistance, Rate
-from phard_hub.report.findings import MEANINGS, SEVERITIES, AuditRecord
-from phard_hub.report.gate import Verdict
+from phard_hub.report.findings import SEVERITIES, AuditRecord
+from phard_hub.report.gate import MEANINGS, Verdict
 from phard_hub.report.outliers import outliers
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import AttackOutcome, Report, State
@@ -61,6 +62,7 @@ def _metrics(report: Report) -> Iterator[tuple[str, Callable[[State], str]]]:
         label = _label(report.before.distances, target)
         title = f"{printable(name)} -> {label}"
         yield f"Attack success ({title})", _attack_view(name, target, lambda outcome: outcome.success)
+        yield f"The same on a model without it ({title})", _attack_view(name, target, lambda outcome: outcome.reference)
         yield f"Recovered accuracy ({title})", _attack_view(name, target, lambda outcome: outcome.recovered)
     if report.before.distances.pairs:
         yield "Pairs reached", lambda state: _reached_text(state.distances)
@@ -102,7 +104,7 @@ def _attacks(report: Report) -> list[tuple[str, int]]:
     return list(dict.fromkeys((attack.name, attack.target) for state in states for attack in state.evaluation.attacks))
 
 
-def _attack_view(name: str, target: int, rate: Callable[[AttackOutcome], Rate]) -> Callable[[State], str]:
+def _attack_view(name: str, target: int, rate: Callable[[AttackOutcome], Rate | None]) -> Callable[[State], str]:
     """How to read one rate of one attack from a state."""
 
     def view(state: State) -> str:
@@ -189,7 +191,7 @@ def smallest_universal(distances: ClassDistances) -> PairDistance | None:
 
 
 def headline(verdict: Verdict) -> str:
-    """The verdict as one sentence."""
+    """The verdict in one word, and in three sentences."""
     words = {0: "The policy passes", 1: "The policy refuses", 3: "The policy could not be evaluated for"}
     counts: list[tuple[Outcome, str]] = [
         ("pass", "passed"),
@@ -198,7 +200,9 @@ def headline(verdict: Verdict) -> str:
         ("not_applicable", "not applicable"),
     ]
     counted = ", ".join(f"{len(verdict.having(outcome))} {word}" for outcome, word in counts if verdict.having(outcome))
-    return f"{words[verdict.exit_code]} the model {verdict.stage} hardening: {counted or 'no rule is switched on'}."
+    counted = counted or "no rule is switched on"
+    said = f"{words[verdict.exit_code]} the model {verdict.stage} hardening: {counted}."
+    return f"{verdict.word}. {said} {MEANINGS[verdict.word]}"
 
 
 def as_text(verdict: Verdict) -> str:
@@ -209,8 +213,13 @@ def as_text(verdict: Verdict) -> str:
 
 
 def as_json(verdict: Verdict) -> str:
-    """The verdict as JSON, with ``passed`` and ``exit_code`` spelt out for scripts."""
-    answer = {"passed": verdict.passed, "exit_code": verdict.exit_code, **verdict.model_dump(mode="json")}
+    """The verdict as JSON, with ``verdict``, ``passed`` and ``exit_code`` spelt out for scripts."""
+    answer = {
+        "verdict": verdict.word,
+        "passed": verdict.passed,
+        "exit_code": verdict.exit_code,
+        **verdict.model_dump(mode="json"),
+    }
     return json.dumps(answer, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -226,6 +235,8 @@ def as_junit(verdict: Verdict) -> str:
     numbers = {key: str(value) for key, value in counts.items()}
     root = ET.Element("testsuites", {"name": "phard gate", **numbers})
     suite = ET.SubElement(root, "testsuite", {"name": f"policy ({verdict.stage} hardening)", **numbers})
+    properties = ET.SubElement(suite, "properties")
+    ET.SubElement(properties, "property", {"name": "verdict", "value": verdict.word})
     for rule in verdict.rules:
         case = ET.SubElement(suite, "testcase", {"classname": "phard.gate", "name": rule.name, "time": "0"})
         if rule.outcome in tags:
@@ -254,5 +265,5 @@ def audit_as_json(record: AuditRecord, policy: Policy) -> str:
     """An audit as JSON, with ``refused`` spelt out for scripts and each finding's meaning beside it."""
     answer = record.model_dump(mode="json")
     for found in answer["findings"]:
-        found["meaning"] = MEANINGS[found["id"]]
+        found["meaning"] = findings.MEANINGS[found["id"]]
     return json.dumps({"refused": bool(record.refused_by(policy)), **answer}, indent=1, ensure_ascii=False) + "\n"

@@ -49,6 +49,7 @@ def as_sarif(verdict: Verdict, report: Artifact) -> str:
         rules=[_policy_rule(rule.name) for rule in verdict.rules],
         results=[_refusal(verdict, rule, report) for rule in refusing],
         notes=verdict.notes,
+        properties={"verdict": verdict.word},
     )
 
 
@@ -78,7 +79,14 @@ def _artifact(record: AuditRecord, file: str, checkout: Path) -> Artifact:
     return on_hub(record.repo, record.commit, file) if record.commit else on_disk(Path(record.repo, file), checkout)
 
 
-def _log(tool: str, *, rules: list[dict[str, Any]], results: list[dict[str, Any]], notes: Sequence[str] = ()) -> str:
+def _log(
+    tool: str,
+    *,
+    rules: list[dict[str, Any]],
+    results: list[dict[str, Any]],
+    notes: Sequence[str] = (),
+    properties: dict[str, str] | None = None,
+) -> str:
     driver = {"name": tool, "version": version("phard-hub"), "informationUri": _HOMEPAGE, "rules": rules}
     run: dict[str, Any] = {"tool": {"driver": driver}, "results": results, "columnKind": "unicodeCodePoints"}
     places = [result["locations"][0]["physicalLocation"]["artifactLocation"] for result in results]
@@ -87,6 +95,8 @@ def _log(tool: str, *, rules: list[dict[str, Any]], results: list[dict[str, Any]
     if notes:
         sentences = [{"level": "note", "message": {"text": note}} for note in notes]
         run["invocations"] = [{"executionSuccessful": True, "toolExecutionNotifications": sentences}]
+    if properties:
+        run["properties"] = properties
     log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
 

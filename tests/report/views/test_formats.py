@@ -27,6 +27,7 @@ def test_rows_tell_both_states_with_their_doubt() -> None:
     rows = {row.metric: row for row in summary_rows(make_report())}
     assert rows["Accuracy"].before == "92.00 % [90.15, 93.53], n = 1000"
     assert rows["Attack success (blend -> dog)"].after == "<= 0.3 % (0 of 1000)"
+    assert rows["The same on a model without it (blend -> dog)"].after == "not measured"
     assert rows["Pairs reached"][1:] == ("12 of 12", "11 of 12")
     assert rows["Pairs no longer reached"].after == "1"
     assert rows["Smallest class distance"].after.endswith("(dog -> frog)")
@@ -50,7 +51,8 @@ def test_text_ends_with_the_verdict() -> None:
     assert len(lines) == 5
     assert lines[1].split(maxsplit=2)[:2] == ["FAIL", "min_mean_distance"]
     assert lines[-1] == (
-        "The policy refuses the model after hardening: 1 passed, 1 failed, 1 not evaluated, 1 not applicable."
+        "REJECT. The policy refuses the model after hardening: 1 passed, 1 failed, 1 not evaluated, 1 not applicable. "
+        "A rule refuses it."
     )
     assert as_text(MIXED.model_copy(update={"notes": ("One.",)})).startswith("NOTE            One.\n")
     assert "no rule is switched on" in as_text(VERDICTS[2])
@@ -68,7 +70,30 @@ def test_no_view_promises_safety(verdict: Verdict) -> None:
 def test_json_spells_out_the_answer(verdict: Verdict) -> None:
     answer = json.loads(as_json(verdict))
     assert (answer.pop("passed"), answer.pop("exit_code")) == (verdict.passed, verdict.exit_code)
+    assert answer.pop("verdict") == verdict.word
     assert Verdict.model_validate_json(json.dumps(answer)) == verdict
+
+
+PASSED = (RULES[0],)
+WORDS = [
+    (Verdict(stage="after", rules=PASSED), "HARDENED"),
+    (Verdict(stage="before", rules=PASSED), "CANNOT-CERTIFY"),
+    (Verdict(stage="after", rules=(RULES[0], RULES[2])), "CANNOT-CERTIFY"),
+    (Verdict(stage="after", rules=()), "CANNOT-CERTIFY"),
+    (Verdict(stage="before", rules=RULES[:2]), "REJECT"),
+    (MIXED, "REJECT"),
+]
+
+
+@pytest.mark.parametrize(("verdict", "word"), WORDS)
+def test_one_word_leads_in_every_view(verdict: Verdict, word: str) -> None:
+    """Nothing but a hardened model that passed is called hardened, and exit codes are as they were."""
+    assert verdict.word == word
+    assert as_text(verdict).splitlines()[-1].startswith(f"{word}. The policy ")
+    assert json.loads(as_json(verdict))["verdict"] == word
+    named = ET.fromstring(as_junit(verdict)).findall("testsuite/properties/property")
+    assert [(each.get("name"), each.get("value")) for each in named] == [("verdict", word)]
+    assert json.loads(as_sarif(verdict, on_hub("a/b", "c", "r.json")))["runs"][0]["properties"] == {"verdict": word}
 
 
 def test_junit_has_one_case_a_rule() -> None:

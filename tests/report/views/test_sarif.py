@@ -97,6 +97,7 @@ RUN = strict(
     {
         "originalUriBaseIds": {"type": "object", "additionalProperties": strict({"description": MESSAGE})},
         "invocations": array(INVOCATION),
+        "properties": strict({"verdict": {"enum": ["REJECT", "CANNOT-CERTIFY", "HARDENED"]}}),
     },
 )
 SCHEMA = strict({"$schema": STRING, "version": {"const": "2.1.0"}, "runs": array(RUN, minItems=1, maxItems=1)})
