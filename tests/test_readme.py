@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 VERBS = {
     "quickstart",
+    "undetectable",
     "measure",
     "plant",
     "compare",
@@ -56,7 +57,8 @@ def test_it_is_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "tests/benchmarks/RESULTS.md", "tests/benchmarks/MODELS.md"]
+    "page",
+    ["README.md", "docs/limits.md", "CONTRIBUTING.md", "tests/benchmarks/RESULTS.md", "tests/benchmarks/MODELS.md"],
 )
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page

@@ -21,6 +21,7 @@ from phard_hub.cli.console import (
     show_audit,
     show_backdoor,
     show_json,
+    show_lines,
     show_outcome,
     show_plan,
     show_pushed,
@@ -100,6 +101,20 @@ def quickstart(
     with show_progress() as progress:
         outcome = do(out, seed=seed, progress=progress)
     show_outcome(outcome)
+
+
+@app.command()
+def undetectable(seed: Seed = 0) -> None:
+    """See in two minutes what no test shows and no hardening reaches, and what helps, on a digit model.
+
+    Plants a digital signature in it, as a malicious trainer could: only who holds the key finds an image that opens it.
+    Needs no network, writes nothing, and needs `pip install 'phard-hub[undetectable]'`.
+    """
+    from phard_hub.demos.undetectable import undetectable as do
+
+    with show_progress() as progress:
+        lines = list(do(seed=seed, progress=progress))
+    show_lines(lines)
 
 
 @app.command()

@@ -17,7 +17,10 @@ from phard_hub.report.record import Report
 from phard_hub.report.wording import NOT_FORGOTTEN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from phard_hub.attacks.planted import Backdoor
+    from phard_hub.demos.undetectable import Line
     from phard_hub.pipeline import Outcome
     from phard_hub.release.push import Plan, Pushed
 
@@ -74,6 +77,14 @@ def show_table(report: Report) -> None:
         table.add_row(*(Text(harmless(cell)) for cell in (row if report.after else row[:2])))
     Console(width=None).print(table)
     show_warnings(report)
+
+
+def show_lines(lines: Sequence[Line]) -> None:
+    """What a demonstration found, part by part."""
+    for number, line in enumerate(lines):
+        if number == 0 or line.part != lines[number - 1].part:
+            say(f"\n{line.part}")
+        say(f"  {line.tried}: {line.found}")
 
 
 def show_json(report: Report) -> None:
