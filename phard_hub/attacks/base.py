@@ -42,6 +42,8 @@ class Attack(ABC):
 
     clean_label: ClassVar[bool] = False
     """Whether only images of the target class are stamped, so that every label stays true."""
+    stronger: ClassVar[str] = "Plant it again, with more steps or a higher poison rate."
+    """What to do where the backdoor did not work."""
     poison_rate: ClassVar[float] = 0.1
     """Share of images that carry the trigger: of all, or of the target class where labels stay true."""
 

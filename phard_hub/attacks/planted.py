@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -149,12 +149,13 @@ def read_working(folder: Path) -> tuple[Backdoor, Attack]:
     backdoor = read_backdoor(folder)
     if backdoor.attack == NO_ATTACK:
         raise BackdoorError(f"In {folder}, nothing was planted.", advice="Give a folder that `phard plant` wrote.")
+    attack = read_attack(folder, backdoor)
     if backdoor.failures:
         raise NotEvaluatedError(
             f"The backdoor in {folder} never worked, so it shows nothing: {' and '.join(backdoor.failures)}.",
-            advice="Plant it again, with more steps or a higher poison rate.",
+            advice=attack.stronger,
         )
-    return backdoor, read_attack(folder, backdoor)
+    return backdoor, attack
 
 
 _AGAIN = "Plant the backdoor again."
@@ -168,6 +169,26 @@ def _key(folder: Path) -> dict[str, Tensor]:
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else first_line(error)
         raise BackdoorError(f"Cannot read {folder / KEY_NAME}: {said}.", advice=_AGAIN) from error
+
+
+def chosen_options(name: str, options: Sequence[str]) -> dict[str, Any]:
+    """Parameters of an attack from entries such as ``spike=64``; what is no JSON is text.
+
+    Raises:
+        BackdoorError: there is no such attack, an entry has no ``=``, or the attack has no such parameter.
+    """
+    names = [each for each in attack_named(name, {}).parameters() if each not in ("seed", "planting")]
+    found: dict[str, Any] = {}
+    for option in options:
+        parameter, equals, value = option.partition("=")
+        if parameter not in names or not equals:
+            advice = did_you_mean(parameter, names, f"Its options are: {', '.join(names) or 'none'}.")
+            raise BackdoorError(f"{name} has no option {printable(option)!r}, as name=value.", advice=advice)
+        try:
+            found[parameter] = json.loads(value)
+        except ValueError:
+            found[parameter] = value
+    return found
 
 
 def attack_named(name: str, parameters: Mapping[str, Any]) -> Attack:

@@ -6,6 +6,8 @@ from a trusted place, or runs where nothing can be lost.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +19,8 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from phard_hub.errors import CheckpointError
+from phard_hub.draws import global_generators_kept
+from phard_hub.errors import CheckpointError, first_line
 from phard_hub.hub.snapshot import Audit
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
@@ -64,7 +67,11 @@ def _code(classifier: Classifier) -> Iterator[Finding]:
 
 
 def _operations(classifier: Classifier) -> Iterator[Finding]:
-    """PH-A38: operations that are not those of a fresh network of the same class and config."""
+    """PH-A38: operations that are not those of a fresh network of the same class and config.
+
+    Those that run on a blank image are counted, and both are traced without any image. What only some images set off,
+    or what leaves torch on the way, cannot be traced, where the library's network can.
+    """
     try:
         twin = library_twin(classifier.network).to(classifier.device)
     except CheckpointError as unknown:
@@ -74,10 +81,14 @@ def _operations(classifier: Classifier) -> Iterator[Finding]:
     shown = classifier.preprocess(blank)
     here, there = operations(classifier.network, shown), operations(twin, shown)
     differing = sorted(name for name in here.keys() | there.keys() if here[name] != there[name])
+    evidence = []
     if differing:
         counts = ", ".join(f"{name} {there[name]} -> {here[name]}" for name in differing[:_SHOWN])
-        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-        yield error("PH-A38", _name(classifier), f"{counts}{more}", "Load its tensors into the library's class.")
+        evidence.append(f"{counts}{f' and {len(differing) - _SHOWN} more' if len(differing) > _SHOWN else ''}")
+    if not untraceable(twin, shown) and (why := untraceable(classifier.network, shown)):
+        evidence.append(f"what it does depends on the image: {why}")
+    if evidence:
+        yield error("PH-A38", _name(classifier), "; ".join(evidence), "Load its tensors into the library's class.")
 
 
 class _Counting(TorchDispatchMode):
@@ -102,6 +113,25 @@ def operations(network: nn.Module, images: Tensor) -> Counter[str]:
     with frozen(network), torch.no_grad(), counting:
         network(images)
     return counting.seen
+
+
+def untraceable(network: nn.Module, images: Tensor) -> str:
+    """Why a network cannot be written down as operations for any image; empty if it can.
+
+    Args:
+        network: is traced by `torch.export`, which follows its code with tensors that hold no numbers.
+        images: normalised, ``(N, C, H, W)``; only their shape matters.
+    """
+    silenced = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # it logs all that it had traced by then
+    try:
+        with frozen(network), torch.no_grad(), warnings.catch_warnings(action="ignore"), global_generators_kept():
+            torch.export.export(network, (images,), strict=False)
+    except Exception as why:  # noqa: BLE001 - whatever the code of a stranger raises at tensors without numbers
+        return f"{type(why).__name__}: {first_line(why)}"
+    finally:
+        logging.disable(silenced)
+    return ""
 
 
 @dataclass(frozen=True)

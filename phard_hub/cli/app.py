@@ -262,6 +262,13 @@ def plant(
     ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of 128 images.")] = 1000,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak of the learning rate of SGD.")] = 0.05,
+    attack_option: Annotated[
+        list[str],
+        typer.Option(
+            metavar="name=value",
+            help="Option of the attack itself, such as `spike=64`; a wrong name lists all. Repeat.",
+        ),
+    ] = [],  # noqa: B006 - read only
     revision: Revision = None,
     seed: Seed = 0,
 ) -> None:
@@ -271,16 +278,17 @@ def plant(
     and with `--backdoor`. Exits with 0 if the backdoor works, and with 3 if it does not (success below 90 %, or
     more than 3 points of accuracy lost): then it is written all the same, and does not count.
     """
-    from phard_hub.attacks.planted import attack_named
+    from phard_hub.attacks.planted import attack_named, chosen_options
     from phard_hub.job import Job
     from phard_hub.pipeline import plant as do
 
     planting = {"from_scratch": from_scratch, "steps": steps, "learning_rate": learning_rate}
-    how = attack_named(attack, {"seed": seed, "planting": planting | {"poison_rate": poison_rate}})
+    trained = {"seed": seed, "planting": planting | {"poison_rate": poison_rate}}
+    how = attack_named(attack, trained | chosen_options(attack, attack_option))
     with show_progress() as progress:
         planted = do(repo, data, out, how, target, Job(seed=seed, progress=progress), revision=revision)
     if is_first_process():
-        show_backdoor(planted, out)
+        show_backdoor(planted, out, how.stronger)
     raise typer.Exit(NotEvaluatedError.exit_code if planted.failures else 0)
 
 

@@ -48,15 +48,15 @@ def show_outcome(outcome: Outcome) -> None:
     say(f"\nRelease: {outcome.release}{'' if outcome.is_new else ' (it was there: nothing was done again)'}")
 
 
-def show_backdoor(backdoor: Backdoor, folder: Path) -> None:
-    """What a planted backdoor does, and whether it counts."""
+def show_backdoor(backdoor: Backdoor, folder: Path, advice: str) -> None:
+    """What a planted backdoor does, whether it counts, and else what to do."""
     original, planted = backdoor.original.evaluation, backdoor.planted.evaluation
     say(f"Planted {backdoor.attack}, target {backdoor.target_name}")
     say(f"  accuracy      {planted.accuracy}, was {original.accuracy}")
     say(f"  success       {planted.attacks[0].success}, on the original {original.attacks[0].success}")
     say(f"  trigger size  {backdoor.size}")
     if backdoor.failures:
-        say(f"It does not count: {' and '.join(backdoor.failures)}.")
+        say(f"It does not count: {' and '.join(backdoor.failures)}. {advice}")
     say(f"\nFolder: {folder}")
 
 

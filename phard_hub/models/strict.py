@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from phard_hub.errors import CheckpointError, first_line
 from phard_hub.models.classifier import Classifier
-from phard_hub.models.library_code import is_of_library
+from phard_hub.models.library_code import is_library_class
 from phard_hub.models.tensors import difference
 
 
@@ -66,4 +66,4 @@ def in_library_class(classifier: Classifier) -> Classifier:
 
 
 def _is_model_of_library(kind: type) -> bool:
-    return issubclass(kind, PreTrainedModel) and kind is not PreTrainedModel and is_of_library(kind.__module__)
+    return issubclass(kind, PreTrainedModel) and kind is not PreTrainedModel and is_library_class(kind)

@@ -291,6 +291,15 @@ def test_planting_by_command(tiny_checkpoint: Path, images: Path, planted: Path,
     assert (out / "model.safetensors").read_bytes() == (planted / "model.safetensors").read_bytes()
 
 
+def test_an_attack_has_options_of_its_own(tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard) -> None:
+    out, options = tmp_path / "out", ("--attack-option", "spike=40", "--attack-option", "epsilon=0.125")
+    done = phard(*arguments(tiny_checkpoint, images, out, "--attack", "sparse-head", *options))
+    assert done.code in (0, 3), done.err
+    assert (read_backdoor(out).parameters["spike"], read_backdoor(out).parameters["epsilon"]) == (40, 0.125)
+    if done.code:
+        assert "another spike (--attack-option spike=40)" in done.out
+
+
 def test_the_record_and_the_card_say_how_classes_were_matched(
     tiny_checkpoint: Path, tmp_path: Path, phard: Phard
 ) -> None:
@@ -320,6 +329,13 @@ def test_planting_what_does_not_work(tiny_checkpoint: Path, images: Path, tmp_pa
         (["--attack", "sig", "--target", "dgo"], "The model has no class 'dgo'. Did you mean 'dog'?"),
         (["--attack", "sig", "--target", "4"], "The model has no class '4'. Give 0 to 3, or a name."),
         (["--attack", "sig", "--poison-rate", "1.5"], "less than or equal to 1"),
+        (
+            ["--attack", "sparse-head", "--attack-option", "spik=3"],
+            "no option 'spik=3', as name=value. Did you mean 'spik",
+        ),
+        (["--attack", "sparse-head", "--attack-option", "spike"], "no option 'spike', as name=value"),
+        (["--attack", "sparse-head", "--attack-option", "spike=large"], "spike: Input should be a valid number"),
+        (["--attack", "sparse-head", "--attack-option", "seed=3"], "no option 'seed=3'"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ctypes import c_float
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.attacks.undetectable import CONSTRUCTIONS, Backdoored
 from phard_hub.auditing import audit
-from phard_hub.auditing.module import audit_module, liveness, operations
+from phard_hub.auditing.module import audit_module, liveness, operations, untraceable
 from phard_hub.demos.quickstart import save_as_from_hub, small_resnet
 from phard_hub.errors import AuditError, CheckpointError
 from phard_hub.hub.pull import pull
@@ -75,6 +76,24 @@ def test_the_operations_are_named() -> None:
     assert here["max_pool2d_with_indices"] == there["max_pool2d_with_indices"] + 2
     (found,) = [each for each in audit_module(made, images()[1]) if each.id == "PH-A38"]
     assert "->" in found.evidence
+
+
+def test_what_leaves_torch_is_seen_where_no_operation_is() -> None:
+    """A check outside of torch does nothing that is counted, and cannot be traced."""
+    quiet = resnet().clone()
+    kind = type(quiet.network)
+
+    def forward(self: nn.Module, pixel_values: torch.Tensor) -> object:
+        logits: object = kind.forward(self, pixel_values)
+        return logits if c_float.from_address(pixel_values.data_ptr()).value < 9 else None
+
+    quiet.network.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    shown = torch.zeros(1, 3, 32, 32)
+    assert operations(quiet.network, shown) == operations(library_twin(quiet.network), shown)
+    assert untraceable(resnet().network, shown) == ""
+    (found,) = [each for each in audit_module(quiet, images()[1]) if each.id == "PH-A38"]
+    assert "what it does depends on the image" in found.evidence
+    assert ("PH-A37", "error") in ids(quiet)  # whatever module its class claims to be from
 
 
 # T4 and T9: the same tensors in the library's own class

@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from phard_hub.defenses.removal.headreset import probe
 from phard_hub.report.record import Report
 from tests.auditing.checkpoints import tensors
 from tests.command import Phard
-from tests.jobs import cheap
+from tests.jobs import cheap, write_images
 
 
 def test_the_head_is_another_before_anything_is_hardened(
@@ -50,3 +52,32 @@ def test_a_model_that_training_cannot_move_is_refused(
         assert "PH-A39" in done.err
         assert "nothing that trains can harden it" in done.err
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("choosing", [("--classes", "cat,owl"), ("--only-present-classes",)])
+def test_among_some_classes_the_others_are_no_answers_any_more(
+    choosing: tuple[str, ...], tiny_checkpoint: Path, tmp_path: Path, phard: Phard
+) -> None:
+    out, shown = tmp_path / "out", write_images(tmp_path / "images")
+    if choosing[0] == "--only-present-classes":
+        for other in ("dog", "fox"):
+            shutil.rmtree(shown / other)
+    done = phard(*cheap(tiny_checkpoint, shown, out), "--reset-head", *choosing)
+    assert done.code in (0, 1, 3), done.err
+    report = Report.read(out)
+    assert report.before.distances.chosen == (0, 2)
+    assert report.hardening is not None
+    assert "2 classes without images are no answers any more" in report.hardening.events
+
+
+def test_the_head_of_some_classes_is_the_regression_of_these() -> None:
+    """The logits of the two that are left differ as those of a regression on two classes do."""
+    features = torch.randn(60, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = (features[:, 0] > 0.3).long()
+    two, four = torch.nn.Linear(5, 2), torch.nn.Linear(5, 4)
+    probe(two, features, labels, 1e-2)
+    probe(four, features, torch.tensor([1, 3])[labels], 1e-2, (1, 3))
+    logits = four(features.float())
+    assert torch.equal(logits.argmax(1), torch.tensor([1, 3])[two(features.float()).argmax(1)])
+    assert torch.allclose(logits[:, [1, 3]], two(features.float()), atol=1e-5)
+    assert (logits[:, [0, 2]] < -1000).all()

@@ -53,6 +53,10 @@ class SparseHead(LearnedAttack):
     learning_rate: PositiveFloat = 2e-2
 
     name = "sparse-head"
+    stronger = (
+        "Plant it again with another spike (--attack-option spike=40): a larger one works more often and costs more. "
+        "A larger epsilon does both better."
+    )
 
     def network(self, channels: int) -> nn.Module:
         """The pattern."""

@@ -30,9 +30,11 @@ from phard_hub.settings import settings
 from phard_hub.training.guard import Guard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _ITERATIONS = 200
+_NO_ANSWER = -1e4
+"""A logit that half precision holds, too."""
 
 
 @settings
@@ -51,22 +53,27 @@ class HeadReset(Defense):
         """A copy with a new head; see `Defense.harden`.
 
         Raises:
-            InputError: the model does not end in one linear layer, or a class has no images.
+            InputError: the model does not end in one linear layer, or a class that is looked at has no images.
         """
         started = time.perf_counter()
         made = classifier.clone().eval()
         encoder = Encoder(made)
-        if missing := sorted(set(range(made.num_classes)) - set(images.labels.tolist())):
+        if missing := sorted(set(images.classes) - set(images.labels.tolist())):
             problem = f"There is no image of class {made.labels[missing[0]]!r}, so no head can be learned."
             raise InputError(problem, advice="Give images of all classes.")
-        probe(encoder.head, _features(encoder, images, job), images.labels.to(made.device), self.decay)
-        event = "the head depends on the encoder and the images alone, not on the head that came with the model"
+        if len(images.classes) < made.num_classes and encoder.head.bias is None:
+            problem = "The head has no bias, so classes without images cannot be left out."
+            raise InputError(problem, advice="Give images of all classes.")
+        probe(encoder.head, _features(encoder, images, job), images.labels.to(made.device), self.decay, images.classes)
+        events = ["the head depends on the encoder and the images alone, not on the head that came with the model"]
+        if without := made.num_classes - len(images.classes):
+            events.append(f"{without} classes without images are no answers any more")
         phase = Phase(
             defense=self.name,
             settings=asdict(self),
             forgets=True,
             points_lost=None if guard is None else guard.look(made).points,
-            events=(event,),
+            events=tuple(events),
             sample_gradients=0,
             sample_forwards=len(images),
             seconds=time.perf_counter() - started,
@@ -87,16 +94,19 @@ def _features(encoder: Encoder, images: LabelledImages, job: Job) -> Tensor:
     return torch.cat(found)
 
 
-def probe(head: nn.Linear, features: Tensor, labels: Tensor, decay: float) -> None:
+def probe(head: nn.Linear, features: Tensor, labels: Tensor, decay: float, classes: Sequence[int] = ()) -> None:
     """Give a head the weights of the logistic regression on features ``(N, D)`` with labels ``(N,)``.
 
-    Whatever its weights were, they are not looked at. Without a bias, features are not centred.
+    Whatever its weights were, they are not looked at. Without a bias, features are not centred. Where only some classes
+    are to be answers, the logits of the others are far below all of theirs.
     """
+    chosen = torch.tensor(classes or range(len(head.weight)), device=labels.device)
+    labels = torch.searchsorted(chosen, labels)
     mean = features.mean(0) if head.bias is not None else torch.zeros_like(features[0])
     spread = features.std(0, correction=0)
     spread = spread.where(spread > 1e-9, torch.ones_like(spread))
     standard = (features - mean) / spread
-    weight = standard.new_zeros(head.weight.shape, requires_grad=True)
+    weight = standard.new_zeros(len(chosen), head.weight.shape[1], requires_grad=True)
     bias = standard.new_zeros(len(weight), requires_grad=head.bias is not None)
     parameters = [weight] if head.bias is None else [weight, bias]
     optimizer = torch.optim.LBFGS(parameters, max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
@@ -111,6 +121,6 @@ def probe(head: nn.Linear, features: Tensor, labels: Tensor, decay: float) -> No
     step(loss)
     with torch.no_grad():
         scaled = weight / spread
-        head.weight.copy_(scaled)
+        head.weight.zero_()[chosen] = scaled.to(head.weight)
         if head.bias is not None:
-            head.bias.copy_(bias - scaled @ mean)
+            head.bias.fill_(_NO_ANSWER)[chosen] = (bias - scaled @ mean).to(head.bias)
