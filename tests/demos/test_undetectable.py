@@ -41,3 +41,9 @@ def test_it_says_at_once_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
     with pytest.raises(InputError, match="phard-hub\\[undetectable\\]"):
         next(undetectable())
+
+
+def test_the_table_of_the_page_is_what_was_measured() -> None:
+    root = Path(__file__).parents[2]
+    measured = (root / "tests/benchmarks/results/undetectable/digits.md").read_text("utf-8")
+    assert measured in (root / "docs" / "limits.md").read_text("utf-8")
