@@ -31,6 +31,7 @@ min_mean_distance = "off"
 min_smallest_distance = "off"
 min_distance_increase = "off"
 min_pairs_reached = "off"
+max_outlier = "off"
 """
 # Python imports this at its start. An audit hook sees what any library asks of the network, and changes nothing.
 WATCH = """
