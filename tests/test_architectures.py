@@ -187,7 +187,7 @@ def test_a_real_checkpoint_goes_the_whole_way(
     assert before.evaluation.accuracy.value >= 0.5  # it knows these classes
     accelerator = default_accelerator()
     part, hardening = harden(TINY.defense, part, images)
-    after, _ = assess(part, images, settings, job())
+    after, _ = assess(part, images, settings, job(), beside=before.distances)
 
     hardened = classifier.clone()
     assert isinstance(part.network, SomeClasses)

@@ -107,8 +107,8 @@ def test_the_next_try_is_allowed_what_the_first_was(tmp_path: Path) -> None:
 def test_the_command_says_what_it_costs_and_leaves_out(phard: Phard, tiny_checkpoint: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", per_class=24)
     out = tmp_path / "report.json"
-    options = ("--images", images, "--preset", "fast", "--out", out)
-    done = phard("measure", tiny_checkpoint, *options, "--budget", "40000")
+    options = ("--images", images, "--preset", "gate", "--out", out)
+    done = phard("measure", tiny_checkpoint, *options, "--budget", "30000")
     assert done.code == 0, done.err
     assert "This costs about" in done.err
     assert "The budget leaves out 65 % of all steps" in done.err

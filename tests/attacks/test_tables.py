@@ -1,4 +1,4 @@
-"""The PAGE's tables of attacks are those of the results."""
+"""How trials are counted in the tables of attacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from math import nan
 import pytest
 
 from tests.benchmarks.attacks.outcomes import Left, Measure
-from tests.benchmarks.attacks.table import PAGE, renew_page
 
 SUCCESS = Measure("success left", lambda left: left.success, max)
 
@@ -15,13 +14,6 @@ SUCCESS = Measure("success left", lambda left: left.success, max)
 def left(success: float) -> Left:
     """Of a defense that leaves so much, and of which nothing else is known."""
     return Left._make([nan] * len(Left._fields))._replace(success=success)
-
-
-def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
-    text = PAGE.read_text("utf-8")
-    assert "<!-- cifar10 planted -->" in text
-    assert "<!-- cifar10 defended -->" in text
-    assert renew_page(text) == text, "run python -m tests.benchmarks.attacks table"
 
 
 def test_each_attack_counts_once_however_many_seeds_it_has() -> None:

@@ -73,7 +73,7 @@ def harden(
             classifier, train, job.part("hardening"), Guard.of(classifier, guard, accelerator.device)
         )
         hardened, record = made.classifier, hardening(DEFAULT.defense, made.phases, train, job)
-        after = assess(hardened, test, settings, job)[0]
+        after = assess(hardened, test, settings, job, beside=before.distances)[0]
     if weights is not None:
         save_file(hardened.weights(), weights)
     snapshot = Snapshot(

@@ -236,7 +236,7 @@ def test_the_command_says_so_in_one_line(tiny_checkpoint: Path, tmp_path: Path) 
     model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
     images, out = write_images(tmp_path / "images"), tmp_path / "out"
     done, _ = watched(*cheap(model, images, out), folders=(tmp_path,))
-    assert done.code in (0, 1), done.err
+    assert done.code in (0, 1, 3), done.err
     folder = out.with_name(f".{out.name}.{Report.read(out).job[:12]}.run")
     shutil.rmtree(out)
     state = folder / "hardening~forgetting"

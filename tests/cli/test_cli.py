@@ -29,7 +29,7 @@ def commands() -> dict[str, Any]:
 
 def test_every_verb_and_every_option_is_explained(phard: Phard) -> None:
     models, releases = {"quickstart", "harden", "measure", "plant", "compare", "audit"}, {"push", "card", "policy"}
-    assert set(commands()) == models | releases | {"gate", "sign", "verify", "demo", "launch"}
+    assert set(commands()) == models | releases | {"gate", "sign", "verify", "demo", "launch", "undetectable"}
     for verb, command in commands().items():
         assert all(len(parameter.help or "") > 15 for parameter in command.params), verb
         done = phard(verb, "--help")

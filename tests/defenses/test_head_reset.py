@@ -21,7 +21,7 @@ def test_the_head_is_another_before_anything_is_hardened(
 ) -> None:
     out = tmp_path / "out"
     done = phard(*cheap(tiny_checkpoint, images, out), "--reset-head")
-    assert done.code in (0, 1), done.err
+    assert done.code in (0, 1, 3), done.err
     hardening = Report.read(out).hardening
     assert hardening is not None
     assert hardening.phases[0].defense == "head-reset"

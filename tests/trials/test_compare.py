@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from phard_hub.defenses import DEFENSES
 from phard_hub.errors import CheckpointError, ExperimentError
 from phard_hub.evaluation.threats import defense_effectiveness
 from phard_hub.images.data import Data
@@ -104,7 +105,7 @@ def test_a_comparison_is_stopped_and_continued_with_two_workers(folder: Path, tm
     assert {path.name for path in out.glob("cells/*")} == CELLS
     assert all(path.read_bytes() == content for path, content in kept.items())
     assert {path.name for path in out.iterdir()} == {
-        *("cells", "planted", "runs", "tracebacks", ".locks", "comparison.md", "comparison.png")
+        *("cells", "planted", "runs", "tracebacks", "twins", ".locks", "comparison.md", "comparison.png")
     }
     assert files(out / "runs") == set()
     assert files(out / "tracebacks") == {"model~1977~broken~0.5~seed0.txt"}
@@ -240,7 +241,7 @@ def test_wrong_use_is_one_line(folder: Path, tmp_path: Path, phard: Phard) -> No
     (tmp_path / "wrong.toml").write_text(text.replace("[defenses.none]", "[defenses.nothing]"))
     done = phard("compare", tmp_path / "wrong.toml", "--out", tmp_path / "out")
     assert done.code == 2
-    known = "none, fine-tuning, feature-shift, sharpness-aware, adversarial, at-once, pervasive"
+    known = ", ".join(("none", *DEFENSES))
     assert f"defenses.nothing: there is no 'nothing'. There are: {known}." in done.complaint
     assert not (tmp_path / "out").exists()
 

@@ -160,7 +160,7 @@ MISTAKES = [
     ("data_shares = [0]", r"data_shares is \[0\.0\].*in \(0, 1\]"),
     ('data_shares = ["all"]', r"data_shares\[0\] should be a valid number.*but is 'all'"),
     ("target = [1]", r"target.* should be a valid"),
-    ('preset = "best"', r"preset: there is no 'best'\. There are: fast, default"),
+    ('preset = "best"', r"preset: there is no 'best'\. There are: gate, fast, default"),
     ("planting = { stepps = 3 }", r"planting: there is no 'stepps'\. Did you mean 'steps'\?"),
     ("planting = { attack = 'sig' }", r"planting: there is no 'attack'\. There are: poison_rate"),
     ("planting = { steps = 0 }", r"planting\.steps should be greater than 0, but is 0"),

@@ -126,7 +126,7 @@ def _travel(row: Row, architecture: Architecture, digits: Path, work: Path) -> N
         made = settings.preset.defense.harden(classifier, data.train, job)
         hardened, record = made.classifier, hardening(settings.preset.defense, made.phases, data.train, job)
         require_change(classifier, hardened)
-    after, _ = assess(hardened, data.test, settings, Job(seed=settings.seed))
+    after, _ = assess(hardened, data.test, settings, Job(seed=settings.seed), beside=before.distances)
     with row.step("push"):
         report = describe(audited, data, accelerator, before=before, after=after, hardening=record)
         release = write_release(
