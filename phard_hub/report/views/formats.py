@@ -13,7 +13,7 @@ from phard_hub.report import findings
 from phard_hub.report.distances import GREY_LEVELS, ClassDistances, PairDistance, Rate
 from phard_hub.report.findings import SEVERITIES, AuditRecord
 from phard_hub.report.gate import MEANINGS, Verdict
-from phard_hub.report.outliers import outliers
+from phard_hub.report.outliers import LARGEST, outliers
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import AttackOutcome, Report, State
 from phard_hub.report.rules import Outcome
@@ -181,7 +181,9 @@ def _success_view(level: int) -> Callable[[State], str]:
 
 def _outlier_text(distances: ClassDistances) -> str:
     found = outliers(distances)
-    return outlier_words(distances, found[0]) if found else NOT_MEASURED
+    if found:
+        return outlier_words(distances, found[0])
+    return f"none within {LARGEST:g} grey levels" if distances.universal or distances.kinds else NOT_MEASURED
 
 
 def smallest_universal(distances: ClassDistances) -> PairDistance | None:
