@@ -43,8 +43,8 @@ def cost(preset: Preset, classes: int, *, hardens: bool) -> float:
 
 
 def _cost_of_search(search: SearchSettings, classes: int) -> float:
-    targets = min(classes, search.max_universal)
-    universal = (targets if classes > 2 else 0) + targets * len(search.kinds)
+    universal = min(classes, search.max_universal) if classes > 2 else 0
+    universal += min(classes, search.max_single) * len(search.kinds)
     triggers = min(classes * (classes - 1), search.max_pairs) + universal
     tried = search.checks * search.bisections * search.choosing_images + _JUDGING_PASSES * search.judging_images
     return triggers * (search.steps * search.batch + _FORWARD * tried)

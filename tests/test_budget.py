@@ -74,7 +74,7 @@ def test_less_is_allowed_and_less_is_done(name: str) -> None:
 
 def test_pairs_are_given_up_last() -> None:
     hundred = cost(FAST, 100, hardens=False)
-    assert "closest 20" in fit(FAST, hundred / 12, 100, hardens=False).given_up
+    assert "closest 20" in fit(FAST, hundred / 9, 100, hardens=False).given_up
     assert "single kind" not in fit(FAST, hundred / 2, 100, hardens=False).given_up
 
 

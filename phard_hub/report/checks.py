@@ -87,17 +87,25 @@ def of_distances(found: ClassDistances) -> Iterator[str]:
 
 
 def _of_universal(found: ClassDistances) -> Iterator[str]:
-    """Each class has its universal trigger, or as many as the search was asked for; of each kind they are alike."""
+    """Each class has its universal trigger, or as many as the search was asked for; and so has each kind."""
     targets = {pair.target for pair in found.universal}
-    most = found.settings.get("max_universal", len(found.classes))
+    single = [[pair.target for pair in pairs] for pairs in found.kinds.values()]
     # Between two classes, pairs say it all.
-    if len(found.classes) > 2 and len(targets) < min(len(found.classes), most if isinstance(most, int) else 0):
-        yield f"{len(targets)} universal triggers are there, and {len(found.classes)} classes"
-    for kind, pairs in found.kinds.items():
+    if len(found.classes) > 2:
+        if len(targets) < _asked(found, "max_universal"):
+            yield f"{len(targets)} universal triggers are there, and {len(found.classes)} classes"
+        for kind, reached in zip(found.kinds, single, strict=True):
+            if reached != single[0] or not targets.issuperset(reached) or len(reached) < _asked(found, "max_single"):
+                yield f"the {kind} triggers are not to the classes that the others are to"
+    for kind in found.kinds:
         if kind not in KINDS:
             yield f"triggers are of the kind {kind[:20]!r}"
-        if len(found.classes) > 2 and [pair.target for pair in pairs] != [pair.target for pair in found.universal]:
-            yield f"the {kind} triggers are not to the classes that the others are to"
+
+
+def _asked(found: ClassDistances, setting: str) -> int:
+    """How many classes the search was asked to reach."""
+    most = found.settings.get(setting, len(found.classes))
+    return min(len(found.classes), most if isinstance(most, int) else 0)
 
 
 def _of_classes(found: ClassDistances) -> Iterator[str]:

@@ -51,11 +51,15 @@ class Cost:
 
 @dataclass
 class Fitted:
-    """What came of a task: the smallest trigger of each of this process's rows that worked, or the closest seen."""
+    """What came of a task: the smallest trigger of each of this process's rows that worked, or the closest seen.
+
+    ``quick`` is the classifier that they were fitted against, a folded copy.
+    """
 
     task: Task
     pieces: list[Tensor]
     works: Tensor
+    quick: Classifier
     cost: Cost = field(default_factory=Cost)
 
     @property
@@ -67,8 +71,8 @@ class Fitted:
 class Fitting:
     """One task being done; its attributes are its state."""
 
-    def __init__(self, classifier: Classifier, pools: Pools, task: Task, settings: SearchSettings, job: Job) -> None:
-        self.classifier, self.pools, self.task, self.settings, self.job = classifier, pools, task, settings, job
+    def __init__(self, quick: Classifier, pools: Pools, task: Task, settings: SearchSettings, job: Job) -> None:
+        self.quick, self.pools, self.task, self.settings, self.job = quick, pools, task, settings, job
         self.device = job.accelerator.device
         self.random = torch.Generator().manual_seed(job.seed)
         count, shape = len(task.directions), tuple(pools.fit.pixels.shape[1:])
@@ -79,8 +83,8 @@ class Fitting:
         self.cost = Cost()
         self.found = torch.full((count,), torch.inf, dtype=torch.double)
         self.closest = torch.full((count,), -1.0, dtype=torch.double)
-        self.price = torch.full((count,), settings.price * float(3072 / np.prod(shape)) ** 0.5)
-        self.running = torch.zeros(count)
+        self.price = torch.full((count,), settings.price * float(3072 / np.prod(shape)) ** 0.5, device=self.device)
+        self.running = torch.zeros(count, device=self.device)
 
     def run(self, what: str) -> Fitted:
         """Fit, and choose the smallest on images that nothing was fitted on."""
@@ -98,23 +102,23 @@ class Fitting:
             if step in checks:
                 self._check()
             self.job.progress(what, step + 1, steps)
-        return Fitted(self.task, self.pieces, self.found.isfinite(), self.cost)
+        return Fitted(self.task, self.pieces, self.found.isfinite(), self.quick, self.cost)
 
     def _step(self, optimizer: torch.optim.Optimizer) -> None:
         """One step of every trigger; only the bank's gradients are filled, the classifier keeps no mark."""
         numbers = self.pools.fit.draw(self.task.directions, self.settings.batch, self.random)
-        targets, price = self.task.directions.target.to(self.device), self.price.to(self.device)
+        targets = self.task.directions.target.to(self.device)
         optimizer.zero_grad()
         for rows in self.pieces:
             index = rows.repeat_interleave(self.settings.batch).to(self.device)
             pixels = self.pools.fit.read(numbers[rows].flatten(), self.device)
             stamped = self.task.current(pixels, index)
             with fast_autocast(self.device):
-                logits = self.classifier(stamped)
+                logits = self.quick(stamped)
             loss = functional.cross_entropy(logits.float(), targets[index], reduction="none")
-            loss = loss + price[index] * change_size(stamped, pixels)
+            loss = loss + self.price[index] * change_size(stamped, pixels)
             (loss.sum() / self.settings.batch).backward(inputs=list(self.task.current.parameters()))
-            hits = (logits.argmax(1) == targets[index]).view(len(rows), -1).float().mean(1).cpu()
+            hits = (logits.argmax(1) == targets[index]).view(len(rows), -1).float().mean(1)
             self.running[rows] = 0.7 * self.running[rows] + 0.3 * hits
             self.cost.gradients += len(pixels)
         for parameter in self.task.current.parameters():
@@ -145,9 +149,7 @@ class Fitting:
         for row in (row for piece in self.pieces for row in piece.tolist()):
             source, target = int(self.task.directions.source[row]), int(self.task.directions.target[row])
             pixels = images_for(self.pools.choose, source, target, self.settings.choosing_images, self.device)
-            hits, sizes = answers(
-                self.classifier, self.task.current, row, target, pixels, strength[row].expand(len(pixels))
-            )
+            hits, sizes = answers(self.quick, self.task.current, row, target, pixels, strength[row].expand(len(pixels)))
             self.cost.forwards += len(pixels)
             success[row], distance[row] = hits.double().mean(), sizes.double().mean()
         return success, distance

@@ -103,7 +103,8 @@ class _Case:
     def _at(self, strength: float | Tensor, *, precise: bool = False) -> tuple[Tensor, Tensor]:
         self.fitted.cost.forwards += len(self.pixels)
         strengths = torch.as_tensor(strength).expand(len(self.pixels))
-        return answers(self.classifier, self.triggers, self.row, self.target, self.pixels, strengths, precise=precise)
+        judge = self.classifier if precise else self.fitted.quick
+        return answers(judge, self.triggers, self.row, self.target, self.pixels, strengths, precise=precise)
 
     def _needed(self) -> Tensor:
         """The strength at which each image turns, by bisection; infinite where it does not."""
@@ -137,7 +138,7 @@ class _Case:
     def _turned(self, pixels: Tensor, size: float) -> int:
         self.fitted.cost.forwards += len(pixels)
         strength = scaled_to(self.triggers, self.row, pixels, size)
-        return int(answers(self.classifier, self.triggers, self.row, self.target, pixels, strength)[0].sum())
+        return int(answers(self.fitted.quick, self.triggers, self.row, self.target, pixels, strength)[0].sum())
 
 
 def wanted_of(images: int, success: float) -> int:

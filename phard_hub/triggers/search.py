@@ -13,6 +13,7 @@ from phard_hub.errors import InputError, NotEvaluatedError
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, class_number, frozen
+from phard_hub.models.folded import folded
 from phard_hub.report.base import plain
 from phard_hub.report.distances import ClassDistances
 from phard_hub.triggers.autoencoder import train_autoencoder
@@ -26,7 +27,7 @@ from phard_hub.triggers.settings import DEFAULT as DEFAULT
 from phard_hub.triggers.settings import SearchSettings as SearchSettings
 from phard_hub.triggers.unets import UNets
 
-_EASE_IMAGES = 20
+_EASE_IMAGES, _EASE_IMAGES_IN_ALL = 20, 4000
 _MAIN = "searching triggers"
 
 
@@ -110,7 +111,8 @@ class _Search:
         _, channels, height, width = images.pixels.shape
         self.shape = (channels, height, width)
         self.cost = Cost()
-        self.pairs, self.targets = self._chosen(beside)
+        self.quick = folded(classifier, self.pools.fit.read(torch.arange(2), self.device))
+        self.pairs, self.targets, self.single = self._chosen(beside)
 
     def run(self) -> Measurement:
         started = time.perf_counter()
@@ -141,7 +143,7 @@ class _Search:
 
     def _do(self, task: Task, what: str) -> list[Judged]:
         """Fit and judge the triggers of one task, each process its own rows, and bring them together."""
-        fitted = Fitting(self.classifier, self.pools, task, self.settings, self.job).run(what)
+        fitted = Fitting(self.quick, self.pools, task, self.settings, self.job).run(what)
         mine = list(judge(self.classifier, self.pools, fitted, self.settings))
         self.cost.gradients += fitted.cost.gradients
         self.cost.forwards += fitted.cost.forwards
@@ -156,14 +158,14 @@ class _Search:
         parts, universal = self.settings.parts, self._universal()
         shared = [kind for kind in self.settings.kinds if kind != "u-net" and parts.can(kind)]
         rows = len(self.pairs) + len(universal)
-        directions = Directions.of(self.pairs, [*universal, *self.targets * len(shared)])
-        kinds = [""] * rows + [kind for kind in shared for _ in self.targets]
+        directions = Directions.of(self.pairs, [*universal, *self.single * len(shared)])
+        kinds = [""] * rows + [kind for kind in shared for _ in self.single]
         tasks = {_MAIN: Task(directions, kinds, *self._banks(len(kinds), parts))}
         for kind in self.settings.kinds:
             if kind not in shared:
-                count = len(self.targets)
+                count = len(self.single)
                 two = self._unets(count) if kind == "u-net" else self._banks(count, parts.only(kind))
-                tasks[f"searching {kind} triggers"] = Task(Directions.of([], self.targets), [kind] * count, *two)
+                tasks[f"searching {kind} triggers"] = Task(Directions.of([], self.single), [kind] * count, *two)
         return tasks
 
     def _universal(self) -> list[int]:
@@ -182,29 +184,35 @@ class _Search:
         current, best = (UNets(count, self.shape).to(self.device) for _ in range(2))
         return current.randomise(self.job.seed), best
 
-    def _chosen(self, beside: ClassDistances | None) -> tuple[list[tuple[int, int]], list[int]]:
-        """Pairs and universal targets: all or, where these are too many, the closest; and those of the other."""
-        classes = self.images.classes
-        pairs, targets = all_pairs(classes), list(classes)
-        if len(pairs) > self.settings.max_pairs or len(targets) > self.settings.max_universal:
+    def _chosen(self, beside: ClassDistances | None) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+        """Pairs, targets of universal triggers, and of those of a single kind.
+
+        They are all or, where these are too many, the closest; and those of the other measurement.
+        """
+        settings, targets = self.settings, list(self.images.classes)
+        pairs, nearest = all_pairs(targets), targets
+        if len(pairs) > settings.max_pairs or len(targets) > min(settings.max_universal, settings.max_single):
             ease = self._ease()
-            pairs = sorted(pairs, key=lambda pair: -float(ease[pair]))[: self.settings.max_pairs]
+            pairs = sorted(pairs, key=lambda pair: -float(ease[pair]))[: settings.max_pairs]
             reach = ease.nanmean(0)
-            targets = sorted(targets, key=lambda k: -float(reach[k]))[: self.settings.max_universal]
+            nearest = sorted(targets, key=lambda k: -float(reach[k]))
+        targets, single = nearest[: settings.max_universal], nearest[: settings.max_single]
         if beside is not None:
             pairs += [(pair.source, pair.target) for pair in beside.pairs if pair.source is not None]
-            targets += [pair.target for pair in beside.universal]
-        return sorted(set(pairs)), sorted(set(targets))
+            targets = targets + [pair.target for pair in beside.universal]
+            single = single + [pair.target for found in beside.kinds.values() for pair in found]
+        return sorted(set(pairs)), sorted(set(targets)), sorted(set(single))
 
     @torch.no_grad()
     def _ease(self) -> Tensor:
         """Mean logit margin of each target over each source class ``(K, K)``; NaN where a class is not looked at."""
         ease = torch.full((self.images.num_classes, self.images.num_classes), torch.nan)
         chosen = torch.tensor(self.images.classes)
+        images = max(1, min(_EASE_IMAGES, _EASE_IMAGES_IN_ALL // len(chosen)))
         for k in self.images.classes:
-            numbers = self.pools.fit.all_of(k, k, _EASE_IMAGES)
+            numbers = self.pools.fit.all_of(k, k, images)
             self.cost.forwards += len(numbers) * self.job.accelerator.is_main_process
-            logits = self.classifier(self.pools.fit.read(numbers, self.device)).float().cpu().mean(0)
+            logits = self.quick(self.pools.fit.read(numbers, self.device)).float().cpu().mean(0)
             ease[k, chosen] = (logits - logits[k])[chosen]
             ease[k, k] = torch.nan
         return ease

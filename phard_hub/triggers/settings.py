@@ -33,6 +33,7 @@ class SearchSettings:
         max_pairs: with more ordered pairs than this, only the closest by mean logit margin are measured; 0 for none.
         max_universal: with more classes than this, universal triggers go only to those that are easiest to reach.
         kinds: universal triggers of a single kind are searched as well, for each of these kinds.
+        max_single: with more classes than this, those of a single kind go only to those that are easiest to reach.
         parts: what a trigger is made of.
     """
 
@@ -50,6 +51,7 @@ class SearchSettings:
     bisections: NonNegativeInt = 5
     max_pairs: NonNegativeInt = 420
     max_universal: PositiveInt = 100
+    max_single: PositiveInt = 20
     kinds: tuple[Kind, ...] = ("warp", "colour", "latent", "field", "u-net")
     parts: Parts = field(default_factory=Parts)
 
