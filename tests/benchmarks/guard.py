@@ -1,0 +1,109 @@
+"""How often the promise of accuracy is broken, and by how much, when 250 images guard it.
+
+    python -m tests.benchmarks.guard --data DIR
+
+An honest CIFAR-10 ResNet-20 is hardened with 5 % of the training images, of which a tenth guards its accuracy, once for
+each seed; then its accuracy on the 10,000 test images is set against that of before. Seeds that are in the file already
+are not run again. ``--strict`` lets the guard go only as far as its images show that accuracy is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from phard_hub.cli.progress import show_progress
+from phard_hub.defenses.base import hardening
+from phard_hub.hardware import default_accelerator
+from phard_hub.images import LabelledImages
+from phard_hub.job import Job
+from phard_hub.models.classifier import Classifier
+from phard_hub.models.predictions import predictions
+from phard_hub.presets import PRESETS
+from phard_hub.report.statistics import rate
+from phard_hub.training.guard import Guard
+from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
+from tests.benchmarks.records import RESULTS, write
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def guard(
+    data: Annotated[Path, typer.Option(help="Folder with the images and the checkpoint.")],
+    seeds: int = 10,
+    preset: str = "fast",
+    share: Annotated[float, typer.Option(help="Of the training images.")] = 0.05,
+    strict: bool = False,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Harden with each seed, and count what was lost."""
+    torch.set_num_threads(1)
+    out = out or RESULTS / f"guard-{preset}{'-strict' if strict else ''}.json"
+    classifier = resnet20(data / CHECKPOINT).eval()
+    train, test = images(data / "cifar10_train-*.parquet"), images(data / "cifar10_test.parquet")
+    before = _right(classifier, test)
+    runs: list[dict[str, Any]] = json.loads(out.read_text())["runs"] if out.exists() else []
+    for seed in range(len(runs), seeds):
+        runs.append(_run(classifier, train.split(share, seed)[1], test, before, preset, seed, strict=strict))
+        losses = [run["points_lost"] for run in runs]
+        content = {
+            "preset": preset,
+            "share": share,
+            "strict": strict,
+            "runs": runs,
+            "largest": max(losses),
+            "mean": sum(losses) / len(losses),
+            "broken": sum(loss > 1 for loss in losses),
+        }
+        write(out, "tests.benchmarks.guard", content)
+
+
+def _run(
+    classifier: Classifier,
+    mine: LabelledImages,
+    test: LabelledImages,
+    before: torch.Tensor,
+    preset: str,
+    seed: int,
+    *,
+    strict: bool,
+) -> dict[str, Any]:
+    """One hardening, and the accuracy that it lost on all test images, in points of percent."""
+    train, validation = mine.split(0.1, seed)
+    defense, accelerator = PRESETS[preset].defense, default_accelerator()
+    guarded = Guard.of(classifier, validation, accelerator.device)
+    with show_progress() as progress:
+        job = Job(accelerator=accelerator, seed=seed, progress=progress)
+        made = defense.harden(classifier, train, job, replace(guarded, strict=True) if strict else guarded)
+    record = hardening(defense, made.phases, train, job)
+    after = _right(made.classifier, test)
+    return {
+        "seed": seed,
+        "guard_images": len(validation),
+        "accuracy": rate(int(after.sum()), len(after)).model_dump(mode="json"),
+        "points_lost": 100 * float((before.float() - after.float()).mean()),
+        "phases": [
+            {
+                key: value
+                for key, value in phase.model_dump(mode="json").items()
+                if key in {"defense", "kept", "share", "points_lost", "points_at_most", "seconds", "sample_gradients"}
+            }
+            for phase in record.phases
+        ],
+        "events": list(record.events),
+    }
+
+
+def _right(classifier: Classifier, test: LabelledImages) -> torch.Tensor:
+    batches = (pixels for pixels, _ in test.batches(classifier.device))
+    return predictions(classifier, batches, fast=True) == test.labels
+
+
+if __name__ == "__main__":
+    app()
