@@ -58,7 +58,14 @@ def test_it_is_short() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/limits.md", "CONTRIBUTING.md", "tests/benchmarks/RESULTS.md", "tests/benchmarks/MODELS.md"],
+    [
+        "README.md",
+        "docs/limits.md",
+        "docs/many-machines.md",
+        "CONTRIBUTING.md",
+        "tests/benchmarks/RESULTS.md",
+        "tests/benchmarks/MODELS.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
