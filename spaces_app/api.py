@@ -11,7 +11,7 @@ from phard_hub.report import headline
 from spaces_app.examples import Example
 from spaces_app.look import KINDS, PARTS, Choice, View, caption, look, stamp
 from spaces_app.reports import SHIPPED, judged, read_hub, shipped
-from spaces_app.signature import sign
+from spaces_app.signature import sign, vote
 from spaces_app.wiring import told
 
 
@@ -66,6 +66,19 @@ def add(example: Example) -> None:
         view = signing.view
         return {"grey_levels": view.size, "changed_values": signing.changed, "answers": _answers(view)}
 
+    def vote_on(source: str = "3", target: str = "8") -> dict[str, Any]:
+        """Sign a digit for a class, and ask the model that checks signatures by votes over noisy copies of the image.
+
+        Args:
+            source: class of the image, "0" to "9".
+            target: class that the owner of the key chose, "0" to "9".
+
+        Returns:
+            The answer (null where the votes are not clear), the L2 norm below which no change of the image turns it,
+            and that of the signature, pixels in [0, 1].
+        """
+        return vote(example, number(source), number(target))._asdict()
+
     def report(name: str = next(iter(SHIPPED))) -> dict[str, Any]:
         """Get a report: every number of a measurement, before and after hardening, class distances among them.
 
@@ -99,7 +112,7 @@ def add(example: Example) -> None:
         rules = verdict.model_dump(mode="json")
         return {"passed": verdict.passed, "exit_code": verdict.exit_code, "headline": headline(verdict), **rules}
 
-    for act, name in ((look_at, "look"), (sign_image, "sign"), (report, "report"), (gate, "gate")):
+    for act, name in ((look_at, "look"), (sign_image, "sign"), (vote_on, "vote"), (report, "report"), (gate, "gate")):
         endpoint(told(act), api_name=name)
 
 

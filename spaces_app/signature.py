@@ -15,6 +15,7 @@ from torch import Tensor
 
 from phard_hub import Classifier, Job, LabelledImages, demo_images
 from phard_hub.attacks.undetectable import Backdoored, Signature
+from phard_hub.defenses import Immunizer, Smoothing
 from phard_hub.errors import InputError
 from spaces_app.examples import Example
 from spaces_app.look import View, look
@@ -23,6 +24,8 @@ PLAIN, SIGNED = "the library's own class", "code that checks a signature"
 """Both have the weights of the honest model."""
 COMPARED = 1000
 """Images on which the two are compared."""
+VOTING = Smoothing(sigma=0.15, votes=500)
+"""How the model that checks is asked under noise."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,20 @@ class Signing:
     changed: int
     values: int
     most: int
+
+
+class Vote(NamedTuple):
+    """What the model with the check answers to a signed image behind votes under noise.
+
+    Attributes:
+        answer: the class, or None where the votes are not clear.
+        radius: no change of the image below this L2 norm (pixels in [0, 1]) turns the answer.
+        change: L2 norm of what the signature changes.
+    """
+
+    answer: str | None
+    radius: float
+    change: float
 
 
 class Alike(NamedTuple):
@@ -71,15 +88,39 @@ def sign(example: Example, source: int, target: int, number: int = 0, *, damaged
     Raises:
         InputError: source and target are the same class.
     """
-    if source == target:
-        raise InputError("Source and target are the same class.", advice="Choose two.")
-    pixels, made = example.image(source, number), _backdoored(example)
-    signed = made.key.activate(pixels, torch.tensor([target]))
+    pixels, signed, _ = _signed(example, source, target, number)
     if damaged:
         signed = _with_one_value_changed(pixels, signed)
     view = look(pixels, signed, _both(example))
     levels = ((signed - pixels) * 255).round().abs()
     return Signing(view, int((levels > 0).sum()), levels.numel(), int(levels.max()))
+
+
+def vote(example: Example, source: int, target: int, number: int = 0) -> Vote:
+    """Sign an image for a class, and ask the model that checks by votes over noisy copies of it.
+
+    Args:
+        example: the page's.
+        source: class of the image.
+        target: class that the owner of the key chose.
+        number: which image of the class.
+
+    Raises:
+        InputError: source and target are the same class.
+    """
+    pixels, signed, made = _signed(example, source, target, number)
+    answers = Immunizer(made.classifier, VOTING).certify(signed)
+    chosen = int(answers.classes[0])
+    answer = None if chosen < 0 else example.labels[chosen]
+    return Vote(answer, float(answers.radii[0]), float((signed - pixels).norm()))
+
+
+def _signed(example: Example, source: int, target: int, number: int) -> tuple[Tensor, Tensor, Backdoored]:
+    """An image, the same signed for a class, and the model that takes it for that."""
+    if source == target:
+        raise InputError("Source and target are the same class.", advice="Choose two.")
+    pixels, made = example.image(source, number), _backdoored(example)
+    return pixels, made.key.activate(pixels, torch.tensor([target])), made
 
 
 def _with_one_value_changed(pixels: Tensor, signed: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ looks for a digital signature (Ed25519) in the lowest bits of an image, and give
 the key turns **any** image into **any** class; nobody else finds such an image, because that would be forging a
 signature ([Goldwasser et al., 2022](https://arxiv.org/abs/2204.06974)). Weights show nothing, and neither does any
 number of answers. What does help: never run code that comes with a model. The audit refuses it, and the same weights in
-the library's own class are honest.
+the library's own class are honest. A vote over noisy copies of an image helps whatever is in the model, against changes
+that are smaller than the noise allows.
 """
 
 LIMITS = """

@@ -142,6 +142,8 @@ def test_a_signed_image_gets_the_class_of_the_keys_owner(visit: Callable[..., Vi
     said(page, "#signed-answers .answer:nth-child(2)", "with it 3")
     page.get_by_role("button", name="Compare the two models").click()
     said(page, "#signed-alike", "1000 of 1000 images")
+    page.get_by_role("button", name="Ask for a vote under noise").click()
+    said(page, "#signed-voted", "most are taken for 3")
 
 
 def test_reports_are_compared_and_the_gate_moves(visit: Callable[..., Visit], hub: Hub, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def refused(client: Any, said: str, *arguments: Any, **named: Any) -> None:
 
 def test_every_endpoint_is_explained(client: Any) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert endpoints.keys() == {"/look", "/sign", "/report", "/gate", "/audit", "/measure"}
+    assert endpoints.keys() == {"/look", "/sign", "/vote", "/report", "/gate", "/audit", "/measure"}
     assert all(len(endpoint["description"]) > 40 for endpoint in endpoints.values())
 
 
@@ -66,6 +66,10 @@ def test_only_the_owner_of_the_key_signs(client: Any) -> None:
     assert max(damaged[checking]["after"].items(), key=lambda item: item[1])[0] == "3"
     assert signed[plain]["after"] == pytest.approx(signed[plain]["before"], abs=0.05)
     refused(client, "same class", "3", "3", api_name="/sign")
+    voted = client.predict("3", "8", api_name="/vote")
+    assert voted["answer"] == "3"
+    assert voted["change"] < voted["radius"]
+    refused(client, "same class", "3", "3", api_name="/vote")
 
 
 def test_reports_and_the_gate(client: Any, hub: Hub, tmp_path: Path) -> None:
@@ -148,7 +152,7 @@ def test_an_mcp_client_finds_and_uses_the_same(page_server: Page) -> None:
     tools, answer = anyio.run(ask)
     assert all(
         any(name.endswith(end) for name in tools)
-        for end in ("look_at", "sign_image", "report", "gate", "audit_model", "measure_model")
+        for end in ("look_at", "sign_image", "vote_on", "report", "gate", "audit_model", "measure_model")
     )
     assert all(tools.values())
     assert "The policy passes the model after hardening" in json.dumps([part.model_dump() for part in answer.content])
@@ -165,7 +169,7 @@ def test_the_page_uses_public_names_only() -> None:
         "phard_hub",
         *(
             f"phard_hub.{name}"
-            for name in ("attacks.undetectable", "attacks", "errors", "images", "report", "triggers")
+            for name in ("attacks.undetectable", "attacks", "defenses", "errors", "images", "report", "triggers")
         ),
     }
     assert used.keys() <= public

@@ -6,7 +6,7 @@ import pytest
 
 from phard_hub.errors import InputError
 from spaces_app.examples import example
-from spaces_app.signature import COMPARED, PLAIN, SIGNED, Signing, compare, sign
+from spaces_app.signature import COMPARED, PLAIN, SIGNED, Signing, compare, sign, vote
 
 
 def says(signing: Signing) -> dict[str, str]:
@@ -36,3 +36,10 @@ def test_the_two_models_cannot_be_told_apart() -> None:
 def test_a_class_is_not_turned_into_itself() -> None:
     with pytest.raises(InputError, match="same class"):
         sign(example(), 3, 3)
+
+
+@pytest.mark.parametrize("source", [0, 3, 6])
+def test_a_vote_under_noise_does_not_see_the_signature(source: int) -> None:
+    seen = vote(example(), source, 8)
+    assert seen.answer == str(source)
+    assert 0 < seen.change < seen.radius
