@@ -146,6 +146,14 @@ def test_a_signed_image_gets_the_class_of_the_keys_owner(visit: Callable[..., Vi
     said(page, "#signed-voted", "most are taken for 3")
 
 
+def test_another_page_can_hold_it(visit: Callable[..., Visit]) -> None:
+    window = visit()
+    window.page.set_content(f'<iframe src="{window.server.url}/" width="900" height="700"></iframe>')
+    inside = window.page.frame_locator("iframe")
+    inside.get_by_role("tab", name="Limits", exact=True).click()
+    inside.locator("#signed-answers").get_by_text("with it 8").first.wait_for()
+
+
 def test_reports_are_compared_and_the_gate_moves(visit: Callable[..., Visit], hub: Hub, tmp_path: Path) -> None:
     hub.create("org/hardened", make_release(tmp_path / "release"))
     page = visit().open("Reports")
