@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import joblib
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import is_initialized
@@ -31,6 +32,9 @@ def computing(device: str | None = None, at_once: int | None = None) -> Iterator
     """
     if device is not None:
         _require_device(device)
+    if "OMP_NUM_THREADS" not in os.environ:
+        # Where a container may use four cores of a hundred, torch would start a hundred threads that wait for four.
+        torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
     tokens = _DEVICE.set(device), _AT_ONCE.set(at_once)
     try:
         yield

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from phard_hub.errors import ImagesError, InputError
 from phard_hub.hardware import computing
@@ -95,3 +97,17 @@ def test_one_device_is_not_for_several_processes(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="cannot be chosen for several processes"), computing("cpu"):
         pass
+
+
+def test_no_more_threads_than_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # as little as a container may leave
+    try:
+        torch.set_num_threads(2)
+        with computing():
+            assert torch.get_num_threads() == (2 if "OMP_NUM_THREADS" in os.environ else 1)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        with computing():
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
