@@ -76,14 +76,22 @@ class Pool:
     def all_of(self, source: int, target: int, at_most: int) -> Tensor:
         """Numbers of images of the source class; for a universal trigger, the same share of each class but its target.
 
-        With more classes than ``at_most``, every so many classes give one image each.
+        With more classes than ``at_most``, every so many classes give one image each. Universal triggers get different
+        images for each target, as far as there are so many: if a few hard images were in all of them, the mean over the
+        targets would be off by what chance made of these few.
         """
         if source != UNIVERSAL:
             return self.starts[source] + torch.arange(min(int(self.counts[source]), at_most))
-        classes = [k for k in self.classes.tolist() if k != target]
-        classes = classes[:: -(-len(classes) // at_most)]
+        classes, turn = [k for k in self.classes.tolist() if k != target], self.classes.tolist().index(target)
+        every = -(-len(classes) // at_most)
+        classes = classes[turn % every :: every]
         share = -(-at_most // len(classes))
-        return torch.cat([self.all_of(k, target, share) for k in classes])
+        return torch.cat([self._share_of(k, share, turn) for k in classes])
+
+    def _share_of(self, source: int, share: int, turn: int) -> Tensor:
+        """Numbers of so many images of a class; at the next turn, of the next ones."""
+        count = int(self.counts[source])
+        return self.starts[source] + (turn * share + torch.arange(min(count, share))) % count
 
     def read(self, numbers: Tensor, device: torch.device) -> Tensor:
         """Pixels ``(N, C, H, W)`` in [0, 1] of the numbered images."""

@@ -9,6 +9,7 @@ nothing but the rounding: two such runs show how much of a distance is chance.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
@@ -36,6 +37,7 @@ def unseen(
     data: Annotated[Path, typer.Option(help="Folder with the images and the checkpoint.")],
     preset: str = "fast",
     seed: int = 0,
+    kinds: Annotated[bool, typer.Option(help="Search triggers of single kinds, too.")] = True,
     weights: Annotated[Path | None, typer.Option(help="Other weights of the same network.")] = None,
     pass_images: Annotated[int, typer.Option(help="Images of 3 x 32 x 32 in one pass.")] = 250,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
@@ -45,7 +47,9 @@ def unseen(
     classifier = resnet20(weights or data / CHECKPOINT).eval()
     seen, others = images(data / "cifar10_test.parquet").split(0.2, seed)
     with show_progress() as progress, mock.patch.object(fitting, "images_at_once", return_value=pass_images):
-        found = measure(classifier, seen, PRESETS[preset].search, Job(seed=seed, progress=progress))
+        search = PRESETS[preset].search
+        search = search if kinds else replace(search, kinds=())
+        found = measure(classifier, seen, search, Job(seed=seed, progress=progress))
     content = {
         "preset": preset,
         "weights_sha256": weights_sha256(classifier.weights()),

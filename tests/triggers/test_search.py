@@ -347,6 +347,17 @@ def test_judges_of_a_universal_trigger_are_shared_out_over_the_classes() -> None
     assert pool.all_of(2, 0, 7).tolist() == list(range(60, 67))
 
 
+def test_universal_triggers_to_other_classes_are_tried_on_other_images() -> None:
+    pool = Pool.of(noise_images(30, 4, SHAPE))
+    tried = [set(pool.all_of(UNIVERSAL, target, 21).tolist()) for target in range(4)]
+    assert [len(each) for each in tried] == [21] * 4
+    assert not any(one & other for one, other in combinations(tried, 2))
+    few = Pool.of(noise_images(5, 4, SHAPE))
+    assert [len(set(few.all_of(UNIVERSAL, target, 9).tolist())) for target in range(4)] == [9] * 4
+    many = Pool.of(noise_images(2, 40, SHAPE))
+    assert len(many.all_of(UNIVERSAL, 0, 10)) == len(many.all_of(UNIVERSAL, 1, 10)) == 10
+
+
 def test_a_pool_refuses_an_empty_class() -> None:
     images = numbered([5, 5])
     empty = LabelledImages(images.pixels, images.labels, ("cat", "dog", "owl"), "a folder")
