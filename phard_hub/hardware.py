@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 
 import joblib
 import torch
@@ -71,9 +72,18 @@ def fast_autocast(device: torch.device, *, enabled: bool = True) -> torch.autoca
 def images_at_once(image_shape: Sequence[int], small: int = 250) -> int:
     """Images in one pass through a classifier: ``small`` of 3 x 32 x 32, fewer of larger ones, at least 8.
 
-    Where `computing` says how many, it is so many.
+    A GPU takes so many for each four GiB that it has, or most of it would have nothing to do. Where `computing` says how
+    many, it is so many.
     """
-    return _AT_ONCE.get() or max(8, small * 3072 // math.prod(image_shape))
+    return _AT_ONCE.get() or _room() * max(8, small * 3072 // math.prod(image_shape))
+
+
+@cache
+def _room() -> int:
+    """How many times what a CPU takes in one pass this machine's GPU takes."""
+    if not torch.cuda.is_available():
+        return 1
+    return max(1, int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory) >> 32)
 
 
 def default_accelerator() -> Accelerator:
