@@ -72,7 +72,7 @@ def fast_autocast(device: torch.device, *, enabled: bool = True) -> torch.autoca
 def images_at_once(image_shape: Sequence[int], small: int = 250) -> int:
     """Images in one pass through a classifier: ``small`` of 3 x 32 x 32, fewer of larger ones, at least 8.
 
-    A GPU takes so many for each four GiB that it has, or most of it would have nothing to do. Where `computing` says how
+    A GPU takes so many for each four GiB of its memory, or most of it would be idle. Where `computing` says how
     many, it is so many.
     """
     return _AT_ONCE.get() or _room() * max(8, small * 3072 // math.prod(image_shape))
