@@ -3,12 +3,13 @@
     python -m tests.benchmarks.unseen --data DIR --preset fast --seed 0
 
 Measures the CIFAR-10 ResNet-20 on four fifths of the test images, and then stamps 200 others of each class with the
-triggers that were accepted. ``--pass-images`` changes how many images go through the network at once, which changes
-nothing but the rounding: two such runs show how much of a distance is chance.
+triggers that were accepted. ``--no-fold`` leaves batch norm as it is, which changes nothing but the rounding; another
+``--seed`` changes what the search draws and which images judge. Two such runs show how much of a distance is chance.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import PRESETS
 from phard_hub.release.release import weights_sha256
-from phard_hub.triggers import fitting
+from phard_hub.triggers import search as search_module
 from phard_hub.triggers.pool import UNIVERSAL, Pool
 from phard_hub.triggers.search import Measurement, measure
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
@@ -39,21 +40,23 @@ def unseen(
     seed: int = 0,
     kinds: Annotated[bool, typer.Option(help="Search triggers of single kinds, too.")] = True,
     weights: Annotated[Path | None, typer.Option(help="Other weights of the same network.")] = None,
-    pass_images: Annotated[int, typer.Option(help="Images of 3 x 32 x 32 in one pass.")] = 250,
+    fold: Annotated[bool, typer.Option(help="Fold batch norm into the convolutions, as always.")] = True,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Measure, and stamp images that nothing ever saw."""
     torch.set_num_threads(1)
     classifier = resnet20(weights or data / CHECKPOINT).eval()
     seen, others = images(data / "cifar10_test.parquet").split(0.2, seed)
-    with show_progress() as progress, mock.patch.object(fitting, "images_at_once", return_value=pass_images):
+    with show_progress() as progress, ExitStack() as stack:
+        if not fold:
+            stack.enter_context(mock.patch.object(search_module, "folded", lambda plain, _pixels: plain.clone()))
         search = PRESETS[preset].search
         search = search if kinds else replace(search, kinds=())
         found = measure(classifier, seen, search, Job(seed=seed, progress=progress))
     content = {
         "preset": preset,
         "weights_sha256": weights_sha256(classifier.weights()),
-        "pass_images": pass_images,
+        "folded": fold,
         "success": success(found, classifier, others),
         "distances": found.distances.model_dump(mode="json"),
     }
