@@ -49,7 +49,8 @@ class PairDistance(Record):
     ``source`` is None for a universal trigger (all other classes to ``target``). ``distance`` is the
     mean L2 norm of the change per image, pixels in [0, 1]; ``rms`` the same in grey levels (0-255)
     per pixel value. Both are None where the search never reached the success bound. They are those of images that
-    neither fitted the trigger nor chose it, and ``low`` to ``high`` is the 95 % interval if other images had judged and another search had looked.
+    neither fitted the trigger nor chose it, and ``low`` to ``high`` is the 95 % interval if other images had judged and
+    another search had looked.
     ``at`` is the success of a universal trigger whose change of each image has at most `GREY_LEVELS`.
     """
 
