@@ -78,7 +78,7 @@ CHEAPEST = Preset(  # only for tests
         bank=AdversarialTraining(schedule=_MOMENT, head_start=2, head_start_batch=32),
         at_once=AtOnce().lasting(0),
     ),
-    pgd=PGD(steps=2, images=50),
+    pgd=PGD(steps=2, images=20),
 )
 
 PRESETS = {"gate": GATE, "fast": FAST, "default": DEFAULT, "thorough": THOROUGH, "cheapest": CHEAPEST}

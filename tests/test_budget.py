@@ -10,7 +10,7 @@ import pytest
 from phard_hub.budget import Budget, Estimate
 from phard_hub.errors import InputError, StateError
 from phard_hub.planning import cost, fit, plan, timed
-from phard_hub.presets import DEFAULT, FAST, GATE, PRESETS, Preset
+from phard_hub.presets import CHEAPEST, DEFAULT, FAST, GATE, PRESETS, Preset
 from phard_hub.report.record import Report
 from phard_hub.triggers.search import measure
 from tests.command import Phard
@@ -107,8 +107,9 @@ def test_the_next_try_is_allowed_what_the_first_was(tmp_path: Path) -> None:
 def test_the_command_says_what_it_costs_and_leaves_out(phard: Phard, tiny_checkpoint: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", per_class=24)
     out = tmp_path / "report.json"
-    options = ("--images", images, "--preset", "gate", "--out", out)
-    done = phard("measure", tiny_checkpoint, *options, "--budget", "30000")
+    options = ("--images", images, "--preset", "cheapest", "--out", out)
+    a_third = cost(replace(CHEAPEST, search=replace(CHEAPEST.search, steps=3)), 4, hardens=False)
+    done = phard("measure", tiny_checkpoint, *options, "--budget", f"{a_third:.0f}")
     assert done.code == 0, done.err
     assert "This costs about" in done.err
     assert "The budget leaves out 65 % of all steps" in done.err

@@ -58,5 +58,5 @@ class SearchSettings:
 
 DEFAULT = SearchSettings()
 CHEAPEST = SearchSettings(  # only for tests
-    steps=30, batch=6, fit_images=20, choosing_images=10, judging_images=10, kinds=()
+    steps=8, batch=4, fit_images=20, choosing_images=8, judging_images=10, checks=1, bisections=3, kinds=()
 )
