@@ -55,6 +55,25 @@ CHEAP = [
     "test_resnet",
     "timm's test_vit",
 ]
+TINY = Preset(
+    search=SearchSettings(
+        steps=2,
+        batch=1,
+        fit_images=2,
+        choosing_images=2,
+        judging_images=2,
+        checks=1,
+        bisections=1,
+        max_pairs=2,
+        kinds=(),
+    ),
+    defense=PervasiveHardening(
+        forgetting=FeatureShift().lasting(0),
+        bank=AdversarialTraining(schedule=Schedule(steps=2, batch=4), head_start=1, head_start_batch=4, max_pairs=2),
+        at_once=AtOnce().lasting(0),
+    ),
+    pgd=PGD(steps=1, images=4),
+)
 PHOTO_ATOL = 0.03  # logits, where the processor resizes: a pixel in 500 is off by one grey level
 
 
@@ -69,7 +88,7 @@ def test_goes_the_whole_way(hub: Hub, digits: Path, tmp_path: Path, name: str) -
     if name.startswith(("test_", "timm")):
         pytest.importorskip("timm", exc_type=ImportError)
     hub.login(user="me")
-    row = travel(architecture, digits, tmp_path)
+    row = travel(architecture, digits, tmp_path, TINY)
     assert row.arrived, row.steps
     assert row.difference is not None
     assert row.difference <= TOLERANCE
@@ -83,7 +102,7 @@ def test_goes_the_whole_way(hub: Hub, digits: Path, tmp_path: Path, name: str) -
 def test_a_failure_is_a_cell(hub: Hub, digits: Path, tmp_path: Path) -> None:
     hub.login(user="me")
     hub.fail("commit", status=403, skip=2, times=None)  # the model and its processor come first
-    row = travel(TABLE["ResNet"], digits, tmp_path)
+    row = travel(TABLE["ResNet"], digits, tmp_path, TINY)
     assert list(row.steps) == ["publish", "pull", "audit", "load", "measure", "harden", "push"]
     assert "OutputError" in str(row.steps["push"])
     assert not row.arrived
@@ -130,27 +149,6 @@ def views(found: list[Image.Image], names: tuple[str, ...], size: tuple[int, int
     canvas = [np.asarray(photo.resize((size[1], size[0]))).transpose(2, 0, 1) for photo in found]
     pixels = torch.from_numpy(np.stack([np.roll(photo, 5 * shift, axis=2) for photo in canvas for shift in range(6)]))
     return LabelledImages(pixels, torch.arange(len(names)).repeat_interleave(6), names, "photos")
-
-
-TINY = Preset(
-    search=SearchSettings(
-        steps=2,
-        batch=1,
-        fit_images=2,
-        choosing_images=2,
-        judging_images=2,
-        checks=1,
-        bisections=1,
-        max_pairs=2,
-        kinds=(),
-    ),
-    defense=PervasiveHardening(
-        forgetting=FeatureShift().lasting(0),
-        bank=AdversarialTraining(schedule=Schedule(steps=2, batch=4), head_start=1, head_start_batch=4, max_pairs=2),
-        at_once=AtOnce().lasting(0),
-    ),
-    pgd=PGD(steps=1, images=4),
-)
 
 
 @pytest.mark.data

@@ -24,7 +24,7 @@ from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.loading import load
 from phard_hub.pipeline import Settings, assess, describe
-from phard_hub.presets import CHEAPEST
+from phard_hub.presets import CHEAPEST, Preset
 from phard_hub.release.push import push
 from phard_hub.release.release import weights_sha256, write_release
 from phard_hub.report.gate import gate
@@ -86,25 +86,26 @@ def write_digits(path: Path, per_class: int = 30) -> Path:
     return path
 
 
-def travel(architecture: Architecture, digits: Path, work: Path) -> Row:
+def travel(architecture: Architecture, digits: Path, work: Path, preset: Preset = CHEAPEST) -> Row:
     """Let one model go the whole way on the Hub of ``HF_ENDPOINT``, as far as it gets.
 
     Args:
         architecture: the model.
         digits: images of its classes, from `write_digits`.
         work: a folder for the release.
+        preset: how much it is measured and hardened.
     """
     row = Row(architecture.name, architecture.family, architecture.library)
     try:
-        _travel(row, architecture, digits, work)
+        _travel(row, architecture, digits, work, preset)
     except Exception:  # noqa: BLE001 - it is in the row
         return row
     return row
 
 
-def _travel(row: Row, architecture: Architecture, digits: Path, work: Path) -> None:
+def _travel(row: Row, architecture: Architecture, digits: Path, work: Path, preset: Preset) -> None:
     name = re.sub(r"\W+", "-", f"{row.library} {row.name}")
-    settings, accelerator = Settings(preset=CHEAPEST), default_accelerator()
+    settings, accelerator = Settings(preset=preset), default_accelerator()
     with row.step("publish"):
         architecture.publish(f"me/{name}")
     with row.step("pull"):
