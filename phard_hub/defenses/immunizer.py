@@ -29,7 +29,6 @@ from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
-from scipy import stats
 from torch import Tensor
 
 from phard_hub.draws import Draws, generator
@@ -129,6 +128,8 @@ class Immunizer:
         chosen = counts.argmax(1)
         if not self._draws:
             return chosen
+        from scipy import stats
+
         doubt = torch.from_numpy(2 * stats.binom.sf(first - 1, first + second, 0.5))
         return chosen.where(doubt <= self.settings.alpha, ABSTAINS)
 
@@ -138,6 +139,8 @@ class Immunizer:
         Raises:
             InputError: there is no noise, so there is no radius.
         """
+        from scipy import stats
+
         how = self.settings
         if not how.sigma:
             raise InputError("Without noise, nothing can be certified.", advice="Give a sigma above 0, such as 0.25.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from phard_hub.errors import InputError
 from phard_hub.models.classifier import Classifier
@@ -16,6 +15,8 @@ def reinitialised(classifier: Classifier, seed: int) -> Classifier:
     Raises:
         InputError: another network has weights outside of layers that can draw them.
     """
+    from transformers import PreTrainedModel
+
     copy = classifier.clone()
     with torch.random.fork_rng():
         torch.manual_seed(seed)

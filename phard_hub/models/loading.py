@@ -7,6 +7,8 @@ the snapshot's private copies: nobody else can write them, and there is nothing 
 
 from __future__ import annotations
 
+import gc
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,6 +106,17 @@ def require_logits(snapshot: Snapshot, classifier: Classifier) -> None:
         raise CheckpointError(f"{problem}: {tuple(logits.shape)} is not one number for each class.", advice=advice)
     if logits.device.type != "meta" and not logits.isfinite().all():
         raise CheckpointError(f"{problem}: its logits are not finite.", advice="Its weights are far too large.")
+
+
+def import_library() -> None:
+    """Import what every model of transformers needs, without looking for garbage: its objects all stay."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        importlib.import_module("transformers.modeling_utils")
+    finally:
+        if collected:
+            gc.enable()
 
 
 def _load_transformers(snapshot: Snapshot) -> nn.Module:

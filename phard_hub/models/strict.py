@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from phard_hub.errors import CheckpointError, first_line
 from phard_hub.models.classifier import Classifier
@@ -66,4 +65,6 @@ def in_library_class(classifier: Classifier) -> Classifier:
 
 
 def _is_model_of_library(kind: type) -> bool:
+    from transformers import PreTrainedModel
+
     return issubclass(kind, PreTrainedModel) and kind is not PreTrainedModel and is_library_class(kind)

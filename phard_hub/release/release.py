@@ -23,8 +23,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from phard_hub.disk.atomic import NO_SPACE, as_output_error, check_folder, new_folder, restore
@@ -41,7 +41,11 @@ from phard_hub.report.deployed import CARD_NAME, SIGNATURE_NAME, WEIGHTS_NAME, D
 from phard_hub.report.gate import Verdict, gate, policy_for
 from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, Report
-from phard_hub.report.views.plots import GalleryRow, distance_maps, success_curves, training_curves, trigger_gallery
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from phard_hub.report.views.plots import GalleryRow
 
 _OTHERS = (WEIGHTS_NAME, CARD_NAME, REPORT_NAME, SIGNATURE_NAME)
 _LARGEST = 64 * 2**20  # bytes of a file that is read as a whole, which weights never are
@@ -293,6 +297,8 @@ def _base_card(source: Path) -> str | None:
 
 def _plots(report: Report, gallery: Sequence[GalleryRow]) -> dict[str, Callable[[], Figure]]:
     """How each plot is drawn that has something to show."""
+    from phard_hub.report.views.plots import distance_maps, success_curves, training_curves, trigger_gallery
+
     plots: dict[str, Callable[[], Figure]] = {"plots/distances.png": lambda: distance_maps(report)}
     if report.before.distances.universal or report.before.distances.kinds:
         plots["plots/success.png"] = lambda: success_curves(report)

@@ -39,7 +39,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.images.data import Data, DataOptions, load_data
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, class_number
-from phard_hub.models.loading import load
+from phard_hub.models.loading import import_library, load
 from phard_hub.models.tensors import read_fitting, serialize
 from phard_hub.provenance import environment, source_of
 from phard_hub.report.record import Hardening, Rating, Source
@@ -65,8 +65,10 @@ OpenModel = Callable[[str], Opened]
 
 def pulled(repo: str) -> Opened:
     """A model of the Hub or of a folder, pulled, audited and loaded."""
-    audited = audit(pull(repo))
-    return Opened(load(audited), source_of(audited.snapshot))
+    snapshot = pull(repo)
+    import_library()
+    audited = audit(snapshot)
+    return Opened(load(audited), source_of(snapshot))
 
 
 def cell_file(plan: Plan, out: Path) -> Path:

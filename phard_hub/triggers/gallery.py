@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from phard_hub.images import LabelledImages
-from phard_hub.report.views.plots import GalleryRow
 from phard_hub.triggers.search import Measurement
+
+if TYPE_CHECKING:
+    from phard_hub.report.views.plots import GalleryRow
 
 
 def gallery(images: LabelledImages, before: Measurement, after: Measurement, rows: int = 4) -> list[GalleryRow]:
@@ -19,6 +23,8 @@ def gallery(images: LabelledImages, before: Measurement, after: Measurement, row
 
 
 def _gallery_row(images: LabelledImages, measurement: Measurement, row: int, stage: str) -> GalleryRow:
+    from phard_hub.report.views.plots import GalleryRow
+
     pair = measurement.distances.pairs[row]
     first = 0 if pair.source is None else int((images.labels == pair.source).nonzero()[0])
     pixels, _ = images.batch([first])
