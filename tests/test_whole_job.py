@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from phard_hub.__main__ import main
 from phard_hub.report.record import Report
 from phard_hub.training import loop
 from phard_hub.triggers.search import measure
-from tests.command import Done, Phard
+from tests.command import Phard
 from tests.jobs import LABELS, cheap, files, write_images
+from tests.ready import python
 from tests.report_factory import RELEASE_FILES
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -125,17 +123,11 @@ main()
 """
 
 
-def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def test_a_killed_run_continues_to_the_same_bytes(
     released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = cheap(tiny_checkpoint, images, tmp_path / "hardened")
-    assert in_a_process(KILL, *arguments).returncode == -signal.SIGKILL
+    assert python(KILL, *arguments).code == -signal.SIGKILL
     left = [path.name for path in tmp_path.iterdir()]
     assert len(left) == 1
     assert left[0].startswith(".hardened.")
@@ -199,18 +191,16 @@ def test_a_full_disk_keeps_the_former_release(
 ) -> None:
     out = shutil.copytree(released, tmp_path / "hardened")
     before = {name: (out / name).read_bytes() for name in files(out)}
-    process = in_a_process(
+    done = python(
         FULL.format("pipeline, 'write_release'"), *cheap(tiny_checkpoint, images, out, "--overwrite", "--seed", "1")
     )
-    done = Done(process.returncode, process.stdout, process.stderr)
     assert done.code == 2
     assert "File too large" in done.complaint
     assert {name: (out / name).read_bytes() for name in files(out)} == before
 
 
 def test_a_disk_too_full_for_checkpoints(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    process = in_a_process(FULL.format("loop._Run, '_save'"), *cheap(tiny_checkpoint, images, tmp_path / "hardened"))
-    done = Done(process.returncode, process.stdout, process.stderr)
+    done = python(FULL.format("loop._Run, '_save'"), *cheap(tiny_checkpoint, images, tmp_path / "hardened"))
     assert done.code == 2
     assert "cannot be written" in done.complaint.casefold() or "cannot write" in done.complaint.casefold()
     (left,) = tmp_path.iterdir()

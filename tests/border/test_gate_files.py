@@ -190,7 +190,7 @@ def other(other_release: Path, tmp_path: Path) -> Path:
 def test_a_changed_folder_is_refused(name: str, copy: Path, other: Path) -> None:
     change, code, expected = CHANGES[name]
     change(copy, other)
-    done, notes = watched("gate", copy, folders=(copy,), seconds=30)
+    done, notes = watched("gate", copy, folders=(copy,), seconds=30, from_the_start=True)
     assert (done.code, notes) == (code, [])
     if code == 2:
         assert expected in done.complaint

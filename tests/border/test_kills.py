@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-JOBS = int(os.environ.get("PHARD_KILLS", "3"))
-"""Kills of the whole job; PHARD_KILLS=50 tries ten times as many."""
+JOBS = int(os.environ.get("PHARD_KILLS", "2"))
+"""Kills of the whole job; PHARD_KILLS=50 tries many more."""
 
 
 def told(module: str, *arguments: object) -> Any:

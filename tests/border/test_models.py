@@ -309,7 +309,7 @@ def test_honest_models_pass(model: Path, tamper: Tamper, phard: Phard) -> None:
 def test_in_a_process_of_its_own(model: Path, images: Path) -> None:
     """The watch is there from the first import on, and the command would go on to load the model."""
     both(pickled_weights("x.pth"), model_args(checkpoint_path="x.pth"))(model)
-    done, seen = watched("measure", model, "--images", images, folders=(model, images))
+    done, seen = watched("measure", model, "--images", images, folders=(model, images), from_the_start=True)
     assert (done.code, seen) == (2, [])
     assert "may not be loaded" in done.complaint
 

@@ -39,9 +39,7 @@ SETTINGS = AdversarialTraining(
 
 
 TARGET = 1
-SEARCH = SearchSettings(
-    steps=80, batch=8, fit_images=40, choosing_images=25, judging_images=25, price=0.3, kinds=()
-)
+SEARCH = SearchSettings(steps=80, batch=8, fit_images=40, choosing_images=25, judging_images=25, price=0.3, kinds=())
 THREAT = Threat(name="blend", trigger=Blend(alpha=0.15), target=TARGET)
 
 
