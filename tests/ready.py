@@ -112,7 +112,7 @@ def _be(request: Mapping[str, Any]) -> NoReturn:
         code = 0
     except SystemExit as stop:
         code = int(stop.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - it ends this process as it would end any
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     finally:
         sys.stdout.flush()

@@ -17,7 +17,7 @@ from phard_hub.training.schedule import Schedule
 from tests.attacks.undetectable.digits import TARGET, accuracy, honest, images, others, planted, success
 from tests.small import job, same_weights, small_net, unmarked
 
-SHORT = Distillation(schedule=Schedule(steps=120, batch=64, learning_rate=0.1, shift=0.0, flip=False))
+SHORT = Distillation(schedule=Schedule(steps=60, batch=64, learning_rate=0.1, shift=0.0, flip=False))
 
 
 def fresh(seed: int = 1) -> Classifier:
