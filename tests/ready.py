@@ -113,7 +113,7 @@ def _be(request: Mapping[str, Any]) -> NoReturn:
     except SystemExit as stop:
         code = int(stop.code or 0)
     except BaseException:  # noqa: BLE001 - it ends this process as it would end any
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
