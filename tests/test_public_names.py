@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 HEAVY = "torch", "transformers", "huggingface_hub", "datasets", "accelerate"
 
 
-def heavy_after(code: str) -> str:
+def heavy_after(code: str, heavy: tuple[str, ...] = HEAVY) -> str:
     """Which of the heavy packages a fresh interpreter has imported after running this."""
-    report = f"import sys\n{code}\nprint([name for name in {HEAVY} if name in sys.modules])"
+    report = f"import sys\n{code}\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", report], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip().splitlines()[-1]
 
@@ -35,6 +35,12 @@ def test_the_names_are_complete_and_real() -> None:
         # A package gives the names of its modules.
         assert f"{value.__module__}.".startswith(f"phard_hub.{phard_hub._HOMES[name]}.")
         assert value.__doc__
+
+
+def test_the_pipeline_waits_for_what_builds_models_and_draws_plots() -> None:
+    """They take four seconds of computing, and a wrong path or broken images should not."""
+    heavy = ("transformers.modeling_utils", "torch._dynamo", "scipy", "sklearn", "matplotlib", "torchvision")
+    assert heavy_after("import phard_hub.pipeline", heavy) == "[]"
 
 
 @pytest.mark.parametrize("package", ["attacks", "attacks.undetectable", "defenses", "images", "report", "triggers"])
