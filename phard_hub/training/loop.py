@@ -31,6 +31,7 @@ from phard_hub.training.interpolation import barrier_on_the_way, between, part_o
 from phard_hub.training.isolation import forgotten_afterwards, stop_on_interrupt
 from phard_hub.training.schedule import MOMENTS, Schedule
 from phard_hub.training.sharpness import uphill
+from phard_hub.training.together import batch_norm_over_all, without_unused
 
 _PLACE = {"momentum_buffer": "momentum", "exp_avg": "momentum", "exp_avg_sq": "square", "step": "step"}
 """What the moments of an optimizer are called in a state."""
@@ -147,6 +148,8 @@ class _Run:
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
+        if accelerator.num_processes > 1:
+            without_unused(self.plain, images.batch([0, 1], accelerator.device)[0])
         self.model, self.optimizer = accelerator.prepare(self.plain, schedule.optimizer_of(self.plain.parameters()))
 
     @property
@@ -212,13 +215,14 @@ class _Run:
         torch.manual_seed(((self.job.seed * 1_000_003 + self.step) * 65_537 + self.accelerator.process_index) % 2**63)
 
     def _backward(self, batch: Batch) -> Tensor:
-        loss = self.objective.loss(self.model, batch)
+        with batch_norm_over_all(self.accelerator):
+            loss = self.objective.loss(self.model, batch)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         return loss.detach()
 
     def _share_buffers(self) -> None:
-        """Give every process the batch norm statistics of the first, or the guards would not see the same."""
+        """Give every process the buffers of the first, or the guards would not see the same."""
         if self.accelerator.num_processes > 1:
             for buffer in self.plain.buffers():
                 broadcast(buffer)

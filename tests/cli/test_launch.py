@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from phard_hub.report.record import Report
-from tests.command import hear_interrupts
-from tests.jobs import cheap, write_images
+from tests.benchmarks.architectures.table import write_model
+from tests.command import Phard, hear_interrupts
+from tests.jobs import LABELS, cheap, write_images
 
 
 def start(*arguments: object, before: Callable[[], None] = hear_interrupts) -> subprocess.Popen[str]:
@@ -51,6 +54,30 @@ def test_two_processes_measure_what_one_does(tiny_checkpoint: Path, images: Path
     assert one == two
     assert reports[0].before.evaluation == reports[1].before.evaluation
     assert [report.environment.processes for report in reports] == [1, 2]
+
+
+def test_two_processes_harden_as_one_does(images: Path, tmp_path: Path, phard: Phard) -> None:
+    """DINOv2 has a parameter without a gradient, for which processes waited; 76 images are no even batches."""
+    start = tmp_path / "dinov2"
+    write_model("DINOv2", LABELS, start)
+    out = [tmp_path / "1", tmp_path / "2"]
+    assert phard(*cheap(start, images, out[0])).code == 3  # a model that knows nothing reaches no verdict
+    code, err = ended(2, *cheap(start, images, out[1]))
+    assert code == 3, err
+    one, two = (Report.read(folder) for folder in out)
+    assert (one.environment.processes, two.environment.processes) == (1, 2)
+    distances = [report.before.distances.model_dump(exclude={"seconds"}) for report in (one, two)]
+    assert distances[0] == distances[1]
+    assert one.before.evaluation == two.before.evaluation
+    assert one.after is not None
+    assert two.after is not None
+    assert one.after.evaluation.accuracy == two.after.evaluation.accuracy
+    # A part of a batch is rounded otherwise than the whole.
+    tolerance = 1e-5 if one.environment.precision == "fp32" else 1e-3
+    before, first, second = (load_file(folder / "model.safetensors") for folder in (start, *out))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=tolerance)
+    assert max(float((before[name] - value).abs().max()) for name, value in first.items()) > 0.05
 
 
 @pytest.mark.parametrize(
