@@ -24,6 +24,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from phard_hub.models.classifier import Classifier
+from phard_hub.models.parts import inside_of_a_part
 
 _BATCH_NORM = signature(functional.batch_norm)
 
@@ -62,7 +63,7 @@ class _OverAll(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - whatever the function gives
-        if func is functional.batch_norm:
+        if func is functional.batch_norm and not inside_of_a_part():
             given = _BATCH_NORM.bind(*args, **(kwargs or {}))
             given.apply_defaults()
             if given.arguments["training"]:

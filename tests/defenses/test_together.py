@@ -1,16 +1,22 @@
-"""Every defense makes the same model in two processes as in one, with batch norm, too."""
+"""Every defense makes the same model in two processes as in one, and of batches that go through it in parts."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
+from torch import nn
 
-from tests.defenses.test_contract import NAMES, classifiers, data, defense, usual
-from tests.small import harden
+from phard_hub.hardware import computing
+from phard_hub.models.classifier import Classifier
+from phard_hub.training.schedule import Schedule
+from tests.defenses.test_contract import NAMES, NEEDS, classifiers, data, defense, usual
+from tests.plain import Plain
+from tests.small import harden, small_net, trained
 
 
 def made_by_all(folder: str) -> None:
@@ -40,3 +46,23 @@ def test_two_processes_make_the_same_model_as_one(name: str, folder: Path) -> No
     for key, value in alone.state_dict().items():
         torch.testing.assert_close(first["weights"][key], value, rtol=0, atol=1e-5)
         assert torch.equal(first["weights"][key], second["weights"][key])
+
+
+def in_groups(channels: int) -> nn.Module:
+    return nn.GroupNorm(4, channels)
+
+
+@cache
+def without_batch_norm() -> Classifier:
+    schedule = Schedule(steps=60, batch=32, learning_rate=0.05, shift=0.0, flip=False)
+    return trained(small_net(3, norm=in_groups), data()[0], lambda *_: Plain(), schedule).classifier
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if NEEDS.get(name) != "batch norm"])
+def test_batches_in_parts_make_the_same_model(name: str) -> None:
+    whole, record = harden(defense(name), without_batch_norm(), data()[0], seed=1)
+    with computing(at_once=5):
+        parts, same = harden(defense(name), without_batch_norm(), data()[0], seed=1)
+    assert record.sample_gradients == same.sample_gradients
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[key], value, rtol=0, atol=1e-5)
