@@ -66,6 +66,7 @@ def test_two_processes_harden_as_one_does(images: Path, tmp_path: Path, phard: P
     assert code == 3, err
     one, two = (Report.read(folder) for folder in out)
     assert (one.environment.processes, two.environment.processes) == (1, 2)
+    assert 1e8 < (two.environment.peak_memory or 0) < 1e11
     distances = [report.before.distances.model_dump(exclude={"seconds"}) for report in (one, two)]
     assert distances[0] == distances[1]
     assert one.before.evaluation == two.before.evaluation
