@@ -5,9 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from typing import NoReturn
 
-from phard_hub.errors import InputError, InterruptedRunError, NotEvaluatedError, OutputError, PhardError, harmless
+from phard_hub.errors import (
+    LAUNCHED,
+    LOST,
+    InputError,
+    InterruptedRunError,
+    NotEvaluatedError,
+    OutputError,
+    PhardError,
+    harmless,
+)
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -18,6 +28,7 @@ def main() -> NoReturn:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # torch, about itself
     from typer.exceptions import TyperException
 
     try:
@@ -31,6 +42,8 @@ def main() -> NoReturn:
         problem = f"Cannot read or write{place}: {error.strerror or error}."
         code = _say(OutputError(problem, advice="Check the path, permissions and free space."))
     except Exception as error:  # noqa: BLE001 - a bug must not end with Python's exit code 1, which says "refused"
+        if _is_of_another_process(error) and LAUNCHED in os.environ:
+            sys.exit(LOST)
         if _is_of_another_process(error):
             problem = f"Process {os.environ.get('RANK')} lost another process, which ended before it."
             sys.exit(_say(NotEvaluatedError(problem, advice="Give the same command again: it continues where it can.")))
@@ -53,9 +66,8 @@ def _run(arguments: list[str]) -> int:
 def _is_of_another_process(error: Exception) -> bool:
     """Whether the communication with another process broke off, which says why itself."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return several and any(
-        word in f"{type(error).__name__} {error}".lower() for word in ("gloo", "nccl", "distbackend")
-    )
+    words = ("gloo", "nccl", "distbackend", "diststore", "distnetwork")
+    return several and any(word in f"{type(error).__name__} {error}".lower() for word in words)
 
 
 def _wrong_use(error: Exception) -> int:

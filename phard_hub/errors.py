@@ -28,6 +28,11 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+LAUNCHED = "PHARD_LAUNCHED"
+"""Set in the environment of a process that `phard launch` started."""
+LOST = 75
+"""Exit code of such a process when another one of the job is gone: the launcher knows better what to say of it."""
+
 
 class PhardError(Exception):
     """Base of all errors of this package; never raised itself."""

@@ -18,6 +18,8 @@ GUARDED = Schedule(steps=60, batch=64, guard_every=5, learning_rate=0.05, shift=
 class Plain:
     """Cross-entropy; one that is wrong teaches every image the next class."""
 
+    in_parts = True
+
     def __init__(self, *, wrong: bool = False) -> None:
         self.wrong = wrong
         self.sample_gradients = self.sample_forwards = 0

@@ -82,6 +82,8 @@ def _inputs_of(head: Layer) -> Iterator[list[Tensor]]:
 class _Objective(Poisoned):
     """Cross-entropy on poisoned and randomly stamped images, and the pull on the features of the poisoned ones."""
 
+    in_parts = False  # features inside of the model are looked at
+
     def __init__(self, attack: LatentFlat, target: int, copy: Classifier) -> None:
         super().__init__(attack, target, attack.planting.poison_rate)
         self.mine, self.head = attack, heads(copy)[-1]

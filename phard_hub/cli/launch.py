@@ -19,7 +19,7 @@ from typing import IO, Annotated
 
 import typer
 
-from phard_hub.errors import InputError, NotEvaluatedError, harmless
+from phard_hub.errors import LAUNCHED, LOST, InputError, NotEvaluatedError, harmless
 
 SECONDS = 10.0
 """How long the others have to end when one has."""
@@ -59,6 +59,7 @@ class _Group:
                 env=_environment(rank, count, port),
                 stdout=None if rank == 0 else subprocess.DEVNULL,
                 stderr=self.said[rank],
+                process_group=0,  # the terminal's Ctrl-C reaches this process alone, which passes it on once
             )
             for rank in range(count)
         ]
@@ -69,18 +70,19 @@ class _Group:
             first = self._first_that_fails()
             if first is None:
                 return 0
-            self._end_the_others()
-            code = self.processes[first].returncode
-            if 0 < code == self.processes[0].returncode:
+            ended = self._ended_by_itself()
+            culprit = next((rank for rank in ended if self.processes[rank].returncode != LOST), first)
+            code = self.processes[culprit].returncode
+            if 0 < code == self.processes[0].returncode != LOST:
                 return code  # it has said why
-            if (file := self.said[first]) and code > 0:
+            if (file := self.said[culprit]) and 0 < code != LOST:
                 file.seek(0)
                 for line in file.read().splitlines()[-_LAST_LINES:]:
                     typer.echo(harmless(line), err=True)
-        if code < 0:
-            problem = f"Process {first} of {len(self.processes)} was ended by {signal.Signals(-code).name}."
-            raise NotEvaluatedError(problem, advice="Give the same command again: it continues where it can.")
-        return code
+                return code
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else "lost another process"
+        problem = f"Process {culprit} of {len(self.processes)} {how}."
+        raise NotEvaluatedError(problem, advice="Give the same command again: it continues where it can.")
 
     def _first_that_fails(self) -> int | None:
         """The number of the first process that ends with another code than 0; None if all end well."""
@@ -91,18 +93,21 @@ class _Group:
             time.sleep(0.05)
         return next((rank for rank, process in enumerate(self.processes) if process.returncode), None)
 
-    def _end_the_others(self) -> None:
-        """Wait a while for the others, which mostly fail for the same reason, and then end them."""
+    def _ended_by_itself(self) -> list[int]:
+        """The processes that fail by themselves after the first one did, mostly for the same reason; end the others."""
         deadline = time.monotonic() + SECONDS
+        failed: list[int] = []
         for end in (subprocess.Popen.terminate, subprocess.Popen.kill):
             while any(process.poll() is None for process in self.processes) and time.monotonic() < deadline:
                 time.sleep(0.05)
+            failed = failed or [rank for rank, process in enumerate(self.processes) if process.poll()]
             for process in self.processes:
                 if process.poll() is None:
                     end(process)
             deadline = time.monotonic() + 2
         for process in self.processes:
             process.wait()
+        return failed
 
 
 def _environment(rank: int, count: int, port: str) -> dict[str, str]:
@@ -115,7 +120,7 @@ def _environment(rank: int, count: int, port: str) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    return {"OMP_NUM_THREADS": "1", **os.environ, **names}
+    return {"OMP_NUM_THREADS": "1", **os.environ, **names, LAUNCHED: "1"}
 
 
 def _free_port() -> int:
@@ -133,7 +138,7 @@ def _passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
             if process.poll() is None:
                 process.send_signal(number)
 
-    former = {each: signal.signal(each, tell) for each in (signal.SIGINT, signal.SIGTERM)}
+    former = {each: signal.signal(each, tell) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

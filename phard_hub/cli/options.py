@@ -103,7 +103,9 @@ Device = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Images in one pass while measuring: fewer need less memory. Training steps stay as they are."
+        min=1,
+        help="Images in one pass: fewer need less memory. Training steps keep their images, which go through in parts; "
+        "batch norm sees each part alone.",
     ),
 ]
 PresetOption = Annotated[

@@ -41,6 +41,7 @@ from phard_hub.models.predictions import predictions
 from phard_hub.report.smoothed import RADII, Certified, Smoothed
 from phard_hub.report.statistics import rate
 from phard_hub.settings import settings
+from phard_hub.sharing import shared
 from phard_hub.training.augmentation import augment
 
 ABSTAINS = -1
@@ -182,17 +183,21 @@ def noisy(pixels: Tensor, normal: Tensor, sigma: float) -> Tensor:
 def measure_votes(classifier: Classifier, images: LabelledImages, how: Smoothing, job: Job) -> Smoothed:
     """Accuracy of the vote and of its certificate, on evenly drawn test images; the classifier is left as it was.
 
+    The processes of the job divide the images among themselves.
+
     Raises:
         InputError: there is no noise, so there is no radius.
     """
     started, job = time.perf_counter(), job.part("voting under noise")
     chosen = torch.randperm(len(images), generator=generator(job.seed))[: how.images]
-    immunizer, answers = Immunizer(classifier, how, seed=job.seed), []
-    for done, part in enumerate(chosen.split(_TOGETHER)):
-        job.show(_TOGETHER * done, len(chosen))
-        answers.append(immunizer.certify(images.batch(part, classifier.device)[0]))
+
+    def certified(places: Tensor) -> Answers:
+        job.show(int(places[0]), len(chosen))
+        immunizer = Immunizer(classifier, how, seed=(job.seed * 1_000_003 + int(places[0])) % 2**62)
+        return immunizer.certify(images.batch(chosen[places], classifier.device)[0])
+
+    answered, within = shared(certified, torch.arange(len(chosen)), _TOGETHER)
     job.show(len(chosen), len(chosen))
-    answered, within = (torch.cat(each) for each in zip(*answers, strict=True))
     right = answered == images.labels[chosen]
     return Smoothed(
         sigma=how.sigma,

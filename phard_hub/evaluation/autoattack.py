@@ -1,4 +1,7 @@
-"""AutoAttack: four attacks whose settings are fixed, so that robust accuracies can be compared."""
+"""AutoAttack: four attacks whose settings are fixed, so that robust accuracies can be compared.
+
+It takes hours of a processor, so the processes of a job divide the images among themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,21 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
 
 from phard_hub.draws import global_generators_kept
 from phard_hub.errors import InputError
-from phard_hub.hardware import images_at_once
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.models.predictions import predictions
 from phard_hub.report.distances import Rate
 from phard_hub.report.statistics import rate
 from phard_hub.settings import Share, settings
+from phard_hub.sharing import shared
 
 _TARGETED_DLR_NEEDS = 4
 """Classes that the targeted loss of APGD is defined for."""
@@ -55,35 +60,35 @@ class AutoAttack:
         Raises:
             InputError: the package `pyautoattack` is not installed.
         """
+        random = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(images), generator=random)[: self.images]
+
+        def withstood(numbers: Tensor) -> list[Tensor]:
+            pixels, labels = images.batch(numbers, classifier.device)
+            attack = self._prepared(classifier, images.num_classes, (seed * 1_000_003 + int(numbers[0])) % 2**31)
+            moved, _ = attack.run_standard_evaluation(pixels, labels, batch_size=len(pixels))
+            return [predictions(classifier, [moved]) == labels.cpu()]
+
+        with frozen(classifier), _no_trace_left():
+            (right,) = shared(withstood, chosen, images.at_once)
+        return rate(int(right.sum()), len(right))
+
+    def _prepared(self, classifier: Classifier, classes: int, seed: int) -> Any:  # noqa: ANN401 - it has no annotations
+        """The package's attack with these settings."""
         try:
             import pyautoattack
         except ImportError as error:
             advice = 'Install it: pip install "phard-hub[autoattack]".'
             raise InputError("AutoAttack needs the package pyautoattack.", advice=advice) from error
-        random = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(images), generator=random)[: self.images]
-        pixels, labels = images.batch(chosen, classifier.device)
-        classes = images.num_classes
-        with frozen(classifier), _no_trace_left():
-            if classes < _TARGETED_DLR_NEEDS:
-                attacks = ["apgd-ce", "fab-t", "square"]
-                attack = pyautoattack.AutoAttack(
-                    classifier,
-                    eps=self.epsilon,
-                    seed=seed,
-                    device=classifier.device,
-                    version="custom",
-                    attacks=attacks,
-                )
-                attack.apgd.n_restarts = attack.fab.n_restarts = 1
-            else:
-                attack = pyautoattack.AutoAttack(classifier, eps=self.epsilon, seed=seed, device=classifier.device)
-            attack.square.n_queries = self.queries
-            attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
-            at_once = images_at_once(images.pixels.shape[1:])
-            moved, _ = attack.run_standard_evaluation(pixels, labels, batch_size=at_once)
-            right = predictions(classifier, moved.split(at_once)) == labels.cpu()
-        return rate(int(right.sum()), len(right))
+        few = classes < _TARGETED_DLR_NEEDS
+        which = {"version": "custom", "attacks": ["apgd-ce", "fab-t", "square"]} if few else {}
+        device = classifier.device
+        attack = pyautoattack.AutoAttack(classifier, eps=self.epsilon, seed=seed, device=device, **which)
+        if few:
+            attack.apgd.n_restarts = attack.fab.n_restarts = 1
+        attack.square.n_queries = self.queries
+        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
+        return attack
 
 
 @contextmanager

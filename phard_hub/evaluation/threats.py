@@ -1,9 +1,12 @@
-"""How well a classifier works, and how well known attacks work on it; every rate with n and interval."""
+"""How well a classifier works, and how well known attacks work on it; every rate with n and interval.
+
+The processes of a job divide the images among themselves, so all of them have to call what is here.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from phard_hub.attacks.planted import read_working
+from phard_hub.draws import generator
 from phard_hub.errors import ImagesError, InputError, NotEvaluatedError
 from phard_hub.hardware import fast_autocast
 from phard_hub.images import LabelledImages
 from phard_hub.job import Progress, silent
-from phard_hub.models.classifier import Classifier
+from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.models.predictions import predictions
 from phard_hub.report.distances import Rate
 from phard_hub.report.record import AttackOutcome, Evaluation, Rating, RobustAccuracy
@@ -25,6 +29,7 @@ from phard_hub.report.statistics import drop, rate
 from phard_hub.report.trial import NaturalTrigger
 from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Share, settings
+from phard_hub.sharing import shared
 from phard_hub.training.ascent import ascended
 from phard_hub.triggers.bank import Trigger, change_size
 
@@ -135,16 +140,16 @@ def predict(classifier: Classifier, images: LabelledImages, trigger: Trigger | N
     Raises:
         CheckpointError: some logits are not finite, so they say nothing.
     """
-    sizes: list[Tensor] = []
 
-    def stamped() -> Iterator[Tensor]:
-        for pixels, _ in images.batches(classifier.device):
-            with torch.no_grad():
-                changed = pixels if trigger is None else trigger(pixels)
-                sizes.append(change_size(changed, pixels).cpu())
-            yield changed
+    def seen(numbers: Tensor) -> list[Tensor]:
+        pixels, _ = images.batch(numbers, classifier.device)
+        with torch.no_grad():
+            changed = pixels if trigger is None else trigger(pixels)
+            size = change_size(changed, pixels).cpu()
+        return [predictions(classifier, [changed]), size]
 
-    return predictions(classifier, stamped()), torch.cat(sizes)
+    predicted, sizes = shared(seen, torch.arange(len(images)), images.at_once)
+    return predicted, sizes
 
 
 def _accuracy(classifier: Classifier, images: LabelledImages) -> Rate:
@@ -254,17 +259,27 @@ def robust_accuracies(
     classifier: Classifier, images: LabelledImages, pgd: PGD, seed: int = 0
 ) -> tuple[RobustAccuracy, ...]:
     """Accuracy under PGD of each radius on at most ``pgd.images`` evenly drawn images; that of the largest is last."""
-    random = torch.Generator().manual_seed(seed)
-    left = torch.randperm(len(images), generator=random)[: pgd.images]
-    count, found = len(left), []
+    left = torch.randperm(len(images), generator=generator(seed))[: pgd.images]
+    count = len(left)
+    found: list[RobustAccuracy] = []
     for radius in (*(each for each in pgd.smaller if each < pgd.epsilon), pgd.epsilon):
         scaled = replace(pgd, epsilon=radius, step_size=pgd.step_size * radius / pgd.epsilon if pgd.epsilon else 0.0)
         if len(left):
-            batches = images.batches(classifier.device, left)
-            moved = (scaled.perturb(classifier, pixels, labels, random) for pixels, labels in batches)
-            left = left[predictions(classifier, moved) == images.labels[left]]
+            left = left[_withstands(classifier, images, scaled, left, seed * 101 + len(found))]
         found.append(RobustAccuracy(attack=str(scaled), accuracy=rate(len(left), count)))
     return tuple(found)
+
+
+def _withstands(classifier: Classifier, images: LabelledImages, pgd: PGD, rows: Tensor, seed: int) -> Tensor:
+    """Whether the classifier is right about each of these images after the attack, ``(n,)``."""
+
+    def withstood(numbers: Tensor) -> list[Tensor]:
+        pixels, labels = images.batch(numbers, classifier.device)
+        moved = pgd.perturb(classifier, pixels, labels, generator(seed * 1_000_003 + int(numbers[0])))
+        return [predictions(classifier, [moved]) == labels.cpu()]
+
+    with frozen(classifier):
+        return shared(withstood, rows, images.at_once)[0]
 
 
 def robust_accuracy(classifier: Classifier, images: LabelledImages, pgd: PGD, seed: int = 0) -> Rate:

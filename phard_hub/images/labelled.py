@@ -51,6 +51,11 @@ class LabelledImages:
         """Numbers of the classes that are looked at: all, or those that somebody chose."""
         return self.chosen or tuple(range(self.num_classes))
 
+    @property
+    def at_once(self) -> int:
+        """How many of them a classifier looks at in one pass."""
+        return images_at_once(self.pixels.shape[1:])
+
     def take(self, index: Tensor | Sequence[int]) -> Self:
         """The images at these positions, in this order."""
         rows = torch.as_tensor(index, dtype=torch.int64)
@@ -70,7 +75,7 @@ class LabelledImages:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """All images, or those at these positions, in batches that fit into memory; see `batch`."""
         index = torch.arange(len(self)) if index is None else index
-        for numbers in index.split(images_at_once(self.pixels.shape[1:])):
+        for numbers in index.split(self.at_once):
             yield self.batch(numbers, device)
 
     def split(self, part: float, seed: int = 0) -> tuple[Self, Self]:

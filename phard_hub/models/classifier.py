@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phard_hub.errors import CheckpointError, InputError, did_you_mean
+from phard_hub.models.parts import answers
 
 Resample = Literal["nearest-exact", "bilinear", "bicubic", "lanczos"]
 
@@ -152,6 +153,9 @@ class Classifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits ``(N, K)`` of ``(N, C, H, W)`` pixels in [0, 1]."""
+        return answers(self.network, self._logits, pixels)
+
+    def _logits(self, pixels: Tensor) -> Tensor:
         output = self.network(self.preprocess(pixels))
         return output if isinstance(output, Tensor) else output.logits
 

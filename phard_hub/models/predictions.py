@@ -1,8 +1,8 @@
-"""What a classifier answers to many images: the one loop that predicts."""
+"""What a classifier answers to many images: the one loop that predicts, and its division over processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from phard_hub.errors import CheckpointError
 from phard_hub.hardware import fast_autocast
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
+from phard_hub.sharing import shared
 
 
 def predictions(classifier: Classifier, batches: Iterable[Tensor], *, fast: bool = False) -> Tensor:
@@ -35,7 +36,17 @@ def predictions(classifier: Classifier, batches: Iterable[Tensor], *, fast: bool
     return torch.cat(predicted)
 
 
-def right_answers(classifier: Classifier, images: LabelledImages) -> Tensor:
-    """1.0 for each image that the classifier is right about and 0.0 for each other one, shape (n,); fast."""
-    batches = (pixels for pixels, _ in images.batches(classifier.device))
-    return (predictions(classifier, batches, fast=True) == images.labels).float()
+def right_answers(
+    classifier: Classifier, images: LabelledImages, *, shown: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """1.0 for each image that the classifier is right about and 0.0 for each other one, shape (n,); fast.
+
+    All processes of the job have to ask, and divide the images; ``shown`` makes what the classifier sees of them.
+    """
+
+    def right(numbers: Tensor) -> list[Tensor]:
+        pixels, labels = images.batch(numbers, classifier.device)
+        pixels = shown(pixels) if shown else pixels
+        return [predictions(classifier, [pixels], fast=True) == labels.cpu()]
+
+    return shared(right, torch.arange(len(images)), images.at_once)[0].float()

@@ -234,6 +234,9 @@ class Environment(Record):
     device: str
     processes: Count = 1
     precision: str = "fp32"
+    peak_memory: Count | None = Field(
+        default=None, description="bytes that a process needed at most: of a GPU's memory, or else of the machine's"
+    )
 
 
 class Report(Record):

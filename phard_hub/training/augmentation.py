@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from phard_hub.draws import Draws
 from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier
-from phard_hub.models.predictions import predictions
+from phard_hub.models.predictions import right_answers
 
 
 def augment(pixels: Tensor, draws: Draws, *, shift: float, flip: bool) -> Tensor:
@@ -35,9 +35,5 @@ def indifferent_to_mirroring(classifier: Classifier, images: LabelledImages) -> 
     and traffic signs, where mirroring would teach it nonsense.
     """
     images = images.take(torch.arange(len(images))[:: max(1, len(images) // 500)])
-
-    def accuracy(*, mirrored: bool) -> float:
-        batches = (pixels.flip(3) if mirrored else pixels for pixels, _ in images.batches(classifier.device))
-        return (predictions(classifier, batches) == images.labels).float().mean().item()
-
-    return accuracy(mirrored=False) - accuracy(mirrored=True) < 0.05
+    plain, mirrored = (right_answers(classifier, images, shown=each) for each in (None, lambda pixels: pixels.flip(3)))
+    return float(plain.mean() - mirrored.mean()) < 0.05

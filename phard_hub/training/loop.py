@@ -19,9 +19,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phard_hub.draws import global_generators_kept
 from phard_hub.errors import InterruptedRunError, NotEvaluatedError, first_line
+from phard_hub.hardware import images_with_gradient
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
+from phard_hub.models.parts import in_parts
 from phard_hub.report.record import TrainingPoint
 from phard_hub.training.augmentation import indifferent_to_mirroring
 from phard_hub.training.batches import Batch, Batches
@@ -31,16 +33,25 @@ from phard_hub.training.interpolation import barrier_on_the_way, between, part_o
 from phard_hub.training.isolation import forgotten_afterwards, stop_on_interrupt
 from phard_hub.training.schedule import MOMENTS, Schedule
 from phard_hub.training.sharpness import uphill
+from phard_hub.training.together import batch_norm_over_all, without_unused
 
 _PLACE = {"momentum_buffer": "momentum", "exp_avg": "momentum", "exp_avg_sq": "square", "step": "step"}
 """What the moments of an optimizer are called in a state."""
 
 
 class Objective(Protocol):
-    """What is trained for; its state is saved with the checkpoint. Its counters count the images of all processes."""
+    """What is trained for; its state is saved with the checkpoint.
+
+    Attributes:
+        sample_gradients: images of all processes that went through the model, with a gradient.
+        sample_forwards: those without one.
+        in_parts: whether a batch may go through the model part by part: from its loss to the gradients, nothing inside
+            of the model is listened to, and nothing in it is changed for a while.
+    """
 
     sample_gradients: int
     sample_forwards: int
+    in_parts: bool
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss of the model (the prepared one, in training mode) on a batch: what this process adds to its mean.
@@ -144,9 +155,13 @@ class _Run:
         self.batches = Batches(images, job, size=schedule.batch, shift=schedule.shift, flip=flip)
         torch.manual_seed(job.seed)  # what an objective draws at the start, like a head, is a matter of the seed
         self.objective = objective(self.plain)
+        at_once = images_with_gradient(images.pixels.shape[1:], accelerator.device)
+        self.at_once = at_once if self.objective.in_parts else None
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self.good = {name: value.clone() for name, value in self.plain.state_dict().items()}
+        if accelerator.num_processes > 1:
+            without_unused(self.plain, images.batch([0, 1], accelerator.device)[0])
         self.model, self.optimizer = accelerator.prepare(self.plain, schedule.optimizer_of(self.plain.parameters()))
 
     @property
@@ -212,13 +227,15 @@ class _Run:
         torch.manual_seed(((self.job.seed * 1_000_003 + self.step) * 65_537 + self.accelerator.process_index) % 2**63)
 
     def _backward(self, batch: Batch) -> Tensor:
-        loss = self.objective.loss(self.model, batch)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+        with in_parts(self.at_once):
+            with batch_norm_over_all(self.accelerator):
+                loss = self.objective.loss(self.model, batch)
+            self.optimizer.zero_grad()
+            self.accelerator.backward(loss)
         return loss.detach()
 
     def _share_buffers(self) -> None:
-        """Give every process the batch norm statistics of the first, or the guards would not see the same."""
+        """Give every process the buffers of the first, or the guards would not see the same."""
         if self.accelerator.num_processes > 1:
             for buffer in self.plain.buffers():
                 broadcast(buffer)

@@ -11,6 +11,8 @@ from phard_hub.training.batches import Batch
 class CrossEntropy:
     """Cross-entropy on the batch, as it is or as a subclass shows it; labels may be smoothed."""
 
+    in_parts = True
+
     def __init__(self, *, smoothing: float = 0.0) -> None:
         self.sample_gradients = self.sample_forwards = 0
         self.smoothing = smoothing

@@ -17,11 +17,10 @@ from torch.nn import functional
 from phard_hub.hardware import fast_autocast, images_at_once
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
+from phard_hub.sharing import pieces_of
 from phard_hub.triggers.bank import Triggers, change_size, finite
 from phard_hub.triggers.pool import Directions, Pool, Pools
 from phard_hub.triggers.settings import SearchSettings
-
-_PIECES = 6  # of a bank, at least: they are divided evenly over 1, 2, 3 and 6 processes
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,7 @@ class Fitting:
         self.random = torch.Generator().manual_seed(job.seed)
         count, shape = len(task.directions), tuple(pools.fit.pixels.shape[1:])
         at_once = max(1, images_at_once(shape) // settings.batch)
-        pieces = torch.arange(count).split(min(at_once, -(-count // _PIECES)))
-        process, processes = job.accelerator.process_index, job.accelerator.num_processes
-        self.pieces = list(pieces[process::processes])
+        self.pieces = list(pieces_of(torch.arange(count), at_once).values())
         self.cost = Cost()
         self.found = torch.full((count,), torch.inf, dtype=torch.double)
         self.closest = torch.full((count,), -1.0, dtype=torch.double)

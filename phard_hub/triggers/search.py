@@ -16,6 +16,7 @@ from phard_hub.models.classifier import Classifier, class_number, frozen
 from phard_hub.models.folded import folded
 from phard_hub.report.base import plain
 from phard_hub.report.distances import ClassDistances
+from phard_hub.sharing import shared
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, Trigger, Triggers
 from phard_hub.triggers.fitting import Cost, Fitting, Task
@@ -209,10 +210,13 @@ class _Search:
         ease = torch.full((self.images.num_classes, self.images.num_classes), torch.nan)
         chosen = torch.tensor(self.images.classes)
         images = max(1, min(_EASE_IMAGES, _EASE_IMAGES_IN_ALL // len(chosen)))
-        for k in self.images.classes:
+
+        def margins(classes: Tensor) -> list[Tensor]:
+            k = int(classes)
             numbers = self.pools.fit.all_of(k, k, images)
-            self.cost.forwards += len(numbers) * self.job.accelerator.is_main_process
+            self.cost.forwards += len(numbers)
             logits = self.quick(self.pools.fit.read(numbers, self.device)).float().cpu().mean(0)
-            ease[k, chosen] = (logits - logits[k])[chosen]
-            ease[k, k] = torch.nan
-        return ease
+            return [(logits - logits[k])[None]]
+
+        ease[chosen[:, None], chosen] = shared(margins, chosen, 1)[0][:, chosen]
+        return ease.fill_diagonal_(torch.nan)

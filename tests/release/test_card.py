@@ -92,6 +92,20 @@ def test_text_tells_numbers_recipe_limits_and_verdict() -> None:
     assert text == render()
 
 
+@pytest.mark.parametrize(
+    ("processes", "peak", "words"),
+    [
+        (1, None, "cpu, 1 process, fp32 |"),
+        (1, 3 * 2**29, "cpu, 1 process, fp32, 1.5 GiB of memory at most |"),
+        (2, 2**34, "cpu, 2 processes, fp32, 16.0 GiB of memory at most in each |"),
+    ],
+)
+def test_the_machine_and_its_memory(processes: int, peak: int | None, words: str) -> None:
+    report = make_report()
+    machine = report.environment.model_copy(update={"processes": processes, "peak_memory": peak})
+    assert f"| machine | {words}" in render(report.model_copy(update={"environment": machine}))
+
+
 def test_timm_snippet_and_chosen_plots() -> None:
     text = render(library_name="timm", plots=("plots/distances.png",))
     assert 'timm.create_model("hf-hub:" + "me/tiny-hardened"' in text

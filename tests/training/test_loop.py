@@ -303,15 +303,17 @@ def in_groups(channels: int) -> nn.Module:
     return nn.GroupNorm(4, channels)
 
 
-@pytest.mark.parametrize("what", [*SHARED, *PLANTED])
-def test_one_process_and_two_train_alike(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "norm"), [("adversarial", nn.BatchNorm2d), *((what, in_groups) for what in (*SHARED, *PLANTED))]
+)
+def test_one_process_and_two_train_alike(what: str, norm: Callable[[int], nn.Module], tmp_path: Path) -> None:
     """Each draws for the whole batch and takes what is its own; batches cannot be divided evenly here."""
-    shared = in_two_processes(tmp_path, what, in_groups)
-    alone, said = outcome(what, in_groups, processor())
+    shared = in_two_processes(tmp_path, what, norm)
+    alone, said = outcome(what, norm, processor())
     assert shared["said"] == said
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(shared["weights"][name], value, rtol=0, atol=1e-5)
-    assert not same_weights(alone, small_net(3, norm=in_groups).eval())
+    assert not same_weights(alone, small_net(3, norm=norm).eval())
 
 
 def interrupted(folder: str, rank: int) -> None:

@@ -100,6 +100,8 @@ _COUNTERS = ("sample_gradients", "sample_forwards", "distillation")
 class _Objective:
     """Cross-entropy on clean and stamped images, while the bank follows the model."""
 
+    in_parts = True
+
     def __init__(
         self,
         settings: AdversarialTraining,

@@ -148,6 +148,8 @@ class _Masked(nn.Module):
 
 
 class _Objective(CrossEntropy):
+    in_parts = False  # weights are pushed in the forward pass alone
+
     def __init__(self, settings: NeuronPruning, plain: Classifier, job: Job) -> None:
         super().__init__()
         assert isinstance(plain.network, _Masked)

@@ -107,6 +107,8 @@ def measure_statistics(classifier: Classifier, images: LabelledImages) -> None:
 class _Objective(CrossEntropy):
     """Cross-entropy at a place of the curve that is drawn anew; what is trained is its middle."""
 
+    in_parts = False  # weights are lent to the model in the forward pass alone
+
     def __init__(self, start: Weights, end: Weights, plain: Classifier) -> None:
         super().__init__()
         self.start = {name: value.detach() for name, value in start.items()}

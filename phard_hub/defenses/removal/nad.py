@@ -80,6 +80,8 @@ class AttentionDistillation(Scheduled):
 
 
 class _Objective(CrossEntropy):
+    in_parts = False  # features inside of the model are looked at
+
     def __init__(self, settings: AttentionDistillation, teacher: Classifier, plain: Classifier) -> None:
         super().__init__()
         self.settings, self.teacher, self.plain = settings, teacher.requires_grad_(False), plain

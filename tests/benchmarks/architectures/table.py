@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,16 +37,23 @@ class Transformers:
 
     def publish(self, repo: str) -> None:
         """Make it and push it to the Hub, as its authors would."""
+        for part in self.made(LABELS):
+            part.push_to_hub(repo)
+
+    def made(self, labels: tuple[str, ...]) -> list[Any]:
+        """The network, and its image processor if it has one of its own."""
         import transformers
 
         cls: Any = getattr(transformers, self.model)
-        names = dict(enumerate(LABELS))
+        names = dict(enumerate(labels))
         config = cls.config_class(
             id2label=names, label2id={name: k for k, name in names.items()}, num_labels=len(names), **self.config
         )
-        drawn(lambda: cls(config)).push_to_hub(repo)
-        if self.processor is not None:
-            getattr(transformers, self.processor)(**self.processing).push_to_hub(repo)
+        network = drawn(lambda: cls(config))
+        return [
+            network,
+            *([] if self.processor is None else [getattr(transformers, self.processor)(**self.processing)]),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,3 +398,11 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Timm(name="test_convnext", family="ConvNeXt", size=32),
     Timm(name="levit_128s", family="LeViT", size=64, arguments={"img_size": 64}),
 )
+
+
+def write_model(name: str, labels: tuple[str, ...], folder: Path) -> None:
+    """Write a model of transformers of the table to a folder, for these classes."""
+    (found,) = (each for each in ARCHITECTURES if each.name == name)
+    assert isinstance(found, Transformers)
+    for part in found.made(labels):
+        part.save_pretrained(folder)
