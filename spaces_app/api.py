@@ -12,7 +12,7 @@ from spaces_app.examples import Example
 from spaces_app.look import KINDS, PARTS, Choice, View, caption, look, stamp
 from spaces_app.reports import SHIPPED, judged, read_hub, shipped
 from spaces_app.signature import sign, vote
-from spaces_app.wiring import told
+from spaces_app.wiring import answered
 
 
 def add(example: Example) -> None:
@@ -113,7 +113,7 @@ def add(example: Example) -> None:
         return {"passed": verdict.passed, "exit_code": verdict.exit_code, "headline": headline(verdict), **rules}
 
     for act, name in ((look_at, "look"), (sign_image, "sign"), (vote_on, "vote"), (report, "report"), (gate, "gate")):
-        endpoint(told(act), api_name=name)
+        endpoint(answered(act), api_name=name)
 
 
 def _answers(view: View) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -97,9 +98,13 @@ def stamp(example: Example, pixels: Tensor, choice: Choice) -> Tensor:
     """Put a trigger on images ``(N, C, H, W)`` in [0, 1].
 
     Raises:
-        InputError: there is no such trigger.
+        InputError: there is no such trigger or part, or the strength is no number.
     """
-    strength = min(max(float(choice.strength), 0.0), STRONGEST)
+    if not math.isfinite(choice.strength):
+        raise InputError(f"The strength is {choice.strength}.", advice=f"Give 0 to {STRONGEST:g}.")
+    if unknown := sorted(set(choice.parts) - PARTS.keys()):
+        raise InputError(f"A trigger has no part {unknown[0]!r}.", advice=f"There are: {', '.join(PARTS)}.")
+    strength = min(max(choice.strength, 0.0), STRONGEST)
     if choice.kind == KINDS[0]:
         return planted(strength)(pixels) if strength > _NO_CHANGE else pixels
     entries = _entries(example, choice.kind)
@@ -125,7 +130,7 @@ def _entry(example: Example, choice: Choice) -> PairDistance:
 
 @torch.no_grad()
 def _stamped(bank: Bank, row: int, pixels: Tensor, strength: float, parts: Collection[str]) -> Tensor:
-    on = {name for part in parts for name in PARTS.get(part, ())}
+    on = {name for part in parts for name in PARTS[part]}
     each = torch.tensor([[strength if name in on else 0.0 for name in bank.parameter_names]])
     stamped: Tensor = bank(pixels, torch.full((len(pixels),), row), each.expand(len(pixels), -1))
     return stamped

@@ -1,12 +1,19 @@
-"""What all tabs share: how an error of the library is told, and events that programs are not offered."""
+"""What all tabs share: how an error of the library is told, and events that programs are not offered.
+
+The page shows errors as HTML, and they quote what visitors wrote: a link to the page could put a form or the picture of
+another host into them. So they are escaped there; programs get the plain text.
+"""
 
 from __future__ import annotations
 
 import functools
+import html
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+from pydantic import ValidationError, validate_call
 
 from phard_hub.errors import PhardError
 
@@ -21,9 +28,30 @@ def told(act: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return act(*arguments, **named)
         except PhardError as error:
-            raise gr.Error(str(error), duration=20, print_exception=False) from error
+            raise _shown(html.escape(str(error), quote=False)) from error
 
     return tell
+
+
+def answered(act: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for programs, whose arguments may be of any type."""
+    checked, names = validate_call(act), inspect.signature(act)
+
+    @functools.wraps(act)
+    def answer(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        try:
+            return checked(**names.bind(*arguments, **named).arguments)  # by names, which an error then says
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            raise _shown(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}.") from error
+        except PhardError as error:
+            raise _shown(str(error)) from error
+
+    return answer
+
+
+def _shown(text: str) -> gr.Error:
+    return gr.Error(text, duration=20, print_exception=False)
 
 
 def told_steps(act: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
@@ -34,6 +62,6 @@ def told_steps(act: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]
         try:
             yield from act(*arguments)
         except PhardError as error:
-            raise gr.Error(str(error), duration=20, print_exception=False) from error
+            raise _shown(html.escape(str(error), quote=False)) from error
 
     return tell

@@ -185,6 +185,13 @@ def test_a_link_opens_the_report_of_a_release(visit: Callable[..., Visit], hub: 
     assert page.get_by_role("tab", name="Reports").get_attribute("aria-selected") == "true"
 
 
+def test_what_a_visitor_wrote_is_no_html_in_an_error(visit: Callable[..., Visit]) -> None:
+    """A link put a form, and pictures of other hosts, into the page; `visit` sees what it asks for."""
+    page = visit().open(query="?report=<img src='http://127.0.0.1:9/x.png'><form></form>")
+    page.get_by_text("<img src=").first.wait_for()
+    assert page.locator("form, img[src*='127.0.0.1:9']").count() == 0
+
+
 def test_a_model_is_audited_and_a_check_is_cancelled(
     visit: Callable[..., Visit], page_server: Page, tmp_path: Path
 ) -> None:

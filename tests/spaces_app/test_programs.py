@@ -57,6 +57,11 @@ def test_a_trigger_is_looked_at(client: Any) -> None:
     assert none["grey_levels"] == 0
     refused(client, "same class", "3", "3", "found on the hardened model", api_name="/look")
     refused(client, "Classes are 0, 1", "cat", "3", api_name="/look")
+    refused(client, "no part '<b>'", "3", "5", "found on the backdoored model", 1.0, ["<b>"], api_name="/look")
+    refused(client, "parts: Input should be a valid list", "3", "5", "planted warp", 1.0, "warp", api_name="/look")
+    refused(client, "strength: Input should be a valid number", "3", "5", "planted warp", "abc", api_name="/look")
+    refused(client, "name: Input should be a valid string", 7, api_name="/report")
+    refused(client, "limits: Input should be a valid dictionary", limits=[1], api_name="/gate")
 
 
 def test_only_the_owner_of_the_key_signs(client: Any) -> None:
