@@ -17,13 +17,16 @@ from unittest import mock
 
 import torch
 import typer
+from safetensors.torch import save_file
 
 from phard_hub.cli.progress import show_progress
+from phard_hub.hardware import default_accelerator
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.presets import PRESETS
 from phard_hub.release.release import weights_sha256
+from phard_hub.training.guard import Guard
 from phard_hub.triggers import search as search_module
 from phard_hub.triggers.pool import UNIVERSAL, Pool
 from phard_hub.triggers.search import Measurement, measure
@@ -40,11 +43,14 @@ def unseen(
     seed: int = 0,
     kinds: Annotated[bool, typer.Option(help="Search triggers of single kinds, too.")] = True,
     weights: Annotated[Path | None, typer.Option(help="Other weights of the same network.")] = None,
+    harden_to: Annotated[Path | None, typer.Option(help="Harden it first, and write the weights here.")] = None,
     fold: Annotated[bool, typer.Option(help="Fold batch norm into the convolutions, as always.")] = True,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Measure, and stamp images that nothing ever saw."""
     torch.set_num_threads(1)
+    if harden_to is not None:
+        weights = _hardened(data, preset, harden_to)
     classifier = resnet20(weights or data / CHECKPOINT).eval()
     seen, others = images(data / "cifar10_test.parquet").split(0.2, seed)
     with show_progress() as progress, ExitStack() as stack:
@@ -64,6 +70,18 @@ def unseen(
     write(
         out or RESULTS / f"cifar10-resnet20-{kind}-unseen-{preset}-seed{seed}.json", "tests.benchmarks.unseen", content
     )
+
+
+def _hardened(data: Path, preset: str, out: Path) -> Path:
+    """Weights after the defense of a preset with all training images, guarded by a tenth of the test images."""
+    classifier, accelerator = resnet20(data / CHECKPOINT), default_accelerator()
+    _, validation = images(data / "cifar10_test.parquet").split(0.1)
+    guard = Guard.of(classifier, validation, accelerator.device)
+    with show_progress() as progress:
+        job = Job(accelerator=accelerator, progress=progress)
+        made = PRESETS[preset].defense.harden(classifier, images(data / "cifar10_train-*.parquet"), job, guard)
+    save_file(made.classifier.weights(), out)
+    return out
 
 
 @torch.no_grad()
