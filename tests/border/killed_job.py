@@ -75,10 +75,13 @@ def main() -> None:
     code, whole = ending(begin(arguments)), result(place)
     lasted, moments = time.monotonic() - started, random.Random(times)
     kills = []
-    for _ in range(times):
+    for number in range(times):
         shutil.rmtree(place)
         place.mkdir()
-        child, moment = begin(arguments), moments.uniform(0, 0.95 * lasted)
+        child, moment = (
+            begin(arguments),
+            0.9 * lasted * (number + moments.random()) / times,
+        )  # early ones, and late ones
         time.sleep(moment)
         os.kill(child, signal.SIGKILL)
         killed = ending(child) == -signal.SIGKILL
