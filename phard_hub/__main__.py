@@ -42,9 +42,9 @@ def main() -> NoReturn:
         problem = f"Cannot read or write{place}: {error.strerror or error}."
         code = _say(OutputError(problem, advice="Check the path, permissions and free space."))
     except Exception as error:  # noqa: BLE001 - a bug must not end with Python's exit code 1, which says "refused"
-        if _is_of_another_process(error) and LAUNCHED in os.environ:
-            sys.exit(LOST)
         if _is_of_another_process(error):
+            if LAUNCHED in os.environ:
+                sys.exit(LOST)
             problem = f"Process {os.environ.get('RANK')} lost another process, which ended before it."
             sys.exit(_say(NotEvaluatedError(problem, advice="Give the same command again: it continues where it can.")))
         sys.stderr.write(harmless(traceback.format_exc()))

@@ -75,12 +75,13 @@ def images_at_once(image_shape: Sequence[int], small: int = 250) -> int:
     A GPU takes so many for each four GiB of its memory, or most of it would be idle. Where `computing` says how
     many, it is so many.
     """
-    return _AT_ONCE.get() or _room() * max(8, small * 3072 // math.prod(image_shape))
+    room = 1 if _DEVICE.get() == "cpu" else _room_on_card()
+    return _AT_ONCE.get() or room * max(8, small * 3072 // math.prod(image_shape))
 
 
 @cache
-def _room() -> int:
-    """How many times what a CPU takes in one pass this machine's GPU takes."""
+def _room_on_card() -> int:
+    """How many times what a CPU takes in one pass this machine's GPU takes; 1 where there is none."""
     if not torch.cuda.is_available():
         return 1
     return max(1, int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory) >> 32)

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from phard_hub.attacks import Attack
 from phard_hub.attacks.planted import BACKDOOR_SCHEMA, Backdoor, card, write_planted
-from phard_hub.auditing import audit
+from phard_hub.auditing import pull_and_audit
 from phard_hub.auditing.module import require_alive
 from phard_hub.budget import Budget
 from phard_hub.defenses import HeadReset, NoiseTraining, Smoothing
@@ -26,13 +26,12 @@ from phard_hub.errors import OutputError, PhardError
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import Threat, evaluate, require_better_than_chance
 from phard_hub.hardware import default_accelerator
-from phard_hub.hub.pull import pull
-from phard_hub.hub.snapshot import Audit, Snapshot
+from phard_hub.hub.snapshot import Audit
 from phard_hub.images import LabelledImages
 from phard_hub.images.data import Data, DataOptions, load_data
 from phard_hub.job import Job, Progress, silent
 from phard_hub.models.classifier import Classifier, class_number
-from phard_hub.models.loading import import_library, load
+from phard_hub.models.loading import load
 from phard_hub.models.tensors import serialize
 from phard_hub.planning import plan
 from phard_hub.presets import DEFAULT, Preset
@@ -110,14 +109,7 @@ def open_model(repo: str, revision: str | None = None) -> Classifier:
     Raises:
         PhardError: it cannot be pulled, the audit refuses it, or it cannot be loaded; see `phard_hub.errors`.
     """
-    return load(audit(_pulled(repo, revision)))
-
-
-def _pulled(repo: str, revision: str | None) -> Snapshot:
-    """Pull a model, and import what loads it: or the process that audits would do that, and this one again."""
-    snapshot = pull(repo, revision)
-    import_library()
-    return snapshot
+    return load(pull_and_audit(repo, revision))
 
 
 def run(
@@ -150,7 +142,7 @@ def run(
     settings = settings or Settings()
     check_writable(out)
     accelerator = accelerator or default_accelerator()
-    audited = audit(_pulled(repo, revision), settings.upstream, allow=settings.allow)
+    audited = pull_and_audit(repo, revision, settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     name = _job_name(classifier, data, settings)
     if ended := _ended(out, name, settings):
@@ -217,7 +209,7 @@ def measure_only(
     """Pull, audit, load and measure: the first half of `run`, with the same arguments."""
     settings = settings or Settings()
     accelerator = accelerator or default_accelerator()
-    audited = audit(_pulled(repo, revision), settings.upstream, allow=settings.allow)
+    audited = pull_and_audit(repo, revision, settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     images = load_data(classifier, data, settings.seed, progress, only_test=True)
     audited = require_alive(audited, classifier, images.test)
@@ -257,7 +249,7 @@ def plant(
     check_writable(out)
     started, job = time.perf_counter(), job or Job()
     device, progress = job.accelerator.device, job.progress
-    audited = audit(_pulled(repo, revision))
+    audited = pull_and_audit(repo, revision)
     original = load(audited).to(device)
     number = class_number(target, original.labels)
     images = load_data(original, data, job.seed, progress)

@@ -28,7 +28,7 @@ def told(act: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return act(*arguments, **named)
         except PhardError as error:
-            raise _shown(html.escape(str(error), quote=False)) from error
+            raise _on_page(error) from error
 
     return tell
 
@@ -50,6 +50,10 @@ def answered(act: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
+def _on_page(error: PhardError) -> gr.Error:
+    return _shown(html.escape(str(error), quote=False))
+
+
 def _shown(text: str) -> gr.Error:
     return gr.Error(text, duration=20, print_exception=False)
 
@@ -62,6 +66,6 @@ def told_steps(act: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]
         try:
             yield from act(*arguments)
         except PhardError as error:
-            raise _shown(html.escape(str(error), quote=False)) from error
+            raise _on_page(error) from error
 
     return tell

@@ -17,12 +17,14 @@ from phard_hub.auditing.limits import Limits, within
 from phard_hub.auditing.upstream import compare, find
 from phard_hub.auditing.weights import compare_weights
 from phard_hub.errors import CheckpointError
+from phard_hub.hub.pull import pull
 from phard_hub.hub.snapshot import Audit, Snapshot
+from phard_hub.models.loading import import_library
 from phard_hub.models.timm_format import import_timm, names_timm
 from phard_hub.report.findings import error
 from phard_hub.report.record import Finding
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "audit", "pull_and_audit"]
 
 Check = Callable[[Snapshot], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (*repository.CHECKS, *pickles.CHECKS, *config.CHECKS, *tensors.CHECKS)
@@ -49,6 +51,15 @@ def audit(snapshot: Snapshot, upstream: str | None = None, *, allow: Collection[
     tensors_compared = partial(compare_weights, theirs=theirs)
     found = within(limits_of(snapshot, theirs), lambda: examine(snapshot, compared, tensors_compared), snapshot.repo)
     return Audit(snapshot, (*snapshot.findings, *named, *found), upstream=theirs)
+
+
+def pull_and_audit(
+    repo: str, revision: str | None = None, upstream: str | None = None, *, allow: Collection[str] = ()
+) -> Audit:
+    """Pull and audit a model that is to be loaded; see `phard_hub.hub.pull.pull` and `audit`."""
+    snapshot = pull(repo, revision)
+    import_library()  # or the process that looks would import it, and this one again
+    return audit(snapshot, upstream, allow=allow)
 
 
 def examine(snapshot: Snapshot, compared: Check, tensors_compared: Check) -> Iterator[Finding]:

@@ -27,19 +27,18 @@ from filelock import FileLock
 
 from phard_hub.attacks import Attack
 from phard_hub.attacks.planted import BACKDOOR_SCHEMA, Backdoor, read_attack, read_backdoor, write_planted
-from phard_hub.auditing import audit
+from phard_hub.auditing import pull_and_audit
 from phard_hub.defenses.base import hardening
 from phard_hub.disk.atomic import discard, restore, write_bytes, write_text
 from phard_hub.errors import BackdoorError, InterruptedRunError, PhardError, first_line
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import defense_effectiveness
 from phard_hub.hardware import default_accelerator
-from phard_hub.hub.pull import pull
 from phard_hub.images import LabelledImages
 from phard_hub.images.data import Data, DataOptions, load_data
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, class_number
-from phard_hub.models.loading import import_library, load
+from phard_hub.models.loading import load
 from phard_hub.models.tensors import read_fitting, serialize
 from phard_hub.provenance import environment, source_of
 from phard_hub.report.record import Hardening, Rating, Source
@@ -65,10 +64,8 @@ OpenModel = Callable[[str], Opened]
 
 def pulled(repo: str) -> Opened:
     """A model of the Hub or of a folder, pulled, audited and loaded."""
-    snapshot = pull(repo)
-    import_library()
-    audited = audit(snapshot)
-    return Opened(load(audited), source_of(snapshot))
+    audited = pull_and_audit(repo)
+    return Opened(load(audited), source_of(audited.snapshot))
 
 
 def cell_file(plan: Plan, out: Path) -> Path:

@@ -157,13 +157,13 @@ class _Search:
     def _tasks(self) -> dict[str, Task]:
         """Pairs, universal triggers and the kinds that the same bank can make; then the other kinds, one by one."""
         parts, universal = self.settings.parts, self._universal()
-        shared = [kind for kind in self.settings.kinds if kind != "u-net" and parts.can(kind)]
+        together = [kind for kind in self.settings.kinds if kind != "u-net" and parts.can(kind)]
         rows = len(self.pairs) + len(universal)
-        directions = Directions.of(self.pairs, [*universal, *self.single * len(shared)])
-        kinds = [""] * rows + [kind for kind in shared for _ in self.single]
+        directions = Directions.of(self.pairs, [*universal, *self.single * len(together)])
+        kinds = [""] * rows + [kind for kind in together for _ in self.single]
         tasks = {_MAIN: Task(directions, kinds, *self._banks(len(kinds), parts))}
         for kind in self.settings.kinds:
-            if kind not in shared:
+            if kind not in together:
                 count = len(self.single)
                 two = self._unets(count) if kind == "u-net" else self._banks(count, parts.only(kind))
                 tasks[f"searching {kind} triggers"] = Task(Directions.of([], self.single), [kind] * count, *two)

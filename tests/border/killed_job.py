@@ -78,10 +78,8 @@ def main() -> None:
     for number in range(times):
         shutil.rmtree(place)
         place.mkdir()
-        child, moment = (
-            begin(arguments),
-            0.9 * lasted * (number + moments.random()) / times,
-        )  # early ones, and late ones
+        child = begin(arguments)
+        moment = 0.9 * lasted * (number + moments.random()) / times  # one of each part of the job
         time.sleep(moment)
         os.kill(child, signal.SIGKILL)
         killed = ending(child) == -signal.SIGKILL
