@@ -26,6 +26,13 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def refusing(folder: Path) -> Path:
+    """A policy that refuses a model that knows nothing, whatever else cannot be evaluated."""
+    path = folder / "refusing.toml"
+    path.write_text("min_accuracy = 1.0\n")
+    return path
+
+
 def cheap(model: Path, images: Path, out: Path, *more: object) -> list[object]:
     """Harden a model for a moment, even one that knows nothing, as drawn at random."""
     options = ["--preset", "cheapest", "--even-at-chance"]

@@ -35,13 +35,12 @@ from phard_hub.draws import Draws, generator
 from phard_hub.errors import InputError
 from phard_hub.hardware import images_at_once
 from phard_hub.images import LabelledImages
-from phard_hub.job import Job
+from phard_hub.job import Job, seed_of_piece, shared
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.predictions import predictions
 from phard_hub.report.smoothed import RADII, Certified, Smoothed
 from phard_hub.report.statistics import rate
 from phard_hub.settings import settings
-from phard_hub.sharing import shared
 from phard_hub.training.augmentation import augment
 
 ABSTAINS = -1
@@ -193,7 +192,7 @@ def measure_votes(classifier: Classifier, images: LabelledImages, how: Smoothing
 
     def certified(places: Tensor) -> Answers:
         job.show(int(places[0]), len(chosen))
-        immunizer = Immunizer(classifier, how, seed=(job.seed * 1_000_003 + int(places[0])) % 2**62)
+        immunizer = Immunizer(classifier, how, seed=seed_of_piece(job.seed, places))
         return immunizer.certify(images.batch(chosen[places], classifier.device)[0])
 
     answered, within = shared(certified, torch.arange(len(chosen)), _TOGETHER)

@@ -18,12 +18,12 @@ from torch import Tensor
 from phard_hub.draws import global_generators_kept
 from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
+from phard_hub.job import seed_of_piece, shared
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.models.predictions import predictions
 from phard_hub.report.distances import Rate
 from phard_hub.report.statistics import rate
 from phard_hub.settings import Share, settings
-from phard_hub.sharing import shared
 
 _TARGETED_DLR_NEEDS = 4
 """Classes that the targeted loss of APGD is defined for."""
@@ -65,7 +65,7 @@ class AutoAttack:
 
         def withstood(numbers: Tensor) -> list[Tensor]:
             pixels, labels = images.batch(numbers, classifier.device)
-            attack = self._prepared(classifier, images.num_classes, (seed * 1_000_003 + int(numbers[0])) % 2**31)
+            attack = self._prepared(classifier, images.num_classes, seed_of_piece(seed, numbers) % 2**31)
             moved, _ = attack.run_standard_evaluation(pixels, labels, batch_size=len(pixels))
             return [predictions(classifier, [moved]) == labels.cpu()]
 

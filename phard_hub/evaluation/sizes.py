@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from phard_hub.images import LabelledImages
+from phard_hub.job import shared
 from phard_hub.report.distances import grey_levels
 from phard_hub.report.record import TriggerSize
-from phard_hub.sharing import shared
 from phard_hub.triggers.bank import Trigger, change_size
 
 

@@ -20,7 +20,7 @@ from phard_hub.draws import generator
 from phard_hub.errors import ImagesError, InputError, NotEvaluatedError
 from phard_hub.hardware import fast_autocast
 from phard_hub.images import LabelledImages
-from phard_hub.job import Progress, silent
+from phard_hub.job import Progress, seed_of_piece, shared, silent
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.models.predictions import predictions
 from phard_hub.report.distances import Rate
@@ -29,7 +29,6 @@ from phard_hub.report.statistics import drop, rate
 from phard_hub.report.trial import NaturalTrigger
 from phard_hub.report.wording import no_better_than_chance
 from phard_hub.settings import Share, settings
-from phard_hub.sharing import shared
 from phard_hub.training.ascent import ascended
 from phard_hub.triggers.bank import Trigger, change_size
 
@@ -275,7 +274,7 @@ def _withstands(classifier: Classifier, images: LabelledImages, pgd: PGD, rows: 
 
     def withstood(numbers: Tensor) -> list[Tensor]:
         pixels, labels = images.batch(numbers, classifier.device)
-        moved = pgd.perturb(classifier, pixels, labels, generator(seed * 1_000_003 + int(numbers[0])))
+        moved = pgd.perturb(classifier, pixels, labels, generator(seed_of_piece(seed, numbers)))
         return [predictions(classifier, [moved]) == labels.cpu()]
 
     with frozen(classifier):

@@ -10,8 +10,8 @@ from torch import Tensor
 from phard_hub.errors import CheckpointError
 from phard_hub.hardware import fast_autocast
 from phard_hub.images import LabelledImages
+from phard_hub.job import shared
 from phard_hub.models.classifier import Classifier, frozen
-from phard_hub.sharing import shared
 
 
 def predictions(classifier: Classifier, batches: Iterable[Tensor], *, fast: bool = False) -> Tensor:

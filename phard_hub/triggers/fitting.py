@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from phard_hub.hardware import fast_autocast, images_at_once
-from phard_hub.job import Job
+from phard_hub.job import Job, pieces_of
 from phard_hub.models.classifier import Classifier
-from phard_hub.sharing import pieces_of
 from phard_hub.triggers.bank import Triggers, change_size, finite
 from phard_hub.triggers.pool import Directions, Pool, Pools
 from phard_hub.triggers.settings import SearchSettings

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from phard_hub.errors import InputError, NotEvaluatedError
 from phard_hub.images import LabelledImages
-from phard_hub.job import Job
+from phard_hub.job import Job, shared
 from phard_hub.models.classifier import Classifier, class_number, frozen
 from phard_hub.models.folded import folded
 from phard_hub.report.base import plain
 from phard_hub.report.distances import ClassDistances
-from phard_hub.sharing import shared
 from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.bank import Bank, Parts, Trigger, Triggers
 from phard_hub.triggers.fitting import Cost, Fitting, Task

@@ -22,7 +22,7 @@ from phard_hub.errors import CheckpointError, PhardError
 from phard_hub.evaluation.autoattack import AutoAttack
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import PGD, Threat, evaluate, natural_vulnerability
-from phard_hub.sharing import pieces_of, shared
+from phard_hub.job import pieces_of, shared
 from phard_hub.triggers.search import CHEAPEST, measure
 from tests.small import digit_images, guard, job, trained_digits
 
