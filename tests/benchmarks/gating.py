@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import resource
 import statistics
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +28,7 @@ from phard_hub.presets import DEFAULT, PRESETS
 from phard_hub.report.distances import ClassDistances
 from phard_hub.triggers.search import SearchSettings, measure
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
-from tests.benchmarks.records import RESULTS, write
+from tests.benchmarks.records import RESULTS, timed, write
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -76,16 +75,10 @@ def gating(
 
 
 def _measured(classifier: Classifier, shown: LabelledImages, search: SearchSettings, seed: int) -> dict[str, Any]:
-    started, cpu = time.perf_counter(), time.process_time()
     with show_progress() as progress:
-        found = measure(classifier, shown, search, Job(seed=seed, progress=progress)).distances
+        found, took = timed(lambda: measure(classifier, shown, search, Job(seed=seed, progress=progress)).distances)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {
-        "cpu_seconds": time.process_time() - cpu,
-        "seconds": time.perf_counter() - started,
-        "peak_gib": memory,
-        "distances": found,
-    }
+    return {**took, "peak_gib": memory, "distances": found}
 
 
 def _plain(measured: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,15 @@ import json
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -27,6 +31,13 @@ def _code() -> dict[str, Any]:
 
 CODE = _code()
 """Asked at the start: a commit made while a benchmark runs is not what it ran."""
+
+
+def timed(act: Callable[[], T]) -> tuple[T, dict[str, float]]:
+    """What comes of it, and the seconds that it took: those of this process on its processors, and those that passed."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    came = act()
+    return came, {"cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - wall}
 
 
 def write(path: Path, module: str, content: dict[str, Any]) -> None:

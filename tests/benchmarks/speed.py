@@ -16,11 +16,9 @@ on what is found.
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -38,7 +36,7 @@ from phard_hub.report.base import plain
 from phard_hub.triggers.pool import UNIVERSAL, Pool, all_pairs
 from phard_hub.triggers.search import Measurement, SearchSettings, measure
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
-from tests.benchmarks.records import RESULTS, write
+from tests.benchmarks.records import RESULTS, timed, write
 from tests.benchmarks.resnet_cifar import CifarResNet
 from tests.benchmarks.unseen import success
 
@@ -46,8 +44,6 @@ MODULE = "tests.benchmarks.speed"
 MOTH = Inversion(inner_steps=1000, bound=0.9)
 MOTH_IMAGES = 100
 UNSEEN_IMAGES = 200
-
-T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Out = Annotated[Path | None, typer.Option(help="JSON file to write.")]
@@ -93,13 +89,7 @@ def _measured(
     classifier: Classifier, images: LabelledImages, search: SearchSettings, seed: int = 0
 ) -> tuple[Measurement, dict[str, float]]:
     with show_progress() as progress:
-        return _timed(lambda: measure(classifier, images, search, Job(seed=seed, progress=progress)))
-
-
-def _timed(act: Callable[[], T]) -> tuple[T, dict[str, float]]:
-    cpu, wall = time.process_time(), time.perf_counter()
-    came = act()
-    return came, {"cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - wall}
+        return timed(lambda: measure(classifier, images, search, Job(seed=seed, progress=progress)))
 
 
 def _ours(
@@ -134,7 +124,7 @@ def _theirs(
     pixels = pool.read(pool.all_of(source, target, count), classifier.device)
     start = Stamps.drawn(1, pixels.shape[1:], random, classifier.device)
     which, targets = torch.zeros(len(pixels), dtype=torch.long), torch.tensor([target])
-    stamps, took = _timed(lambda: inversion.invert(classifier, pixels, which, targets, start, random))
+    stamps, took = timed(lambda: inversion.invert(classifier, pixels, which, targets, start, random))
 
     @torch.no_grad()
     def turned(shown: Tensor) -> float:
