@@ -34,7 +34,7 @@ CODE = _code()
 
 
 def timed(act: Callable[[], T]) -> tuple[T, dict[str, float]]:
-    """What comes of it, and the seconds that it took: those of this process on its processors, and those that passed."""
+    """What comes of it, and the seconds that it took: those of the processors, and those that passed."""
     cpu, wall = time.process_time(), time.perf_counter()
     came = act()
     return came, {"cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - wall}
