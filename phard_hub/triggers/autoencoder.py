@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from phard_hub.hardware import fast_autocast
 from phard_hub.job import Progress, silent
@@ -37,6 +38,7 @@ def train_autoencoder(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         autoencoder = Autoencoder(pixels.shape[1]).to(device)
+    convert_conv2d_weight_memory_format(autoencoder, torch.channels_last)  # 1.5 times as fast
     optimizer = torch.optim.Adam(autoencoder.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):

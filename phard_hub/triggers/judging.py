@@ -29,6 +29,8 @@ WEAKEST, STRONGEST = 0.5, 2.0
 _BISECTIONS = 6
 _STRONGER = 1.02
 _TRIES = 4
+_CLOSE = 0.02
+"""How far from the wanted size a change may be, relative to it, so that one more factor brings it there."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,15 @@ def scaled_to(triggers: Triggers, row: int, pixels: Tensor, size: float) -> Tens
     """Strengths ``(N,)`` at which a trigger changes each image by this L2 norm, or a little less."""
     index = torch.full((len(pixels),), row, device=pixels.device)
     strength = torch.ones(len(pixels), device=pixels.device)
+
+    def factor(of: Tensor) -> Tensor:
+        return size / change_size(triggers(pixels[of], index[of], strength[of]), pixels[of]).clamp(min=1e-6)
+
+    everything = left = torch.arange(len(pixels), device=pixels.device)
     for _ in range(5):
-        changed = change_size(triggers(pixels, index, strength), pixels)
-        strength = strength * (size / changed.clamp(min=1e-6)).clamp(0.25, 4)
-    changed = change_size(triggers(pixels, index, strength), pixels)
-    return strength * (size / changed.clamp(min=1e-6)).clamp(max=1)
+        needed = factor(left)
+        strength[left] *= needed.clamp(0.25, 4)
+        left = left[(needed - 1).abs() > _CLOSE]  # a change grows about as its strength: the others are there now
+        if not len(left):
+            break
+    return strength * factor(everything).clamp(max=1)

@@ -28,7 +28,7 @@ from phard_hub.triggers.settings import SearchSettings as SearchSettings
 from phard_hub.triggers.unets import UNets
 
 _EASE_IMAGES, _EASE_IMAGES_IN_ALL = 20, 4000
-_MAIN = "searching triggers"
+_MAIN = "triggers"
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,11 @@ class _Search:
 
     def _do(self, task: Task, what: str) -> list[Judged]:
         """Fit and judge the triggers of one task, each process its own rows, and bring them together."""
-        fitted = Fitting(self.quick, self.pools, task, self.settings, self.job).run(what)
-        mine = list(judge(self.classifier, self.pools, fitted, self.settings))
+        fitted = Fitting(self.quick, self.pools, task, self.settings, self.job).run(f"searching {what}")
+        mine = []
+        for one in judge(self.classifier, self.pools, fitted, self.settings):
+            mine.append(one)
+            self.job.progress(f"judging {what}", len(mine), len(fitted.rows))
         self.cost.gradients += fitted.cost.gradients
         self.cost.forwards += fitted.cost.forwards
         judged: list[Judged] = sorted(gather_object(mine), key=lambda one: one.row)
@@ -165,7 +168,7 @@ class _Search:
             if kind not in together:
                 count = len(self.single)
                 two = self._unets(count) if kind == "u-net" else self._banks(count, parts.only(kind))
-                tasks[f"searching {kind} triggers"] = Task(Directions.of([], self.single), [kind] * count, *two)
+                tasks[f"{kind} triggers"] = Task(Directions.of([], self.single), [kind] * count, *two)
         return tasks
 
     def _universal(self) -> list[int]:

@@ -267,9 +267,14 @@ def test_two_classes_have_no_universal_triggers() -> None:
 
 def test_progress_reaches_the_end() -> None:
     calls: list[tuple[str, int, int]] = []
-    measure(trained_digits(), digit_images(3)[0], TINY, Job(progress=lambda *call: calls.append(call)))
-    assert [call[1:] for call in calls] == [(step + 1, TINY.steps) for step in range(TINY.steps)]
-    assert len({call[0] for call in calls}) == 1
+    found = measure(
+        trained_digits(), digit_images(3)[0], TINY, Job(progress=lambda *call: calls.append(call))
+    ).distances
+    triggers = len(found.pairs) + len(found.universal)
+    assert calls == [
+        *(("searching triggers", step + 1, TINY.steps) for step in range(TINY.steps)),
+        *(("judging triggers", judged + 1, triggers) for judged in range(triggers)),
+    ]
 
 
 @pytest.mark.parametrize("part", ["warp", "curve", "colour", "field"])
