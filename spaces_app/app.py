@@ -30,13 +30,18 @@ def launch(**options: Any) -> Any:  # noqa: ANN401 - of gradio
         The page, which serves until its ``close()`` where ``prevent_thread_lock`` is given.
     """
     os.environ.update(QUIET)
+    from spaces_app.uploads import own_folder, refuse_address
+
+    own_folder()
     import gradio as gr
     import torch
+    from gradio import processing_utils
 
     from spaces_app.examples import example
     from spaces_app.page import build
     from spaces_app.processes import SPARE
 
+    processing_utils.async_ssrf_protected_get = refuse_address
     torch.set_num_threads(1)
     page = build(example())
     SPARE.keep()

@@ -8,13 +8,13 @@ import gradio as gr
 
 from spaces_app import api, tab_check, tab_distances, tab_limits, tab_look, tab_reports, texts
 from spaces_app.examples import Example
+from spaces_app.uploads import EVERY, SECONDS
 from spaces_app.wiring import PRIVATE, told
 
 
 def build(example: Example) -> Any:  # noqa: ANN401 - of gradio
     """The whole page."""
-    # Whatever a visitor brings or is shown is deleted from the disk after a quarter of an hour.
-    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(60, 900)) as page:
+    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(EVERY, SECONDS)) as page:
         gr.Markdown(texts.HEADER, elem_id="header")
         with gr.Tabs() as tabs:
             with gr.Tab("Look", id="look"):

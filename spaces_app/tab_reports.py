@@ -22,7 +22,7 @@ from spaces_app.reports import (
     read_hub,
     shipped,
 )
-from spaces_app.wiring import PRIVATE, told
+from spaces_app.wiring import PRIVATE, Slider, told
 
 START = {name: getattr(Policy(), name) for name in LIMITS} | {SUCCESS_AT: 0.5}
 _DEFAULTS = (next(iter(CHOSEN_POLICIES)), next(iter(SIZES)), *START.values())
@@ -39,7 +39,7 @@ def tab(example: Example) -> list[Any]:
             size = gr.Radio(list(SIZES), value=next(iter(SIZES)), label="Limit universal triggers", min_width=320)
         with gr.Row():
             limits = [
-                gr.Slider(low, high, START[name], step=step, label=label, min_width=320)
+                Slider(low, high, START[name], step=step, label=label, min_width=320)
                 for name, (label, low, high, step) in LIMITS.items()
             ]
     with gr.Row():
@@ -63,10 +63,10 @@ def _side(example: Example, name: str, limits: list[Any], number: int) -> list[A
         with gr.Accordion("Plots", open=False) as plots:
             maps, curves = gr.Plot(show_label=False), gr.Plot(show_label=False)
     plots.expand(lambda held: (distance_maps(held[0]), success_curves(held[0])), state, [maps, curves], **PRIVATE)
-    outputs = [state, verdict, numbers, maps, curves]
+    outputs = [choice, state, verdict, numbers, maps, curves]
 
     def from_name(name: str, *values: Any) -> tuple[Any, ...]:  # noqa: ANN401
-        return _shown((shipped(example, name), None), *values)
+        return _shown((shipped(example, name), None), *values, name=name)
 
     def from_hub(name: str, *values: Any) -> tuple[Any, ...]:  # noqa: ANN401
         return _shown(read_hub(name), *values)
@@ -83,9 +83,9 @@ def _side(example: Example, name: str, limits: list[Any], number: int) -> list[A
     return outputs
 
 
-def _shown(held: tuple[Report, Any], *values: Any) -> tuple[Any, ...]:  # noqa: ANN401
-    """A report as a side shows it; plots are drawn when they are opened."""
-    return held, _verdict(held, *values), markup.report_table(held[0]), None, None
+def _shown(held: tuple[Report, Any], *values: Any, name: str | None = None) -> tuple[Any, ...]:  # noqa: ANN401
+    """A report as a side shows it, with its name if it is one that is here; plots are drawn when they are opened."""
+    return name, held, _verdict(held, *values), markup.report_table(held[0]), None, None
 
 
 def _verdict(held: tuple[Report, Any], policy: str, size: str, *values: float) -> str:
@@ -98,5 +98,5 @@ def linked(request: gr.Request) -> tuple[Any, ...]:
     """What a link with the id of a release opens; nothing otherwise."""
     name = request.query_params.get(REPORT_PARAMETER)
     if not name:
-        return (gr.skip(),) * 6
+        return (gr.skip(),) * 7
     return gr.Tabs(selected="reports"), *_shown(read_hub(str(name)), *_DEFAULTS)

@@ -20,6 +20,16 @@ from phard_hub.errors import PhardError
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
+class Slider(gr.Slider):
+    """A slider that takes a number typed beyond its range as the end of the range, which is what it shows then."""
+
+    is_template = True
+
+    def preprocess(self, payload: float) -> float:
+        """The number in the range."""
+        return super().preprocess(min(max(payload, self.minimum), self.maximum))
+
+
 def told(act: Callable[..., Any]) -> Callable[..., Any]:
     """Show an error of the library as one line on the page."""
 

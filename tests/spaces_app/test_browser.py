@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from spaces_app.examples import FOLDER, REPORTS
+from spaces_app.look import STRONGEST
 from tests.hub_server import Hub
 from tests.release.releases import make_release
 from tests.spaces_app.serving import Page
@@ -97,6 +98,23 @@ def test_look_shows_something_at_once_and_follows_the_controls(visit: Callable[.
     said(page, "#look-said", "0.0 grey levels")
 
 
+def test_a_number_beyond_a_slider_is_moved_into_its_range(visit: Callable[..., Visit]) -> None:
+    page = visit().open()
+    strength = page.get_by_label("Strength", exact=False).first
+
+    def shown(typed: str) -> str:
+        strength.fill("0")
+        page.keyboard.press("Tab")
+        said(page, "#look-said", " 0.0 grey levels")
+        strength.fill(typed)
+        page.keyboard.press("Tab")
+        page.wait_for_function("!document.querySelector('#look-said').innerText.includes(' 0.0 grey levels')")
+        return str(page.locator("#look-said").inner_text())
+
+    assert shown("99") == shown(str(STRONGEST))
+    assert strength.input_value() == str(STRONGEST)
+
+
 def test_images_are_uploaded_and_what_is_none_is_one_line(visit: Callable[..., Visit], tmp_path: Path) -> None:
     page = visit().open()
     photo, broken = tmp_path / "photo.png", tmp_path / "broken.png"
@@ -168,6 +186,7 @@ def test_reports_are_compared_and_the_gate_moves(visit: Callable[..., Visit], hu
     said(page, "#verdict-0", "max_universal_success_at")
     choose(page, "Upload phard_report.json", FOLDER / REPORTS["backdoored"], 1)
     said(page, "#numbers-1", "Attack success (wanet -> 0)")
+    assert page.get_by_label("A report that is here").last.input_value() == ""
     wrong = tmp_path / "phard_report.json"
     wrong.write_text(json.dumps({"schema_version": 2}))
     choose(page, "Upload phard_report.json", wrong, 1)

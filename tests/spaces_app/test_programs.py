@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import phard_hub
@@ -116,6 +117,17 @@ def test_a_zip_is_audited_and_nothing_is_left(client: Any, page_server: Page, tm
     left = list(page_server.temporary.glob("phard-check-*"))
     assert len(left) <= 1
     assert not set(left) & set(ready)
+
+
+def test_what_lies_at_an_address_is_not_fetched(page_server: Page) -> None:
+    """In place of an upload, and in place of a text."""
+    for data in (
+        ["", there := {"path": "http://host.invalid/model.zip", "meta": {"_type": "gradio.FileData"}}],
+        [there, None],
+    ):
+        asked = httpx.post(f"{page_server.url}/gradio_api/call/audit", json={"data": data}).json()
+        answer = httpx.get(f"{page_server.url}/gradio_api/call/audit/{asked['event_id']}", timeout=60).text
+        assert "the page fetches nothing from an address" in answer
 
 
 def hostile(path: Path) -> Path:
