@@ -42,12 +42,12 @@ class Budget:
 
 
 class Estimate(NamedTuple):
-    """What a job costs: sample-gradients, and the seconds that one takes here."""
+    """What a job costs here."""
 
     gradients: float
-    seconds_each: float
+    seconds: float
 
     def __str__(self) -> str:
         """Such as ``about 1,240,000 sample-gradients: 0:18:40``."""
-        time_ = timedelta(seconds=round(self.gradients * self.seconds_each))
+        time_ = timedelta(seconds=round(self.seconds))
         return f"about {round(self.gradients, -3):,.0f} sample-gradients, {time_} if the machine has nothing else to do"

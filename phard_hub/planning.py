@@ -1,68 +1,64 @@
 """What a job costs before it is done, and what of it fits into a budget.
 
 The unit is the sample-gradient: one image sent through the classifier and back. What only goes forward counts as a
-third. A timed step says how long one takes on this machine.
+third. How many seconds that takes is timed on this machine, for each sort of trigger.
 """
 
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
-from torch.nn import functional
 
 from phard_hub.budget import Budget, Estimate
 from phard_hub.disk.atomic import private_folder, write_text
 from phard_hub.disk.reading import read_regular
 from phard_hub.errors import InputError, StateError
-from phard_hub.hardware import fast_autocast
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
-from phard_hub.models.classifier import Classifier, frozen
+from phard_hub.models.classifier import Classifier
 from phard_hub.presets import Preset
+from phard_hub.report.distances import GREY_LEVELS
+from phard_hub.triggers.autoencoder import BATCH, STEPS
+from phard_hub.triggers.pace import Pace, timed
 from phard_hub.triggers.settings import SearchSettings
 
 _FILE = "budget"
 _log = logging.getLogger(__name__)
 _FORWARD = 1 / 3
 _JUDGING_PASSES = 8  # bisections of the strength, and confirmations
-_STEPS_TIMED = 3
+_SIZING_PASSES = 3  # until the changes of all images have the size that is asked for
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25)
 """Of all steps, which a budget may leave; below that, a search says too little."""
 _FEWEST_PAIRS = 20
+_COUNTED = Pace()
 
 
-def cost(preset: Preset, classes: int, *, hardens: bool) -> float:
-    """Sample-gradients of a job with a classifier of so many classes: measuring, or measuring twice and hardening."""
-    measuring = _cost_of_search(preset.search, classes) + preset.pgd.steps * preset.pgd.images
-    return 2 * measuring + preset.defense.gradients if hardens else measuring
+def cost(preset: Preset, classes: int, *, hardens: bool, pace: Pace = _COUNTED) -> float:
+    """What measuring costs, or measuring twice and hardening, with a classifier of so many classes.
+
+    In sample-gradients; or in seconds, where a pace says how long they take.
+    """
+    measuring = _cost_of_search(preset.search, classes, pace) + pace.bank * preset.pgd.steps * preset.pgd.images
+    return 2 * measuring + pace.bank * preset.defense.gradients if hardens else measuring
 
 
-def _cost_of_search(search: SearchSettings, classes: int) -> float:
+def _cost_of_search(search: SearchSettings, classes: int, pace: Pace) -> float:
+    pairs, single = min(classes * (classes - 1), search.max_pairs), min(classes, search.max_single)
     universal = min(classes, search.max_universal) if classes > 2 else 0
-    universal += min(classes, search.max_single) * len(search.kinds)
-    triggers = min(classes * (classes - 1), search.max_pairs) + universal
     tried = search.checks * search.bisections * search.choosing_images + _JUDGING_PASSES * search.judging_images
-    return triggers * (search.steps * search.batch + _FORWARD * tried)
-
-
-def timed(classifier: Classifier, images: LabelledImages) -> float:
-    """Seconds that one sample-gradient takes; the classifier is left as it was."""
-    pixels, labels = images.batch(range(min(64, len(images))), classifier.device)
-    pixels.requires_grad_(True)
-    seconds = []
-    with frozen(classifier):
-        for _ in range(_STEPS_TIMED):
-            started = time.perf_counter()
-            with fast_autocast(classifier.device):
-                loss = functional.cross_entropy(classifier(pixels).float(), labels)
-            torch.autograd.grad(loss, pixels)[0].sum().item()  # waits for the device
-            seconds.append(time.perf_counter() - started)
-    return min(seconds) / len(pixels)
+    each = search.steps * search.batch + _FORWARD * tried
+    sized = len(GREY_LEVELS) * (search.choosing_images + search.judging_images)
+    to_one_class = each + _FORWARD * _SIZING_PASSES * sized
+    drawn = "latent" in search.kinds or search.parts.latent
+    return (
+        pace.bank * (pairs * each + universal * to_one_class)
+        + sum(pace.of(kind) for kind in search.kinds) * single * to_one_class
+        + drawn * pace.autoencoder * STEPS * BATCH
+    )
 
 
 class Fitted(NamedTuple):
@@ -72,8 +68,8 @@ class Fitted(NamedTuple):
     given_up: str
 
 
-def fit(preset: Preset, allowed: float, classes: int, *, hardens: bool) -> Fitted:
-    """The most of a preset that costs at most so many sample-gradients.
+def fit(preset: Preset, allowed: float, classes: int, *, hardens: bool, pace: Pace = _COUNTED) -> Fitted:
+    """The most of a preset that costs at most so many sample-gradients; or seconds, at this pace.
 
     Steps are given up first, down to a quarter; then what is searched by kind of trigger; then all pairs but the
     closest.
@@ -81,21 +77,28 @@ def fit(preset: Preset, allowed: float, classes: int, *, hardens: bool) -> Fitte
     Raises:
         InputError: not even that fits.
     """
-    for share in SHARES:
-        less = _shortened(preset, share)
-        if cost(less, classes, hardens=hardens) <= allowed:
-            return Fitted(less, "" if share == 1 else f"{100 * (1 - share):.0f} % of all steps")
-    steps = f"{100 * (1 - SHARES[-1]):.0f} % of all steps"
-    less = replace(less, search=replace(less.search, kinds=()))
-    if cost(less, classes, hardens=hardens) <= allowed:
-        return Fitted(less, f"{steps}, and triggers of a single kind")
-    fewest = replace(less, search=replace(less.search, max_pairs=_FEWEST_PAIRS))
-    if cost(fewest, classes, hardens=hardens) <= allowed:
-        given_up = f"{steps}, triggers of a single kind, and all pairs but the closest {_FEWEST_PAIRS}"
-        return Fitted(fewest, given_up)
-    least = cost(fewest, classes, hardens=hardens)
-    problem = f"The budget allows {allowed:,.0f} sample-gradients, and the least that says anything costs {least:,.0f}."
+    for fitted in _less_and_less(preset):
+        least = cost(fitted.preset, classes, hardens=hardens, pace=pace)
+        if least <= allowed:
+            return fitted
+    problem = f"The budget allows {_said(allowed, pace)}, and the least that says anything costs {_said(least, pace)}."
     raise InputError(problem, advice="Allow more, or take a cheaper --preset, such as gate.")
+
+
+def _said(value: float, pace: Pace) -> str:
+    return f"{value:,.0f} sample-gradients" if pace is _COUNTED else str(timedelta(seconds=round(value)))
+
+
+def _less_and_less(preset: Preset) -> Iterator[Fitted]:
+    """What a budget may leave of a preset."""
+    for share in SHARES:
+        yield Fitted(_shortened(preset, share), "" if share == 1 else f"{100 * (1 - share):.0f} % of all steps")
+    steps = f"{100 * (1 - SHARES[-1]):.0f} % of all steps"
+    less = _shortened(preset, SHARES[-1])
+    less = replace(less, search=replace(less.search, kinds=()))
+    yield Fitted(less, f"{steps}, and triggers of a single kind")
+    fewest = replace(less, search=replace(less.search, max_pairs=_FEWEST_PAIRS))
+    yield Fitted(fewest, f"{steps}, triggers of a single kind, and all pairs but the closest {_FEWEST_PAIRS}")
 
 
 def _shortened(preset: Preset, share: float) -> Preset:
@@ -110,38 +113,44 @@ def plan(
 ) -> Fitted:
     """Say what a job costs, and choose what of it fits into the budget.
 
-    A job with a folder keeps what its first try was allowed, so that its next one does the same.
+    A job with a folder keeps what its first try gave up, so that its next one does the same.
 
     Raises:
         InputError: not even the least fits.
         StateError: what was kept is broken.
     """
     classes = len(images.classes)
-    each = job.first(lambda: timed(classifier, images))
-    gradients = budget.gradients if budget.seconds is None else budget.seconds / each
-    if gradients is None:
-        fitted = Fitted(preset, "")
-    else:
-        kept = job.first(lambda: _kept(job.folder, gradients))
-        fitted = fit(preset, kept, classes, hardens=hardens)
-    job.first(lambda: _say(Estimate(cost(fitted.preset, classes, hardens=hardens), each), fitted.given_up))
+    pace = job.first(lambda: timed(classifier, images, preset.search))
+
+    def chosen() -> Fitted:
+        if budget.seconds is not None:
+            return fit(preset, budget.seconds, classes, hardens=hardens, pace=pace)
+        return (
+            Fitted(preset, "") if budget.gradients is None else fit(preset, budget.gradients, classes, hardens=hardens)
+        )
+
+    possible = {each.given_up: each for each in _less_and_less(preset)}
+    fitted = possible[job.first(lambda: _kept(job.folder, chosen, possible))]
+    if job.accelerator.is_main_process:
+        estimate = Estimate(*(cost(fitted.preset, classes, hardens=hardens, pace=each) for each in (_COUNTED, pace)))
+        left_out = f" The budget leaves out {fitted.given_up}." if fitted.given_up else ""
+        _log.info("This costs %s.%s", estimate, left_out)
     return fitted
 
 
-def _say(estimate: Estimate, given_up: str) -> None:
-    _log.info("This costs %s.%s", estimate, f" The budget leaves out {given_up}." if given_up else "")
-
-
-def _kept(folder: Path | None, gradients: float) -> float:
-    """What this job was allowed at its first try."""
+def _kept(folder: Path | None, chosen: Callable[[], Fitted], possible: Collection[str]) -> str:
+    """What this job gave up at its first try."""
     if folder is None:
-        return gradients
+        return chosen().given_up
     private_folder(folder)
     try:
-        return float(read_regular(folder, _FILE, 100))
+        given_up = read_regular(folder, _FILE, 1000).decode()
     except FileNotFoundError:
-        write_text(folder / _FILE, repr(gradients))
-        return gradients
-    except (OSError, ValueError) as error:
+        given_up = chosen().given_up
+        write_text(folder / _FILE, given_up)
+    except (OSError, ValueError):
+        given_up = "?"
+    if given_up not in possible:
         advice = "Delete it, and what lies beside it, to begin again."
-        raise StateError(f"The budget kept in {folder / _FILE} cannot be read.", advice=advice) from error
+        raise StateError(f"The budget kept in {folder / _FILE} cannot be read.", advice=advice)
+    return given_up

@@ -9,9 +9,10 @@ import pytest
 
 from phard_hub.budget import Budget, Estimate
 from phard_hub.errors import InputError, StateError
-from phard_hub.planning import cost, fit, plan, timed
+from phard_hub.planning import cost, fit, plan
 from phard_hub.presets import CHEAPEST, DEFAULT, FAST, GATE, PRESETS, Preset
 from phard_hub.report.record import Report
+from phard_hub.triggers.pace import Pace, timed
 from phard_hub.triggers.search import measure
 from tests.command import Phard
 from tests.jobs import write_images
@@ -72,17 +73,32 @@ def test_less_is_allowed_and_less_is_done(name: str) -> None:
         fit(preset, 10.0, 10, hardens=True)
 
 
+def test_a_time_is_spent_on_what_takes_long() -> None:
+    """With a small classifier, triggers that networks draw take most of it, although they are few."""
+    pace = Pace(bank=1e-3, latent=2e-2, u_net=1e-2, autoencoder=1e-2)
+    seconds = cost(FAST, 10, hardens=False, pace=pace)
+    without = replace(FAST, search=replace(FAST.search, kinds=()))
+    assert seconds > 3 * cost(without, 10, hardens=False, pace=pace)
+    assert fit(FAST, seconds, 10, hardens=False, pace=pace) == (FAST, "")
+    assert fit(FAST, 0.9 * seconds, 10, hardens=False, pace=pace).given_up
+    with pytest.raises(InputError, match=r"allows 0:00:05, and the least that says anything costs 0:\d\d:\d\d"):
+        fit(FAST, 5, 10, hardens=False, pace=pace)
+
+
 def test_pairs_are_given_up_last() -> None:
     hundred = cost(FAST, 100, hardens=False)
-    assert "closest 20" in fit(FAST, hundred / 9, 100, hardens=False).given_up
-    assert "single kind" not in fit(FAST, hundred / 2, 100, hardens=False).given_up
+    assert "closest 20" in fit(FAST, hundred / 6, 100, hardens=False).given_up
+    assert "single kind" not in fit(FAST, hundred / 1.6, 100, hardens=False).given_up
 
 
-def test_a_step_is_timed_without_a_mark() -> None:
-    classifier = trained_digits()
+def test_a_step_of_each_sort_is_timed_without_a_mark() -> None:
+    classifier, images = trained_digits(), digit_images(3)[0]
     with unmarked(classifier):
-        assert 0 < timed(classifier, digit_images(3)[0]) < 1
-    assert str(Estimate(1_240_400, 0.001)) == (
+        pace = timed(classifier, images, DEFAULT.search)
+    assert 0 < pace.bank < min(pace.u_net, pace.latent) < 1  # networks that draw take longer than so small a classifier
+    assert 0 < pace.autoencoder < 1
+    assert timed(classifier, images, GATE.search)[1:] == (0, 0, 0)
+    assert str(Estimate(1_240_400, 1240)) == (
         "about 1,240,000 sample-gradients, 0:20:40 if the machine has nothing else to do"
     )
 

@@ -11,12 +11,14 @@ from phard_hub.hardware import fast_autocast
 from phard_hub.job import Progress, silent
 from phard_hub.triggers.generator import Autoencoder
 
+STEPS, BATCH = 400, 64
+
 
 def train_autoencoder(
     pixels: Tensor,
     *,
-    steps: int = 400,
-    batch: int = 64,
+    steps: int = STEPS,
+    batch: int = BATCH,
     learning_rate: float = 2e-3,
     seed: int = 0,
     device: torch.device | None = None,
