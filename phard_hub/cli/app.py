@@ -323,13 +323,14 @@ def audit(
     del list_
     repo = pasted(repo)
     require_model(repo)
-    from phard_hub.auditing import audit as look_at
     from phard_hub.hub.pull import pull
+
+    limits, snapshot = policy or Policy(), pull(repo)  # what the Hub does not have is refused before torch is imported
+    from phard_hub.auditing import audit as look_at
     from phard_hub.report.views.formats import audit_as_json
     from phard_hub.report.views.sarif import audit_as_sarif
 
-    limits = policy or Policy()
-    record = look_at(pull(repo), upstream, allow=allow).record()
+    record = look_at(snapshot, upstream, allow=allow).record()
     if format is AuditFormat.text:
         show_audit(record, limits)
     else:

@@ -33,8 +33,17 @@ finally:
 
 @pytest.mark.parametrize(("arguments", "words"), MISSING.values(), ids=MISSING)
 def test_nothing_heavy_is_imported_to_refuse(arguments: list[str], words: str, tmp_path: Path) -> None:
+    refused_early(arguments, words, tmp_path)
+
+
+@pytest.mark.usefixtures("hub")
+def test_nor_to_refuse_the_audit_of_a_model_that_the_hub_does_not_have(tmp_path: Path) -> None:
+    refused_early(["audit", "org/none"], "org/none", tmp_path)
+
+
+def refused_early(arguments: list[str], words: str, folder: Path) -> None:
     command = [sys.executable, "-c", CODE, *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
