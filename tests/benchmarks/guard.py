@@ -4,7 +4,7 @@
 
 An honest CIFAR-10 ResNet-20 is hardened with 5 % of the training images, of which a tenth guards its accuracy, once for
 each seed; then its accuracy on the 10,000 test images is set against that of before. Seeds that are in the file already
-are not run again. ``--strict`` lets the guard go only as far as its images show that accuracy is kept.
+are not run again, and several processes may run others (``--seed``) for one file. ``--strict`` lets the guard go only as far as its images show that accuracy is kept.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def guard(
     data: Annotated[Path, typer.Option(help="Folder with the images and the checkpoint.")],
-    seeds: int = 10,
+    seed: Annotated[list[int] | None, typer.Option(help="Of a hardening; ten by default. Repeat.")] = None,
     preset: str = "fast",
     share: Annotated[float, typer.Option(help="Of the training images.")] = 0.05,
     strict: bool = False,
@@ -48,9 +48,11 @@ def guard(
     classifier = resnet20(data / CHECKPOINT).eval()
     train, test = images(data / "cifar10_train-*.parquet"), images(data / "cifar10_test.parquet")
     before = _right(classifier, test)
-    runs: list[dict[str, Any]] = json.loads(out.read_text())["runs"] if out.exists() else []
-    for seed in range(len(runs), seeds):
-        runs.append(_run(classifier, train.split(share, seed)[1], test, before, preset, seed, strict=strict))
+    for each in seed or range(10):
+        if each in {run["seed"] for run in _runs(out)}:
+            continue
+        made = _run(classifier, train.split(share, each)[1], test, before, preset, each, strict=strict)
+        runs = sorted([*_runs(out), made], key=lambda run: int(run["seed"]))
         losses = [run["points_lost"] for run in runs]
         content = {
             "preset": preset,
@@ -62,6 +64,11 @@ def guard(
             "broken": sum(loss > 1 for loss in losses),
         }
         write(out, "tests.benchmarks.guard", content)
+
+
+def _runs(out: Path) -> list[dict[str, Any]]:
+    """What is in the file, perhaps of another process."""
+    return list(json.loads(out.read_text())["runs"]) if out.exists() else []
 
 
 def _run(
