@@ -4,7 +4,8 @@
 
 An honest CIFAR-10 ResNet-20 is hardened with 5 % of the training images, of which a tenth guards its accuracy, once for
 each seed; then its accuracy on the 10,000 test images is set against that of before. Seeds that are in the file already
-are not run again, and several processes may run others (``--seed``) for one file. ``--strict`` lets the guard go only as far as its images show that accuracy is kept.
+are not run again, and several processes may run others (``--seed``) for one file. ``--strict`` lets the guard go only
+as far as its images show that accuracy is kept.
 """
 
 from __future__ import annotations
