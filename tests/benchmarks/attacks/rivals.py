@@ -10,6 +10,7 @@ from phard_hub.report.trial import NO_DEFENSE, Judgement, Trial
 from tests.benchmarks.attacks.outcomes import grouped
 
 KINDS = ("warp", "colour", "latent", "field", "u-net")
+PGD = ("0.5", "1", "2", "8")
 _SHOWN_AT = tuple(GREY_LEVELS.index(level) for level in (10.0, 20.0))
 
 
@@ -19,7 +20,8 @@ def head() -> tuple[str, ...]:
         *("defense", "seeds", "accuracy", "pairs", "to one class"),
         *KINDS,
         *(f"success at {GREY_LEVELS[level]:g}" for level in _SHOWN_AT),
-        *("PGD .5", "1", "2", "8", "sample-gradients", "minutes"),
+        *(f"PGD {size}/255" for size in PGD),
+        *("sample-gradients", "minutes"),
     )
 
 
@@ -41,7 +43,7 @@ def hardened(trials: Sequence[Trial]) -> list[tuple[str, ...]]:
                 *([""] * (2 + len(KINDS)) if defense == NO_DEFENSE else _increases(pairs)),
                 *(_mean([_success(after, level) for _, after in pairs], ".1f") for level in _SHOWN_AT),
                 *_robust([after for _, after in pairs]),
-                *("" if defense == NO_DEFENSE else value for value in _costs(same)),
+                *(("", "") if defense == NO_DEFENSE else _costs(same)),
             )
         )
     return sorted(rows, key=lambda row: (row[0] != NO_DEFENSE, row[0] != "pervasive"))
@@ -71,13 +73,15 @@ def _success(judged: Judgement, level: int) -> float:
 
 
 def _robust(judged: Sequence[Judgement]) -> list[str]:
-    """Accuracy under PGD of four sizes, in percent."""
-    rows = []
+    """Accuracy under PGD of several sizes, in percent; empty where it was not looked at."""
+    columns: list[list[float]] = [[] for _ in PGD]
     for each in judged:
-        seen = each.evaluation
-        rows.append([rate.accuracy.value for rate in seen.robust_at])
-        rows[-1] += [seen.robust_accuracy.value] if seen.robust_accuracy else []
-    return [_mean([100 * value for value in column], ".1f") for column in zip(*rows, strict=True)]
+        seen = {one.attack: one.accuracy for one in each.evaluation.robust_at}
+        if each.evaluation.robust_accuracy:
+            seen[each.evaluation.robust_attack] = each.evaluation.robust_accuracy
+        for size, column in zip(PGD, columns, strict=True):
+            column += [100 * found.value for name, found in seen.items() if name.endswith(f" {size}/255")]
+    return [_mean(column, ".1f") if column else "" for column in columns]
 
 
 def _costs(trials: Sequence[Trial]) -> tuple[str, str]:

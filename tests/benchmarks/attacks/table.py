@@ -12,6 +12,7 @@ from statistics import fmean
 from phard_hub.report.record import Evaluation
 from phard_hub.report.trial import Trial
 from tests.benchmarks import trade_off, trigger_parts
+from tests.benchmarks.attacks import rivals
 from tests.benchmarks.attacks.outcomes import MEASURES, PATCHES, Left, Planted, grouped, lefts_of, mean_of, read
 from tests.benchmarks.records import RESULTS
 
@@ -53,6 +54,7 @@ REPORTED = {
 """Accuracy and success in percent. BackdoorBench's board: PreAct-ResNet-18, 10 % poison, SIG 5 %. The logs of
 OrthogLinearBackdoor: ResNet-18 for CIFAR-10, a wide ResNet for GTSRB, 95.75 % accurate without a backdoor."""
 FOLDERS = ("cifar10", "gtsrb_roi32", "gtsrb_roi32-small")
+HONEST = ("cifar10-hardening",)
 PARTS_ATTACKS = ("blend", "sig", "dfst")
 PARTS = (
     ("bank-alone", 1.0),
@@ -223,6 +225,8 @@ def renew_page(text: str) -> str:
     for name, table in zip(("parts of the trigger", "explained"), of_trigger_parts(), strict=True):
         text = _filled(text, name, table)
     text = _filled(text, "small networks", of_small_networks())
+    for folder in HONEST:
+        text = _filled(text, folder, _table(rivals.head(), rivals.hardened(read(RESULTS / folder))))
     return _filled(text, "others", of_others())
 
 
