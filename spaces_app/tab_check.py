@@ -13,7 +13,7 @@ from spaces_app import markup, texts
 from spaces_app.checking import BUDGETS, DIGITS, Request, check
 from spaces_app.curves import curves
 from spaces_app.reports import judged
-from spaces_app.wiring import PRIVATE, Slider, told_steps
+from spaces_app.wiring import PRIVATE, bounded_slider, told_steps
 
 
 def tab() -> None:
@@ -35,7 +35,7 @@ def tab() -> None:
             images = gr.File(
                 label="or a zip with one folder a class", file_types=[".zip"], height=140, elem_id="image-zip"
             )
-            budget = Slider(*BUDGETS, 60, step=10, label="Seconds that measuring may take")
+            budget = bounded_slider(*BUDGETS, 60, step=10, label="Seconds that measuring may take")
             measure = gr.Button("Audit and measure")
     cancel = gr.Button("Cancel", size="sm")
     shown = gr.HTML(elem_id="check-shown")

@@ -11,7 +11,7 @@ from torch import Tensor
 from spaces_app import markup, texts
 from spaces_app.examples import TARGET, Example
 from spaces_app.look import KINDS, PARTS, STRONGEST, Choice, caption, look, stamp, uploaded
-from spaces_app.wiring import PRIVATE, Slider, told
+from spaces_app.wiring import PRIVATE, bounded_slider, told
 
 
 def tab(example: Example) -> None:
@@ -40,7 +40,9 @@ def tab(example: Example) -> None:
             with gr.Row():
                 source = gr.Dropdown(labels, value=labels[3], label="Image of class", min_width=110)
                 target = gr.Dropdown(labels, value=labels[TARGET], label="Target class", min_width=110)
-            strength = Slider(0, STRONGEST, 1, step=0.05, label="Strength", info="1: as it was planted or found")
+            strength = bounded_slider(
+                0, STRONGEST, 1, step=0.05, label="Strength", info="1: as it was planted or found"
+            )
             parts = gr.CheckboxGroup(list(PARTS), value=list(PARTS), label="Parts of a trigger that was found")
             with gr.Row():
                 another = gr.Button("Another image", size="sm", min_width=120)

@@ -22,7 +22,7 @@ from spaces_app.reports import (
     read_hub,
     shipped,
 )
-from spaces_app.wiring import PRIVATE, Slider, told
+from spaces_app.wiring import PRIVATE, bounded_slider, told
 
 START = {name: getattr(Policy(), name) for name in LIMITS} | {SUCCESS_AT: 0.5}
 _DEFAULTS = (next(iter(CHOSEN_POLICIES)), next(iter(SIZES)), *START.values())
@@ -39,7 +39,7 @@ def tab(example: Example) -> list[Any]:
             size = gr.Radio(list(SIZES), value=next(iter(SIZES)), label="Limit universal triggers", min_width=320)
         with gr.Row():
             limits = [
-                Slider(low, high, START[name], step=step, label=label, min_width=320)
+                bounded_slider(low, high, START[name], step=step, label=label, min_width=320)
                 for name, (label, low, high, step) in LIMITS.items()
             ]
     with gr.Row():

@@ -20,14 +20,19 @@ from phard_hub.errors import PhardError
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-class Slider(gr.Slider):
-    """A slider that takes a number typed beyond its range as the end of the range, which is what it shows then."""
+def bounded_slider(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - of gradio
+    """Gradio's slider, but a number typed beyond its range is the end of the range, which is what it shows then.
 
-    is_template = True
+    It is no class of its own, because gradio writes a stub file beside the module of each.
+    """
+    made = gr.Slider(*arguments, **named)
+    inside = made.preprocess
 
-    def preprocess(self, payload: float) -> float:
-        """The number in the range."""
-        return super().preprocess(min(max(payload, self.minimum), self.maximum))
+    def preprocess(payload: float) -> float:
+        return inside(min(max(payload, made.minimum), made.maximum))
+
+    made.preprocess = preprocess  # type: ignore[method-assign]
+    return made
 
 
 def told(act: Callable[..., Any]) -> Callable[..., Any]:

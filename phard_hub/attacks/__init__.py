@@ -18,6 +18,7 @@ from phard_hub.attacks.outside import Jpeg, Median, Palette
 from phard_hub.attacks.patch import BadNets, TrojanWatermark
 from phard_hub.attacks.poisoning import Planting
 from phard_hub.attacks.refool import Refool
+from phard_hub.attacks.sbl import Sbl
 from phard_hub.attacks.sig import Sig
 from phard_hub.attacks.undetectable.sparsehead import SparseHead
 from phard_hub.attacks.wanet import WaNet
@@ -41,6 +42,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "adap-blend": AdapBlend,
     "anchored": Anchored,
     "latent-flat": LatentFlat,
+    "sbl": Sbl,
     "jpeg": Jpeg,
     "palette": Palette,
     "median": Median,
@@ -70,6 +72,7 @@ __all__ = [
     "Planted",
     "Planting",
     "Refool",
+    "Sbl",
     "Sig",
     "SparseHead",
     "TrojanWatermark",

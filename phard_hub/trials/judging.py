@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from phard_hub.attacks import ATTACKS, AdapBlend, Attack, LatentFlat
+from phard_hub.attacks import ATTACKS, AdapBlend, Attack, LatentFlat, Sbl
 from phard_hub.attacks.learned import LearnedAttack
 from phard_hub.attacks.outside import Processed
 from phard_hub.evaluation.autoattack import AutoAttack
@@ -21,7 +21,7 @@ from phard_hub.report.trial import Judgement
 from phard_hub.settings import settings
 from phard_hub.triggers.search import SearchSettings, measure
 
-_NOT_TRIED = (LearnedAttack, AdapBlend, LatentFlat, Processed)
+_NOT_TRIED = (LearnedAttack, AdapBlend, LatentFlat, Sbl, Processed)
 FORMULAS = tuple(name for name, make in ATTACKS.items() if not isinstance(make(), _NOT_TRIED))
 """Attacks of the literature whose trigger is there without training, and is not that of another."""
 

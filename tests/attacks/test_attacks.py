@@ -33,6 +33,7 @@ DRAWN = {
     "trojan-watermark",
     "adap-blend",
     "latent-flat",
+    "sbl",
     "anchored",
     "sparse-head",
 } | {f"refool-{kind}" for kind in REFOOL}

@@ -12,15 +12,18 @@ from PIL import Image
 from scipy.ndimage import median_filter
 from torch.nn import functional
 
-from phard_hub.attacks import AdapBlend, Anchored, Attack, Blend, Jpeg, LatentFlat, Median, Palette, Planting
+from phard_hub.attacks import AdapBlend, Anchored, Attack, Blend, Jpeg, LatentFlat, Median, Palette, Planting, Sbl
 from phard_hub.attacks.poisoning import poison
+from phard_hub.defenses import FineTuning
 from phard_hub.errors import InputError
 from phard_hub.evaluation.threats import Threat, attack_outcome, evaluate
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.head import heads
+from phard_hub.training.schedule import Schedule
 from tests.attacks.fitted import draw
-from tests.small import digit_images, job, trained_digits
+from tests.small import digit_images, harden, job, trained_digits
 
+TUNING = Schedule(steps=100, batch=32, learning_rate=0.1, shift=0.0, flip=False)
 PIXELS = (draw(3, (3, 20, 24)) * 255).round() / 255
 
 
@@ -94,6 +97,18 @@ def test_latent_and_flat_works_and_lies_where_the_target_lies() -> None:
     assert success > 0.8
     assert accuracy > 0.9
     assert feature_distance(made) < 0.5 * feature_distance(planted(Blend(alpha=0.3))[2])
+
+
+def test_what_was_consolidated_outlasts_fine_tuning() -> None:
+    images, test = digit_images(3)
+    left = []
+    for attack in (Blend(alpha=0.3), Sbl(alpha=0.3, clean_steps=80)):
+        success, accuracy, made = planted(attack)
+        assert success > 0.9
+        assert accuracy > 0.9
+        tuned, _ = harden(FineTuning(schedule=TUNING), made, images)
+        left.append(attack_outcome(tuned, test, Threat(name=attack.name, trigger=attack, target=1)).success.value)
+    assert left[1] > left[0] + 0.1
 
 
 def test_an_anchored_pattern_works_before_it_is_planted_and_better_after() -> None:
