@@ -52,11 +52,11 @@ class _Group:
             self.said: list[IO[str] | None] = [None]
             self.said += [files.enter_context(tempfile.TemporaryFile("w+", errors="replace")) for _ in range(count - 1)]
             self.files = files.pop_all()
-        port = str(_free_port())
+        port = str(free_port())
         self.processes = [
             subprocess.Popen(  # noqa: S603 - ourselves
                 [sys.executable, "-m", "phard_hub", *command],
-                env=_environment(rank, count, port),
+                env=environment_of(rank, count, port),
                 stdout=None if rank == 0 else subprocess.DEVNULL,
                 stderr=self.said[rank],
                 process_group=0,  # the terminal's Ctrl-C reaches this process alone, which passes it on once
@@ -110,7 +110,7 @@ class _Group:
         return failed
 
 
-def _environment(rank: int, count: int, port: str) -> dict[str, str]:
+def environment_of(rank: int, count: int, port: str) -> dict[str, str]:
     """What torch.distributed reads: a rank, and where the processes meet; on CPUs, one thread each."""
     names = {
         "RANK": str(rank),
@@ -123,7 +123,7 @@ def _environment(rank: int, count: int, port: str) -> dict[str, str]:
     return {"OMP_NUM_THREADS": "1", **os.environ, **names, LAUNCHED: "1"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

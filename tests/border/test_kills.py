@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from phard_hub.errors import LOST
 
 ROOT = Path(__file__).parents[2]
 JOBS = int(os.environ.get("PHARD_KILLS", "2"))
@@ -48,10 +51,18 @@ def test_fifty_kills_at_random_moments(kind: str, way: str, tmp_path: Path) -> N
     assert found["again"] == [[1, ["it"]]]
 
 
-def test_a_killed_job_ends_with_the_same_weights(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    found = told("killed_job", tiny_checkpoint, images, tmp_path / "place", JOBS)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_job_ends_with_the_same_weights(
+    processes: int, tiny_checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    found = told("killed_job", tiny_checkpoint, images, tmp_path / "place", JOBS, processes)
     assert found["whole"]["remains"] == ["hardened"]
-    assert any(kill["killed"] for kill in found["kills"])  # on a busy machine, some come after the end
+    assert any(
+        -signal.SIGKILL in kill["ended"] for kill in found["kills"]
+    )  # on a busy machine, some come after the end
     for kill in found["kills"]:
         assert {name: kill[name] for name in found["whole"]} == found["whole"], kill
-        assert kill["code"] == found["code"]
+        assert kill["codes"] == found["codes"]
+        assert kill["waited"] < 10
+        if -signal.SIGKILL in kill["ended"]:
+            assert set(kill["ended"]) <= {-signal.SIGKILL, LOST}
