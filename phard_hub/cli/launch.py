@@ -124,6 +124,7 @@ def environment_of(rank: int, count: int, port: str) -> dict[str, str]:
 
 
 def free_port() -> int:
+    """A port of this machine on which nobody listens at the moment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

@@ -3,7 +3,7 @@
     python -m tests.border.killed_job MODEL IMAGES PLACE TIMES [PROCESSES]
 
 Of several processes, one is killed, and the others have to end by themselves. Everything is imported once, and each
-process is a fork of this one. So a job takes a second or two, and it is the job that is killed, hardly ever its imports.
+process is a fork of this one. So a job takes a second or two, and the job is killed, hardly ever its imports.
 """
 
 from __future__ import annotations
