@@ -53,11 +53,10 @@ def _cost_of_search(search: SearchSettings, classes: int, pace: Pace) -> float:
     each = search.steps * search.batch + _FORWARD * tried
     sized = len(GREY_LEVELS) * (search.choosing_images + search.judging_images)
     to_one_class = each + _FORWARD * _SIZING_PASSES * sized
-    drawn = "latent" in search.kinds or search.parts.latent
     return (
         pace.bank * (pairs * each + universal * to_one_class)
         + sum(pace.of(kind) for kind in search.kinds) * single * to_one_class
-        + drawn * pace.autoencoder * STEPS * BATCH
+        + search.draws * pace.autoencoder * STEPS * BATCH
     )
 
 
@@ -125,9 +124,8 @@ def plan(
     def chosen() -> Fitted:
         if budget.seconds is not None:
             return fit(preset, budget.seconds, classes, hardens=hardens, pace=pace)
-        return (
-            Fitted(preset, "") if budget.gradients is None else fit(preset, budget.gradients, classes, hardens=hardens)
-        )
+        allowed = float("inf") if budget.gradients is None else budget.gradients
+        return fit(preset, allowed, classes, hardens=hardens)
 
     possible = {each.given_up: each for each in _less_and_less(preset)}
     fitted = possible[job.first(lambda: _kept(job.folder, chosen, possible))]

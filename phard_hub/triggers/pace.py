@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from phard_hub.images import LabelledImages
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.models.folded import folded
 from phard_hub.triggers.autoencoder import train_autoencoder
-from phard_hub.triggers.bank import Bank, Triggers
+from phard_hub.triggers.bank import Bank, Parts, Triggers
 from phard_hub.triggers.generator import Autoencoder
 from phard_hub.triggers.settings import SearchSettings
 from phard_hub.triggers.unets import UNets
@@ -56,21 +55,23 @@ def timed(classifier: Classifier, images: LabelledImages, search: SearchSettings
         quick = folded(classifier, pixels[:2])
 
         def step(triggers: Triggers) -> None:
+            stamped = triggers(pixels, index)
             with fast_autocast(pixels.device):
-                loss = functional.cross_entropy(quick(triggers(pixels, index)).float(), labels)
+                loss = functional.cross_entropy(quick(stamped).float(), labels)
             torch.autograd.grad(loss, list(triggers.parameters()))[0].sum().item()  # waits for the device
 
         def seconds(triggers: Triggers) -> float:
             placed = triggers.to(classifier.device)
             return _shortest(lambda: step(placed)) / len(some)
 
-        latent = search.parts.only("latent")
-        drawn = "latent" in search.kinds or search.parts.latent
+        def seconds_of(parts: Parts) -> float:
+            return seconds(Bank(_ROWS, shape, parts, autoencoder=train() if parts.latent else None).randomise(0))
+
         return Pace(
-            bank=seconds(Bank(_ROWS, shape, replace(search.parts, latent=False)).randomise(0)),
-            latent=seconds(Bank(_ROWS, shape, latent, autoencoder=train()).randomise(0)) if drawn else 0.0,
+            bank=seconds_of(search.parts),
+            latent=seconds_of(search.parts.only("latent")) if "latent" in search.kinds else 0.0,
             u_net=seconds(UNets(_ROWS, shape).randomise(0)) if "u-net" in search.kinds else 0.0,
-            autoencoder=_shortest(train) / len(some) if drawn else 0.0,
+            autoencoder=_shortest(train) / len(some) if search.draws else 0.0,
         )
 
 

@@ -55,6 +55,11 @@ class SearchSettings:
     kinds: tuple[Kind, ...] = ("warp", "colour", "latent", "field", "u-net")
     parts: Parts = field(default_factory=Parts)
 
+    @property
+    def draws(self) -> bool:
+        """Whether an autoencoder of the images is needed."""
+        return "latent" in self.kinds or self.parts.latent
+
 
 DEFAULT = SearchSettings()
 CHEAPEST = SearchSettings(  # only for tests
