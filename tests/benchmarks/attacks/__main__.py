@@ -32,6 +32,7 @@ from phard_hub.presets import DEFAULT
 from phard_hub.training.guard import Guard
 from phard_hub.trials.compare import compare as run
 from phard_hub.trials.experiment import read_experiment
+from tests.benchmarks.attacks.fashion import write as write_fashion
 from tests.benchmarks.attacks.honest import trained
 from tests.benchmarks.attacks.models import CIFAR10, FILES, opened, untrained
 from tests.benchmarks.attacks.table import PAGE, renew_page
@@ -40,7 +41,8 @@ from tests.benchmarks.records import RESULTS, write
 MODULE = "tests.benchmarks.attacks"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with the images and the checkpoints.")]
-IMAGES = {name: (f"{name}_train*.parquet", f"{name}_test.parquet") for name in ("cifar10", "gtsrb_roi32")}
+SETS = ("cifar10", "gtsrb_roi32", "fashion_mnist")
+IMAGES = {name: (f"{name}_train*.parquet", f"{name}_test.parquet") for name in SETS}
 Checkpoints = Annotated[Path | None, typer.Option(help="Folder of the models, if it is not DIR/checkpoints.")]
 GUARD_IMAGES = 1000
 
@@ -81,6 +83,16 @@ def train(
     save_file({key: value.contiguous() for key, value in made.network.state_dict().items()}, checkpoints / FILES[name])
     content = {"schedule": settings, "seed": seed, "evaluation": judged.model_dump()}
     write(RESULTS / f"{name}.json", MODULE, content)
+
+
+@app.command()
+def fashion(
+    source: Annotated[Path, typer.Argument(help="Folder with the files of Fashion-MNIST, as Debian has them.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write the images to.")],
+) -> None:
+    """Write Fashion-MNIST as the other benchmarks read images."""
+    for path in write_fashion(source, out):
+        typer.echo(path)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from datasets import Features
 from pyarrow.parquet import read_schema
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models import DenseNet  # type: ignore[import-untyped]
 from transformers import ConvNextConfig, ConvNextForImageClassification, ViTConfig, ViTForImageClassification
 
 from phard_hub.hub.pull import sha256
@@ -24,6 +25,7 @@ FILES = {
     "gtsrb_roi32-resnet20": "gtsrb_roi32-resnet20.safetensors",
     "gtsrb_roi32-vit": "gtsrb_roi32-vit.safetensors",
     "gtsrb_roi32-convnext": "gtsrb_roi32-convnext.safetensors",
+    "fashion_mnist-densenet": "fashion_mnist-densenet.safetensors",
     "ibau-badnets": "ibau_cifar10_badnets_target8.safetensors",
     "ibau-l2-inv": "ibau_cifar10_l2_inv_target0.safetensors",
 }
@@ -88,7 +90,16 @@ def small_convnext(classes: int) -> nn.Module:
     return ConvNextForImageClassification(stages)
 
 
-NETWORKS = {"resnet20": resnet20, "vit": small_vit, "convnext": small_convnext}
+def small_densenet(classes: int) -> nn.Module:
+    """Three blocks of six layers, from the whole resolution on, and 0.18 million weights."""
+    network: nn.Module = DenseNet(growth_rate=12, block_config=(6, 6, 6), num_init_features=24, num_classes=classes)
+    # The usual first layers are for large images.
+    network.set_submodule("features.conv0", nn.Conv2d(3, 24, 3, padding=1, bias=False))
+    network.set_submodule("features.pool0", nn.Identity())
+    return network
+
+
+NETWORKS = {"resnet20": resnet20, "vit": small_vit, "convnext": small_convnext, "densenet": small_densenet}
 
 
 class SmallVgg(nn.Module):
