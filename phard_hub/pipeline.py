@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -45,6 +46,7 @@ from phard_hub.report.policy import Policy
 from phard_hub.report.record import REPORT_NAME, SCHEMA_VERSION, Hardening, Report, State
 from phard_hub.report.trial import Judgement
 from phard_hub.settings import Seed, settings
+from phard_hub.training.crossvalidation import PartCount, cross_validate, divided
 from phard_hub.training.guard import Guard
 from phard_hub.triggers.gallery import gallery
 from phard_hub.triggers.kept import keep, kept
@@ -81,6 +83,8 @@ class Settings:
         overwrite: whether the release of another job may be replaced.
         budget: what the job may cost.
         strict_accuracy: whether hardening goes only as far as the validation images show that accuracy is kept.
+        cross_validate: in how many parts the images are divided to see what hardening costs in accuracy, at the price
+            of as many hardenings more; 0 for not at all.
     """
 
     preset: Preset = DEFAULT
@@ -97,6 +101,7 @@ class Settings:
     overwrite: bool = False
     budget: Budget = Budget()
     strict_accuracy: bool = False
+    cross_validate: PartCount = 0
 
 
 def open_model(repo: str, revision: str | None = None) -> Classifier:
@@ -151,15 +156,19 @@ def run(
     job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
     images = load_data(classifier, data, settings.seed, progress)
     audited = require_alive(audited, classifier, images.test)
-    fitted = plan(settings.preset, classifier, images.test, job, settings.budget, hardens=True)
+    parts = divided(images.train, settings.cross_validate, settings.seed)
+    trainings = 1 + settings.cross_validate
+    fitted = plan(settings.preset, classifier, images.test, job, settings.budget, trainings=trainings)
     settings = replace(settings, preset=fitted.preset)
     measuring = job.part("measured")
     before, found = assess(classifier, images.test, settings, measuring, refuse_chance=not settings.even_at_chance)
     guard = Guard.of(classifier, images.validation, accelerator.device, strict=settings.strict_accuracy)
-    made = _hardened(classifier, images.train, settings, job, guard)
+    train = partial(_hardened, classifier, settings, guard)
+    seen = cross_validate(lambda *each: train(*each).classifier, classifier, images.train, parts, job)
+    made = train(images.train, job)
     unkept = replace(job, folder=None)
     after, found_after = assess(made.classifier, images.test, settings, unkept, beside=before.distances)
-    record = hardening(settings.preset.defense, made.phases, images.train, job)
+    record = hardening(settings.preset.defense, made.phases, images.train, job, seen)
     report = describe(
         audited, images, accelerator, before=before, after=after, hardening=record, given_up=fitted.given_up
     )
@@ -182,7 +191,7 @@ def run(
     return Outcome(report, gate(report, settings.policy, stage="before"), verdict, out)
 
 
-def _hardened(classifier: Classifier, images: LabelledImages, settings: Settings, job: Job, guard: Guard) -> Hardened:
+def _hardened(classifier: Classifier, settings: Settings, guard: Guard, images: LabelledImages, job: Job) -> Hardened:
     """What the preset's defense makes of the classifier, or of a copy with another head, and training under noise."""
     made = Hardened(classifier, ())
     if settings.reset_head:
@@ -214,7 +223,7 @@ def measure_only(
     images = load_data(classifier, data, settings.seed, progress, only_test=True)
     audited = require_alive(audited, classifier, images.test)
     job = Job(accelerator=accelerator, seed=settings.seed, progress=progress)
-    fitted = plan(settings.preset, classifier, images.test, job, settings.budget, hardens=False)
+    fitted = plan(settings.preset, classifier, images.test, job, settings.budget)
     before, _ = assess(classifier, images.test, replace(settings, preset=fitted.preset), job)
     return describe(audited, images, accelerator, before=before, given_up=fitted.given_up)
 
@@ -365,6 +374,7 @@ def _job_name(classifier: Classifier, data: DataOptions, settings: Settings) -> 
     threats = [(threat.name, threat.target) for threat in settings.threats]
     weights = weights_sha256(classifier.weights())
     chosen = f"{settings.policy} {settings.strict_accuracy} {settings.reset_head} {settings.budget}"
+    chosen += f" {settings.cross_validate}" if settings.cross_validate else ""
     chosen += f" {settings.smoothing} {settings.noise_training}" if settings.smoothing else ""
     job = f"{weights} {data} {settings.preset} {settings.seed} {threats} {chosen}"
     return hashlib.sha256(job.encode()).hexdigest()

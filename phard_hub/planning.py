@@ -37,13 +37,13 @@ _FEWEST_PAIRS = 20
 _COUNTED = Pace()
 
 
-def cost(preset: Preset, classes: int, *, hardens: bool, pace: Pace = _COUNTED) -> float:
-    """What measuring costs, or measuring twice and hardening, with a classifier of so many classes.
+def cost(preset: Preset, classes: int, *, trainings: int = 0, pace: Pace = _COUNTED) -> float:
+    """What measuring costs, or measuring twice and hardening so many times, with a classifier of so many classes.
 
     In sample-gradients; or in seconds, where a pace says how long they take.
     """
     measuring = _cost_of_search(preset.search, classes, pace) + pace.bank * preset.pgd.steps * preset.pgd.images
-    return 2 * measuring + pace.bank * preset.defense.gradients if hardens else measuring
+    return 2 * measuring + trainings * pace.bank * preset.defense.gradients if trainings else measuring
 
 
 def _cost_of_search(search: SearchSettings, classes: int, pace: Pace) -> float:
@@ -67,7 +67,7 @@ class Fitted(NamedTuple):
     given_up: str
 
 
-def fit(preset: Preset, allowed: float, classes: int, *, hardens: bool, pace: Pace = _COUNTED) -> Fitted:
+def fit(preset: Preset, allowed: float, classes: int, *, trainings: int = 0, pace: Pace = _COUNTED) -> Fitted:
     """The most of a preset that costs at most so many sample-gradients; or seconds, at this pace.
 
     Steps are given up first, down to a quarter; then what is searched by kind of trigger; then all pairs but the
@@ -77,7 +77,7 @@ def fit(preset: Preset, allowed: float, classes: int, *, hardens: bool, pace: Pa
         InputError: not even that fits.
     """
     for fitted in _less_and_less(preset):
-        least = cost(fitted.preset, classes, hardens=hardens, pace=pace)
+        least = cost(fitted.preset, classes, trainings=trainings, pace=pace)
         if least <= allowed:
             return fitted
     problem = f"The budget allows {_said(allowed, pace)}, and the least that says anything costs {_said(least, pace)}."
@@ -108,7 +108,7 @@ def _shortened(preset: Preset, share: float) -> Preset:
 
 
 def plan(
-    preset: Preset, classifier: Classifier, images: LabelledImages, job: Job, budget: Budget, *, hardens: bool
+    preset: Preset, classifier: Classifier, images: LabelledImages, job: Job, budget: Budget, *, trainings: int = 0
 ) -> Fitted:
     """Say what a job costs, and choose what of it fits into the budget.
 
@@ -123,16 +123,16 @@ def plan(
 
     def chosen() -> Fitted:
         if budget.seconds is not None:
-            return fit(preset, budget.seconds, classes, hardens=hardens, pace=pace)
+            return fit(preset, budget.seconds, classes, trainings=trainings, pace=pace)
         allowed = float("inf") if budget.gradients is None else budget.gradients
-        return fit(preset, allowed, classes, hardens=hardens)
+        return fit(preset, allowed, classes, trainings=trainings)
 
     possible = {each.given_up: each for each in _less_and_less(preset)}
     fitted = possible[job.first(lambda: _kept(job.folder, chosen, possible))]
     if job.accelerator.is_main_process:
-        estimate = Estimate(*(cost(fitted.preset, classes, hardens=hardens, pace=each) for each in (_COUNTED, pace)))
+        both = (cost(fitted.preset, classes, trainings=trainings, pace=each) for each in (_COUNTED, pace))
         left_out = f" The budget leaves out {fitted.given_up}." if fitted.given_up else ""
-        _log.info("This costs %s.%s", estimate, left_out)
+        _log.info("This costs %s.%s", Estimate(*both), left_out)
     return fitted
 
 

@@ -54,41 +54,41 @@ def test_the_estimate_is_near_the_cost() -> None:
     )
     found = measure(trained_digits(4), digit_images(4)[0], preset.search).distances
     seen = found.sample_gradients + found.sample_forwards / 3
-    assert cost(preset, 4, hardens=False) == pytest.approx(seen, rel=0.4)
+    assert cost(preset, 4) == pytest.approx(seen, rel=0.4)
 
 
 @pytest.mark.parametrize("name", ["fast", "default", "thorough"])
 def test_less_is_allowed_and_less_is_done(name: str) -> None:
     preset, least = PRESETS[name], 0.0
-    whole = cost(preset, 10, hardens=True)
-    assert fit(preset, whole, 10, hardens=True) == (preset, "")
+    whole = cost(preset, 10, trainings=1)
+    assert fit(preset, whole, 10, trainings=1) == (preset, "")
     for share in (0.4, 0.6, 0.9):
         allowed = share * whole
-        fitted = fit(preset, allowed, 10, hardens=True)
-        spent = cost(fitted.preset, 10, hardens=True)
+        fitted = fit(preset, allowed, 10, trainings=1)
+        spent = cost(fitted.preset, 10, trainings=1)
         assert least <= spent <= allowed
         assert fitted.given_up
         least = spent
     with pytest.raises(InputError, match="the least that says anything costs"):
-        fit(preset, 10.0, 10, hardens=True)
+        fit(preset, 10.0, 10, trainings=1)
 
 
 def test_a_time_is_spent_on_what_takes_long() -> None:
     """With a small classifier, triggers that networks draw take most of it, although they are few."""
     pace = Pace(bank=1e-3, latent=2e-2, u_net=1e-2, autoencoder=1e-2)
-    seconds = cost(FAST, 10, hardens=False, pace=pace)
+    seconds = cost(FAST, 10, pace=pace)
     without = replace(FAST, search=replace(FAST.search, kinds=()))
-    assert seconds > 3 * cost(without, 10, hardens=False, pace=pace)
-    assert fit(FAST, seconds, 10, hardens=False, pace=pace) == (FAST, "")
-    assert fit(FAST, 0.9 * seconds, 10, hardens=False, pace=pace).given_up
+    assert seconds > 3 * cost(without, 10, pace=pace)
+    assert fit(FAST, seconds, 10, pace=pace) == (FAST, "")
+    assert fit(FAST, 0.9 * seconds, 10, pace=pace).given_up
     with pytest.raises(InputError, match=r"allows 0:00:05, and the least that says anything costs 0:\d\d:\d\d"):
-        fit(FAST, 5, 10, hardens=False, pace=pace)
+        fit(FAST, 5, 10, pace=pace)
 
 
 def test_pairs_are_given_up_last() -> None:
-    hundred = cost(FAST, 100, hardens=False)
-    assert "closest 20" in fit(FAST, hundred / 6, 100, hardens=False).given_up
-    assert "single kind" not in fit(FAST, hundred / 1.6, 100, hardens=False).given_up
+    hundred = cost(FAST, 100)
+    assert "closest 20" in fit(FAST, hundred / 6, 100).given_up
+    assert "single kind" not in fit(FAST, hundred / 1.6, 100).given_up
 
 
 def test_a_step_of_each_sort_is_timed_without_a_mark() -> None:
@@ -108,23 +108,23 @@ def test_the_next_try_is_allowed_what_the_first_was(tmp_path: Path) -> None:
     tried = replace(job(), folder=tmp_path / "run")
 
     def planned(budget: Budget, preset: Preset = DEFAULT) -> Preset:
-        return plan(preset, classifier, images, tried, budget, hardens=True).preset
+        return plan(preset, classifier, images, tried, budget, trainings=1).preset
 
-    half = Budget(gradients=cost(DEFAULT, 3, hardens=True) / 2)
+    half = Budget(gradients=cost(DEFAULT, 3, trainings=1) / 2)
     first = planned(half)
     assert first.search.steps < DEFAULT.search.steps
     assert planned(Budget(gradients=1e12)) == first
     (tmp_path / "run" / "budget").write_text("much")
     with pytest.raises(StateError, match="cannot be read"):
         planned(half)
-    assert plan(DEFAULT, classifier, images, job(), Budget(), hardens=True) == (DEFAULT, "")
+    assert plan(DEFAULT, classifier, images, job(), Budget(), trainings=1) == (DEFAULT, "")
 
 
 def test_the_command_says_what_it_costs_and_leaves_out(phard: Phard, tiny_checkpoint: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", per_class=24)
     out = tmp_path / "report.json"
     options = ("--images", images, "--preset", "cheapest", "--out", out)
-    a_third = cost(replace(CHEAPEST, search=replace(CHEAPEST.search, steps=3)), 4, hardens=False)
+    a_third = cost(replace(CHEAPEST, search=replace(CHEAPEST.search, steps=3)), 4)
     done = phard("measure", tiny_checkpoint, *options, "--budget", f"{a_third:.0f}")
     assert done.code == 0, done.err
     assert "This costs about" in done.err

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.report.record import Hardening, Phase
+from phard_hub.report.record import CrossValidated, Hardening, Phase
 from phard_hub.settings import settings
 from phard_hub.training.guard import Guard
 
@@ -58,8 +58,19 @@ class Defense(ABC):
         return self
 
 
-def hardening(defense: Defense, phases: Sequence[Phase], images: LabelledImages, job: Job) -> Hardening:
+def hardening(
+    defense: Defense,
+    phases: Sequence[Phase],
+    images: LabelledImages,
+    job: Job,
+    cross_validated: CrossValidated | None = None,
+) -> Hardening:
     """The record of a hardening."""
     return Hardening(
-        defense=defense.name, settings=asdict(defense), seed=job.seed, images=len(images), phases=tuple(phases)
+        defense=defense.name,
+        settings=asdict(defense),
+        seed=job.seed,
+        images=len(images),
+        phases=tuple(phases),
+        cross_validated=cross_validated,
     )

@@ -175,6 +175,15 @@ class Phase(Record):
     seconds: Size
 
 
+class CrossValidated(Record):
+    """What hardening costs in accuracy, by hardenings that each left out a part of the images and were judged on it."""
+
+    parts: Count
+    images: Count = Field(description="that were judged, all but those of the guard")
+    points_lost: Points
+    points_at_most: Points = Field(description="by the upper end of the 95 % interval of the paired difference")
+
+
 class Hardening(Record):
     """What was done to the classifier: the defense, its settings, and its phases, those that were refused too."""
 
@@ -183,6 +192,7 @@ class Hardening(Record):
     seed: Seed
     images: Count
     phases: tuple[Phase, ...]
+    cross_validated: CrossValidated | None = Field(default=None, description="None where nobody asked for it")
 
     @property
     def curve(self) -> tuple[TrainingPoint, ...]:
@@ -202,7 +212,13 @@ class Hardening(Record):
 
     @property
     def doubt(self) -> str:
-        """By how much the promise of accuracy may be broken, as far as the guard's images can tell; else empty."""
+        """By how much the promise of accuracy may be broken, as far as the images can tell; empty where it is kept."""
+        if (seen := self.cross_validated) is not None:
+            return (
+                f"Cross-validated on {seen.images:,} images in {seen.parts} parts, hardening costs "
+                f"{seen.points_lost:.1f} points of accuracy, at most {seen.points_at_most:.1f} (95 %), where it aims "
+                f"at {_PROMISE:g}."
+            )
         guarded = [phase for phase in self.phases if phase.kept and phase.points_at_most is not None]
         if not guarded or guarded[-1].points_at_most is None or guarded[-1].points_at_most <= _PROMISE:
             return ""

@@ -88,10 +88,15 @@ class Guard:
         return right_answers(classifier.clone().to(self.device), self.images)
 
     def _loss(self, answers: Tensor) -> Loss:
-        lost, gained = (int((one > other).sum()) for one, other in ((self.known, answers), (answers, self.known)))
-        # Wilson's intervals of both, joined as Newcombe joins them: sound with few images and no differences, too.
-        _, _, most = drop(rate(lost, len(answers)), rate(gained, len(answers)))
-        return Loss(*points_lost(self.known, answers), float(answers.mean()), 100 * most, self.strict)
+        return loss_between(self.known, answers, strict=self.strict)
+
+
+def loss_between(before: Tensor, after: Tensor, *, strict: bool = False) -> Loss:
+    """What was lost, from right answers (1.0) and wrong ones (0.0) to the same images, ``(n,)`` each."""
+    lost, gained = (int((one > other).sum()) for one, other in ((before, after), (after, before)))
+    # Wilson's intervals of both, joined as Newcombe joins them: sound with few images and no differences, too.
+    _, _, most = drop(rate(lost, len(after)), rate(gained, len(after)))
+    return Loss(*points_lost(before, after), float(after.mean()), 100 * most, strict)
 
 
 def points_lost(before: Tensor | None, after: Tensor | None) -> tuple[float, float]:

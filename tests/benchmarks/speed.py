@@ -174,7 +174,7 @@ def classes(
                 "single": sum(map(len, distances.kinds.values())),
                 "sample_gradients": distances.sample_gradients,
                 "sample_forwards": distances.sample_forwards,
-                "estimate": cost(Preset(search=search), count, hardens=False),
+                "estimate": cost(Preset(search=search), count),
             }
         )
     write(out or RESULTS / "speed-classes.json", MODULE, {"search": plain(asdict(search)), "rows": rows})
