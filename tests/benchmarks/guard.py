@@ -5,7 +5,7 @@
 An honest CIFAR-10 ResNet-20 is hardened with 5 % of the training images, of which a tenth guards its accuracy, once for
 each seed; then its accuracy on the 10,000 test images is set against that of before. Seeds that are in the file already
 are not run again, and several processes may run others (``--seed``) for one file. ``--strict`` lets the guard go only
-as far as its images show that accuracy is kept.
+as far as its images show that accuracy is kept, and ``--cross-validate`` asks as many hardenings more about all images.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from phard_hub.models.classifier import Classifier
 from phard_hub.models.predictions import predictions
 from phard_hub.presets import PRESETS
 from phard_hub.report.statistics import rate
+from phard_hub.training.crossvalidation import cross_validate, divided
 from phard_hub.training.guard import Guard
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
 from tests.benchmarks.records import RESULTS, write
@@ -41,18 +42,20 @@ def guard(
     preset: str = "fast",
     share: Annotated[float, typer.Option(help="Of the training images.")] = 0.05,
     strict: bool = False,
+    parts: Annotated[int, typer.Option("--cross-validate")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Harden with each seed, and count what was lost."""
     torch.set_num_threads(1)
-    out = out or RESULTS / f"guard-{preset}{'-strict' if strict else ''}.json"
+    kind = f"{'-strict' if strict else ''}{f'-cross{parts}' if parts else ''}"
+    out = out or RESULTS / f"guard-{preset}{kind}.json"
     classifier = resnet20(data / CHECKPOINT).eval()
     train, test = images(data / "cifar10_train-*.parquet"), images(data / "cifar10_test.parquet")
     before = _right(classifier, test)
     for each in seed or range(10):
         if each in {run["seed"] for run in _runs(out)}:
             continue
-        made = _run(classifier, train.split(share, each)[1], test, before, preset, each, strict=strict)
+        made = _run(classifier, train.split(share, each)[1], test, before, preset, each, strict=strict, parts=parts)
         runs = sorted([*_runs(out), made], key=lambda run: int(run["seed"]))
         losses = [run["points_lost"] for run in runs]
         content = {
@@ -81,6 +84,7 @@ def _run(
     seed: int,
     *,
     strict: bool,
+    parts: int,
 ) -> dict[str, Any]:
     """One hardening, and the accuracy that it lost on all test images, in points of percent."""
     train, validation = mine.split(0.1, seed)
@@ -88,8 +92,14 @@ def _run(
     guarded = Guard.of(classifier, validation, accelerator.device)
     with show_progress() as progress:
         job = Job(accelerator=accelerator, seed=seed, progress=progress)
-        made = defense.harden(classifier, train, job, replace(guarded, strict=True) if strict else guarded)
-    record = hardening(defense, made.phases, train, job)
+        guarded = replace(guarded, strict=True) if strict else guarded
+
+        def harden(images: LabelledImages, job: Job) -> Classifier:
+            return defense.harden(classifier, images, job, guarded).classifier
+
+        seen = cross_validate(harden, classifier, train, divided(train, parts, seed), job)
+        made = defense.harden(classifier, train, job, guarded)
+    record = hardening(defense, made.phases, train, job, seen)
     after = _right(made.classifier, test)
     return {
         "seed": seed,
@@ -104,6 +114,7 @@ def _run(
             }
             for phase in record.phases
         ],
+        "cross_validated": seen and seen.model_dump(mode="json"),
         "events": list(record.events),
     }
 
