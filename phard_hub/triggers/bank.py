@@ -194,16 +194,21 @@ class Bank(Triggers):
                 scale = strength if strength.dim() == 1 else strength[:, column]
                 rows = rows * scale.view(-1, *[1] * (rows.dim() - 1))
             chosen[name] = rows
+
+        def changes(*names: str) -> bool:
+            """Whether this part does anything: at zero it is the identity, and only its gradient is missed then."""
+            return names[0] in chosen and (torch.is_grad_enabled() or any(bool(chosen[name].any()) for name in names))
+
         out = pixels
-        if "flow" in chosen:
+        if changes("flow"):
             out = generator.warp(out, chosen["flow"])
-        if "shift" in chosen:
+        if changes("shift", "scale", "gain", "bias"):
             out = self._edit_code(out, chosen)
-        if "knots" in chosen:
+        if changes("knots"):
             out = generator.tone_curve(out, chosen["knots"])
-        if "matrix" in chosen:
+        if changes("matrix"):
             out = generator.colour(out, chosen["matrix"])
-        if "values" in chosen:
+        if changes("values"):
             out = generator.field(out, chosen["values"])
         return out.clamp(0, 1)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phard_hub.hardware import images_at_once
 from phard_hub.models.classifier import Classifier
 from phard_hub.report.distances import GREY_LEVELS
 from phard_hub.report.statistics import rate
@@ -164,8 +165,13 @@ def scaled_to(triggers: Triggers, row: int, pixels: Tensor, size: float) -> Tens
     index = torch.full((len(pixels),), row, device=pixels.device)
     strength = torch.ones(len(pixels), device=pixels.device)
 
+    at_once = 4 * images_at_once(pixels.shape[1:])
+
     def factor(of: Tensor) -> Tensor:
-        return size / change_size(triggers(pixels[of], index[of], strength[of]), pixels[of]).clamp(min=1e-6)
+        changed = [
+            change_size(triggers(pixels[part], index[part], strength[part]), pixels[part]) for part in of.split(at_once)
+        ]
+        return size / torch.cat(changed).clamp(min=1e-6)
 
     everything = left = torch.arange(len(pixels), device=pixels.device)
     for _ in range(5):

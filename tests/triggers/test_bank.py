@@ -301,3 +301,16 @@ def test_autoencoder_keeps_the_size(size: tuple[int, int]) -> None:
     pixels = torch.rand(2, 3, *size)
     assert autoencoder(pixels).shape == pixels.shape
     assert autoencoder.encoder(pixels).shape == (2, Autoencoder.width, size[0] // 2, size[1] // 2)
+
+
+def test_parts_that_change_nothing_are_left_out_where_no_gradient_is_missed() -> None:
+    """To the bit the same, and several times sooner where a trigger is of a single kind."""
+    bank = Bank(4, (3, 16, 16)).randomise(0)
+    bank.only(["warp", "colour", "field", ""])
+    pixels = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    for row in range(4):
+        index = torch.full((3,), row)
+        with torch.no_grad():
+            found = bank(pixels, index)
+        assert torch.equal(found, bank(pixels, index).detach())
+        assert not torch.equal(found, pixels)
