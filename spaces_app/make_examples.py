@@ -1,4 +1,4 @@
-"""Make the examples that the page ships: `python -m spaces_app.make_examples`, about ten minutes on one CPU.
+"""Make the examples that the page ships: `python -m spaces_app.make_examples`, a quarter of an hour on one CPU.
 
 They are what `phard quickstart` makes: a digit classifier, the same with a planted warp, and the hardened copy of that,
 each as a model folder; their reports; and the triggers of both searches, which a report has only in numbers. A third
@@ -53,7 +53,7 @@ TOGETHER = ("warp", "colour", "field")
 
 def make(out: Path, work: Path) -> None:
     """Do the quickstart in ``work``, and put what the page needs of it into ``out``."""
-    outcome = quickstart(work, progress=_say)
+    outcome = quickstart(work, kinds=SearchSettings().kinds, progress=_say)
     report, data = outcome.report, _data(work)
     assert report.after is not None
     honest = measure_only(str(work / "honest"), data, _settings(report), progress=_say)

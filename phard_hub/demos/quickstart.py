@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from phard_hub.presets import Preset
 from phard_hub.release.release import check_writable
 from phard_hub.training.schedule import Schedule
 from phard_hub.triggers.search import SearchSettings
+from phard_hub.triggers.settings import Kind
 
 TARGET = 0
 OWN = ("honest", "model", "digits", "release")
@@ -52,13 +54,16 @@ PRESET = Preset(
 )
 
 
-def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outcome:
+def quickstart(
+    out: Path, *, seed: int = 0, kinds: Sequence[Kind] = PRESET.search.kinds, progress: Progress = silent
+) -> Outcome:
     """Train a digit classifier, plant a warp in it, save it as from the Hub, and do the whole job on it.
 
     Args:
         out: folder for the model (``model``), the same without the backdoor (``honest``), the images (``digits``) and
             the release (``release``).
         seed: of everything.
+        kinds: of triggers that are searched alone.
         progress: called with what is being done.
 
     Raises:
@@ -79,7 +84,7 @@ def quickstart(out: Path, *, seed: int = 0, progress: Progress = silent) -> Outc
         save_images(train, folder / "train.parquet")
         save_images(test, folder / "test.parquet")
     settings = Settings(
-        preset=PRESET,
+        preset=replace(PRESET, search=replace(PRESET.search, kinds=tuple(kinds))),
         seed=seed,
         threats=[Threat(name=attack.name, trigger=attack, target=TARGET)],
         reference=reference,
