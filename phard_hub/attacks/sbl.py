@@ -100,7 +100,7 @@ class _Held(CrossEntropy):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Both of them."""
         moved = [
-            (self.held[name] * (weight - self.start[name]).square()).sum()
+            (self.held[name].to(weight) * (weight - self.start[name].to(weight)).square()).sum()
             for name, weight in self.copy.named_parameters()
         ]
         return super().loss(model, batch) + self.stiffness / 2 * torch.stack(moved).sum()

@@ -1,8 +1,8 @@
 """What a training costs in accuracy, judged on all of a defender's images and not on the few that guard it.
 
-The images are divided into parts. For each part, the training is done without it, and then asked about it. So a model
-judges each image that was not trained on it, and the interval is that of all images: with ten times as many as the
-guard has, it is a third as wide.
+The images are divided into parts. For each part, the training is done without it, and then asked about it. So each
+image is judged by a model that was not trained on it, and the interval is that of all images: with ten times as many
+as the guard has, it is a third as wide.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def divided(images: LabelledImages, parts: PartCount, seed: int) -> Tensor | Non
     """
     if not parts:
         return None
-    if int(torch.bincount(images.labels)[list(images.classes)].min()) < parts:
+    counts = torch.bincount(images.labels, minlength=images.num_classes)
+    if int(counts[list(images.classes)].min()) < parts:
         raise ImagesError(
             f"A class of {images.source} has fewer than {parts} images to train on.",
             advice="Give more images, or a smaller --cross-validate.",
