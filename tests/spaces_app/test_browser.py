@@ -253,7 +253,7 @@ def folders(server: Page) -> list[Path]:
 
 def end_soon(used: list[Path]) -> None:
     """Nothing is left of a check: neither its folder nor a process in it."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60  # gradio looks for visitors who have left every 15 seconds
     while any(folder.exists() for folder in used) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(folder.exists() for folder in used)
