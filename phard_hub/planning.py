@@ -121,14 +121,15 @@ def plan(
     classes = len(images.classes)
     pace = job.first(lambda: timed(classifier, images, preset.search))
 
-    def chosen() -> Fitted:
-        if budget.seconds is not None:
-            return fit(preset, budget.seconds, classes, trainings=trainings, pace=pace)
-        allowed = float("inf") if budget.gradients is None else budget.gradients
-        return fit(preset, allowed, classes, trainings=trainings)
+    fitted = Fitted(preset, "")
+    limit, unit = (budget.gradients, _COUNTED) if budget.seconds is None else (budget.seconds, pace)
+    if limit is not None:
+        allowed, possible = limit, {each.given_up: each for each in _less_and_less(preset)}
 
-    possible = {each.given_up: each for each in _less_and_less(preset)}
-    fitted = possible[job.first(lambda: _kept(job.folder, chosen, possible))]
+        def chosen() -> Fitted:
+            return fit(preset, allowed, classes, trainings=trainings, pace=unit)
+
+        fitted = possible[job.first(lambda: _kept(job.folder, chosen, possible))]
     if job.accelerator.is_main_process:
         both = (cost(fitted.preset, classes, trainings=trainings, pace=each) for each in (_COUNTED, pace))
         left_out = f" The budget leaves out {fitted.given_up}." if fitted.given_up else ""

@@ -36,7 +36,7 @@ _NOT_COUNTED = ("tests/test_architectures.py", "tests/defenses/hardening/", "tes
 """Long trainings through lines that tests of moments reach as well: counting them takes half as long again."""
 
 
-_COUNTED = 5
+_COUNTED = 3
 """Of a test with many arguments, one in so many is counted, others of another test: all reach much the same lines."""
 
 
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     arguments, place = Counter(tests), Counter({test: crc32(test.encode()) for test in tests})
     for item, test in zip(items, tests, strict=True):
         place[test] += 1
-        many = arguments[test] >= 2 * _COUNTED
+        many = arguments[test] > 3 * _COUNTED
         if item.nodeid.startswith(_NOT_COUNTED) or (many and place[test] % _COUNTED):
             item.add_marker("no_cover")
 
