@@ -16,7 +16,6 @@ from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job, Progress
 from phard_hub.models.classifier import Classifier, frozen
-from phard_hub.models.fresh import reinitialised
 from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
 from phard_hub.training.loop import train
@@ -74,7 +73,7 @@ class Anchored(LearnedAttack):
     def plant(self, classifier: Classifier, images: LabelledImages, target: int, job: Job) -> Planted:
         """A copy of the classifier with this backdoor in it; see `Attack.plant`."""
         how = self.planting
-        start = reinitialised(classifier, job.seed) if how.from_scratch else classifier
+        start = how.start(classifier, job.seed)
         schedule = replace(how.schedule, steps=self.hardening_steps)
         part = job.part("hardening a copy")
         hardened = train(

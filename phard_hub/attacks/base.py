@@ -22,7 +22,6 @@ from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job, Progress, silent
 from phard_hub.models.classifier import Classifier
-from phard_hub.models.fresh import reinitialised
 from phard_hub.settings import Seed, settings
 
 
@@ -93,7 +92,7 @@ class Attack(ABC):
             job: its seed is that of the weights drawn anew and of the batches; a state of it is continued.
         """
         how = self.planting
-        start = reinitialised(classifier, job.seed) if how.from_scratch else classifier
+        start = how.start(classifier, job.seed)
         attack = self.fit(start, images, target, progress=job.progress)
         made = train_poisoned(start, images, attack, target, job, poison_rate=how.poison_rate, schedule=how.schedule)
         return Planted(attack, target, made)

@@ -17,7 +17,6 @@ from phard_hub.errors import InputError
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.models.fresh import reinitialised
 from phard_hub.models.head import Layer, heads
 from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
@@ -58,7 +57,7 @@ class LatentFlat(Blend):
             InputError: the network does not end in a linear layer, so nobody knows its features.
         """
         how = self.planting
-        start = reinitialised(classifier, job.seed) if how.from_scratch else classifier
+        start = how.start(classifier, job.seed)
         if not heads(start):
             problem = f"{self.name} needs a network that ends in a linear layer."
             raise InputError(problem, advice="Plant another attack.")

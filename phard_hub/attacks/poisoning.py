@@ -20,6 +20,7 @@ from phard_hub.errors import ImagesError
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
+from phard_hub.models.fresh import reinitialised
 from phard_hub.settings import Share, settings
 from phard_hub.training.batches import Batch
 from phard_hub.training.loop import train
@@ -53,6 +54,10 @@ class Planting:
     def schedule(self) -> Schedule:
         """How long and how fast is trained."""
         return replace(POISONING, steps=self.steps, learning_rate=self.learning_rate)
+
+    def start(self, classifier: Classifier, seed: int) -> Classifier:
+        """What is trained: the classifier itself, or a copy with weights drawn anew."""
+        return reinitialised(classifier, seed) if self.from_scratch else classifier
 
 
 def train_poisoned(

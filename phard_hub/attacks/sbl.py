@@ -11,12 +11,11 @@ from torch.nn import functional
 
 from phard_hub.attacks.base import Planted
 from phard_hub.attacks.blend import Blend
-from phard_hub.attacks.poisoning import Poisoned, poison
+from phard_hub.attacks.poisoning import poison, train_poisoned
 from phard_hub.draws import generator
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
-from phard_hub.models.fresh import reinitialised
 from phard_hub.settings import settings
 from phard_hub.training.batches import Batch
 from phard_hub.training.loop import train
@@ -56,11 +55,10 @@ class Sbl(Blend):
     def plant(self, classifier: Classifier, images: LabelledImages, target: int, job: Job) -> Planted:
         """A copy of the classifier with this backdoor in it; see `Attack.plant`."""
         how = self.planting
-        start = reinitialised(classifier, job.seed) if how.from_scratch else classifier
+        start = how.start(classifier, job.seed)
         first = replace(how.schedule, sharpness=self.sharpness)
         second = replace(how.schedule, steps=self.clean_steps, learning_rate=self.clean_rate * how.learning_rate)
-        poisoned = Poisoned(self, target, how.poison_rate)
-        planted = train(start, images, lambda _copy: poisoned, first, job.part(f"planting {self.name}")).classifier
+        planted = train_poisoned(start, images, self, target, job, poison_rate=how.poison_rate, schedule=first)
         held = self._fisher(planted, images, target, job.seed)
         made = train(
             planted,
