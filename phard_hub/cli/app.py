@@ -37,6 +37,7 @@ from phard_hub.cli.options import (
     Backdoors,
     BudgetOption,
     Certify,
+    CrossValidate,
     PolicyFile,
     PolicyName,
     PresetName,
@@ -157,15 +158,7 @@ def harden(
             help="Harden only as far as the validation images show that accuracy is kept: with few, hardly at all.",
         ),
     ] = False,
-    cross_validate: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=10,
-            metavar="parts",
-            help="See what hardening costs in accuracy on all images: harden so often more, each time without a part.",
-        ),
-    ] = 0,
+    cross_validate: CrossValidate = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a release of another job in --out.")] = False,
     json: AsJson = False,
 ) -> None:
