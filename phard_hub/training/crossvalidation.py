@@ -54,7 +54,7 @@ def divided(images: LabelledImages, parts: PartCount, seed: int) -> Tensor | Non
 
 
 def cross_validate(
-    train: Training, classifier: Classifier, images: LabelledImages, divided: Tensor | None, job: Job
+    train: Training, classifier: Classifier, images: LabelledImages, places: Tensor | None, job: Job
 ) -> CrossValidated | None:
     """Do a training once without each part of the images, and count what these cost on the part that they did not see.
 
@@ -62,18 +62,17 @@ def cross_validate(
         train: called with the images of the other parts, and with a job of its own.
         classifier: what is trained; its answers are what may be lost.
         images: of the defender, without those of the guard.
-        divided: which part each is in; None for no cross-validation.
+        places: which part each is in, as `divided` gives it; None for no cross-validation.
         job: a training that was stopped is continued where it has a folder.
     """
-    if divided is None:
+    if places is None:
         return None
-    before, after = torch.empty(len(images)), torch.empty(len(images))
-    parts = int(divided.max()) + 1
+    before = right_answers(classifier, images)
+    after, parts = torch.empty_like(before), int(places.max()) + 1
     for part in range(parts):
         job.progress("cross-validating", part, parts)
-        left_out, others = ((divided == part) == is_left_out for is_left_out in (True, False))
-        made = train(images.take(others.nonzero().flatten()), job.part(f"part {part + 1} of {parts}"))
-        judges = images.take(left_out.nonzero().flatten())
-        before[left_out], after[left_out] = (right_answers(each, judges) for each in (classifier, made))
+        left_out = places == part
+        made = train(images.take((~left_out).nonzero().flatten()), job.part(f"part {part + 1} of {parts}"))
+        after[left_out] = right_answers(made, images.take(left_out.nonzero().flatten()))
     loss = loss_between(before, after)
     return CrossValidated(parts=parts, images=len(images), points_lost=loss.points, points_at_most=loss.at_most)

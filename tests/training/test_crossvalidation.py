@@ -21,16 +21,15 @@ from tests.small import digit_images, job, small_net, trained_digits
 
 def test_no_image_is_judged_by_a_training_that_saw_it() -> None:
     images, classifier, other = digit_images(3)[0], trained_digits(3), small_net(3, channels=1, size=8)
-    numbered = LabelledImages(images.pixels, images.labels, images.names, images.source)
     seen: list[LabelledImages] = []
 
     def train(part: LabelledImages, _job: Job) -> Classifier:
         seen.append(part)
         return other if len(seen) == 1 else classifier
 
-    place = divided(numbered, 4, 0)
+    place = divided(images, 4, 0)
     assert place is not None
-    found = cross_validate(train, classifier, numbered, place, job())
+    found = cross_validate(train, classifier, images, place, job())
     assert found is not None
     assert [len(part) for part in seen] == [int((place != part).sum()) for part in range(4)]
     for k in range(3):  # each class in equal parts
