@@ -7,9 +7,10 @@ third. How many seconds that takes is timed on this machine, for each sort of tr
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def _cost_of_search(search: SearchSettings, classes: int, pace: Pace) -> float:
     return (
         pace.bank * (pairs * each + universal * to_one_class)
         + sum(pace.of(kind) for kind in search.kinds) * single * to_one_class
-        + search.draws * pace.autoencoder * STEPS * BATCH
+        + search.needs_autoencoder * pace.autoencoder * STEPS * BATCH
     )
 
 
@@ -85,7 +86,7 @@ def fit(preset: Preset, allowed: float, classes: int, *, trainings: int = 0, pac
 
 
 def _said(value: float, pace: Pace) -> str:
-    return f"{value:,.0f} sample-gradients" if pace is _COUNTED else str(timedelta(seconds=round(value)))
+    return f"{value:,.0f} sample-gradients" if pace == _COUNTED else str(timedelta(seconds=round(value)))
 
 
 def _less_and_less(preset: Preset) -> Iterator[Fitted]:
@@ -120,16 +121,11 @@ def plan(
     """
     classes = len(images.classes)
     pace = job.first(lambda: timed(classifier, images, preset.search))
-
-    fitted = Fitted(preset, "")
     limit, unit = (budget.gradients, _COUNTED) if budget.seconds is None else (budget.seconds, pace)
+    fitted = Fitted(preset, "")
     if limit is not None:
-        allowed, possible = limit, {each.given_up: each for each in _less_and_less(preset)}
-
-        def chosen() -> Fitted:
-            return fit(preset, allowed, classes, trainings=trainings, pace=unit)
-
-        fitted = possible[job.first(lambda: _kept(job.folder, chosen, possible))]
+        choose = partial(fit, preset, limit, classes, trainings=trainings, pace=unit)
+        fitted = job.first(lambda: _kept(job.folder, preset, choose))
     if job.accelerator.is_main_process:
         both = (cost(fitted.preset, classes, trainings=trainings, pace=each) for each in (_COUNTED, pace))
         left_out = f" The budget leaves out {fitted.given_up}." if fitted.given_up else ""
@@ -137,19 +133,21 @@ def plan(
     return fitted
 
 
-def _kept(folder: Path | None, chosen: Callable[[], Fitted], possible: Collection[str]) -> str:
-    """What this job gave up at its first try."""
+def _kept(folder: Path | None, preset: Preset, choose: Callable[[], Fitted]) -> Fitted:
+    """What this job chose at its first try, of which it keeps what it gave up."""
     if folder is None:
-        return chosen().given_up
+        return choose()
     private_folder(folder)
     try:
         given_up = read_regular(folder, _FILE, 1000).decode()
     except FileNotFoundError:
-        given_up = chosen().given_up
-        write_text(folder / _FILE, given_up)
+        chosen = choose()
+        write_text(folder / _FILE, chosen.given_up)
+        return chosen
     except (OSError, ValueError):
         given_up = "?"
-    if given_up not in possible:
-        advice = "Delete it, and what lies beside it, to begin again."
-        raise StateError(f"The budget kept in {folder / _FILE} cannot be read.", advice=advice)
-    return given_up
+    for fitted in _less_and_less(preset):
+        if fitted.given_up == given_up:
+            return fitted
+    advice = "Delete it, and what lies beside it, to begin again."
+    raise StateError(f"The budget kept in {folder / _FILE} cannot be read.", advice=advice)

@@ -71,7 +71,7 @@ def timed(classifier: Classifier, images: LabelledImages, search: SearchSettings
             bank=seconds_of(search.parts),
             latent=seconds_of(search.parts.only("latent")) if "latent" in search.kinds else 0.0,
             u_net=seconds(UNets(_ROWS, shape).randomise(0)) if "u-net" in search.kinds else 0.0,
-            autoencoder=_shortest(train) / len(some) if search.draws else 0.0,
+            autoencoder=_shortest(train) / len(some) if search.needs_autoencoder else 0.0,
         )
 
 

@@ -56,8 +56,8 @@ class SearchSettings:
     parts: Parts = field(default_factory=Parts)
 
     @property
-    def draws(self) -> bool:
-        """Whether an autoencoder of the images is needed."""
+    def needs_autoencoder(self) -> bool:
+        """Whether triggers edit the code of an autoencoder, which is trained first."""
         return "latent" in self.kinds or self.parts.latent
 
 
