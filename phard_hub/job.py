@@ -22,7 +22,7 @@ from phard_hub.errors import PhardError
 from phard_hub.hardware import default_accelerator
 
 T = TypeVar("T")
-_PIECES = 6  # at least: they are divided evenly over 1, 2, 3 and 6 processes
+PIECES = 6  # at least: they are divided evenly over 1, 2, 3 and 6 processes
 
 Piece = tuple[int, Sequence[Tensor]]
 """The number of a piece, and what came of it."""
@@ -96,9 +96,15 @@ class Job:
         return came[0]  # type: ignore[return-value]
 
 
-def pieces_of(numbers: Tensor, at_once: int) -> dict[int, Tensor]:
-    """The pieces of this process, each of at most so many numbers, by their place among the pieces of all."""
-    pieces = numbers.split(max(1, min(at_once, -(-len(numbers) // _PIECES))))
+def pieces_of(numbers: Tensor, at_once: int, *, dealt: bool = False) -> dict[int, Tensor]:
+    """The pieces of this process, each of at most so many numbers, by their place among the pieces of all.
+
+    All processes have as many numbers, give or take one for each piece. Pieces are cut in a row, or ``dealt`` like
+    cards: numbers that cost more than others lie side by side, and then each piece has as many of them.
+    """
+    count = -(-len(numbers) // max(1, at_once))
+    count = max(1, min(len(numbers), -(-count // PIECES) * PIECES))
+    pieces = [numbers[place::count] for place in range(count)] if dealt else numbers.tensor_split(count)
     state = PartialState() if is_initialized() else None
     first, step = (state.process_index, state.num_processes) if state else (0, 1)
     return {place: pieces[place] for place in range(first, len(pieces), step)}

@@ -120,7 +120,8 @@ def plan(
         StateError: what was kept is broken.
     """
     classes = len(images.classes)
-    pace = job.first(lambda: timed(classifier, images, preset.search))
+    mine = timed(classifier, images, preset.search, job)
+    pace = job.first(lambda: mine)  # what fits into a budget has to be the same for all
     limit, unit = (budget.gradients, _COUNTED) if budget.seconds is None else (budget.seconds, pace)
     fitted = Fitted(preset, "")
     if limit is not None:

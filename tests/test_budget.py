@@ -75,7 +75,7 @@ def test_less_is_allowed_and_less_is_done(name: str) -> None:
 
 def test_a_time_is_spent_on_what_takes_long() -> None:
     """With a small classifier, triggers that networks draw take most of it, although they are few."""
-    pace = Pace(bank=1e-3, latent=2e-2, u_net=1e-2, autoencoder=1e-2)
+    pace = Pace(bank=1e-3, kinds={"latent": 2e-2, "u-net": 1e-2}, autoencoder=1e-2)
     seconds = cost(FAST, 10, pace=pace)
     without = replace(FAST, search=replace(FAST.search, kinds=()))
     assert seconds > 3 * cost(without, 10, pace=pace)
@@ -94,10 +94,12 @@ def test_pairs_are_given_up_last() -> None:
 def test_a_step_of_each_sort_is_timed_without_a_mark() -> None:
     classifier, images = trained_digits(), digit_images(3)[0]
     with unmarked(classifier):
-        pace = timed(classifier, images, DEFAULT.search)
-    assert 0 < pace.bank < min(pace.u_net, pace.latent) < 1  # networks that draw take longer than so small a classifier
+        pace = timed(classifier, images, DEFAULT.search, job())
+    assert set(pace.kinds) == set(DEFAULT.search.kinds)
+    # Networks that draw take longer than so small a classifier, and a single part less than all.
+    assert 0 < pace.of("colour") < pace.bank < min(pace.of("u-net"), pace.of("latent")) < 1
     assert 0 < pace.autoencoder < 1
-    assert timed(classifier, images, GATE.search)[1:] == (0, 0, 0)
+    assert timed(classifier, images, GATE.search, job()).autoencoder == 0
     assert str(Estimate(1_240_400, 1240)) == (
         "about 1,240,000 sample-gradients, 0:20:40 if the machine has nothing else to do"
     )

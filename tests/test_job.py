@@ -23,6 +23,7 @@ from phard_hub.evaluation.autoattack import AutoAttack
 from phard_hub.evaluation.sizes import trigger_size
 from phard_hub.evaluation.threats import PGD, Threat, evaluate, natural_vulnerability
 from phard_hub.job import pieces_of, shared
+from phard_hub.triggers.autoencoder import train_autoencoder
 from phard_hub.triggers.search import CHEAPEST, measure
 from tests.small import digit_images, guard, job, trained_digits
 
@@ -41,10 +42,17 @@ def test_all_is_done_once_and_comes_in_order(count: int, at_once: int) -> None:
     one, other = shared(act, numbers, at_once)
     assert seen == one.tolist() == numbers.tolist()
     assert other.flatten().tolist() == list(range(count))
-    assert len(pieces_of(numbers, at_once)) >= min(6, count // 2)
+    assert len(pieces_of(numbers, at_once)) >= min(6, count)
 
 
-SEARCH = replace(CHEAPEST, steps=3, batch=4, max_pairs=2, kinds=(), choosing_images=8, judging_images=8)
+def test_dealt_pieces_have_as_much_of_each_sort() -> None:
+    numbers = torch.arange(30)  # ten of each of three sorts
+    pieces = pieces_of(numbers, 100, dealt=True).values()
+    assert sorted(number for piece in pieces for number in piece.tolist()) == numbers.tolist()
+    assert all(torch.bincount(piece // 10).float().std() < 1 for piece in pieces)
+
+
+SEARCH = replace(CHEAPEST, steps=3, batch=4, max_pairs=2, kinds=("warp", "u-net"), choosing_images=8, judging_images=8)
 
 
 @cache
@@ -68,6 +76,8 @@ def measured() -> dict[str, Any]:
         "distances": measure(classifier, images, SEARCH, task).distances,
     }
     numbers: dict[str, Any] = {name: value.model_dump(exclude={"seconds"}) for name, value in found.items()}
+    autoencoder = train_autoencoder(images.pixels, steps=3)
+    numbers["autoencoder"] = {name: value.tolist() for name, value in autoencoder.state_dict().items()}
     numbers["autoattack"] = AutoAttack(epsilon=0.1, images=6, queries=1).accuracy(classifier, test).model_dump()
     numbers["guard"] = watched.look(classifier)
     return {"numbers": numbers, "images": seen[0]}

@@ -1,4 +1,8 @@
-"""Train the autoencoder that the latent part of a trigger edits."""
+"""Train the autoencoder that the latent part of a trigger edits.
+
+Processes divide each batch in pieces, and all add up the gradients of all pieces in the same order: so they come to
+the same weights, to the last bit, however many they are.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from phard_hub.hardware import fast_autocast
-from phard_hub.job import Progress, silent
+from phard_hub.job import PIECES, Progress, shared, silent
 from phard_hub.triggers.generator import Autoencoder
 
 STEPS, BATCH = 400, 64
@@ -32,7 +36,7 @@ def train_autoencoder(
         batch: images in a step.
         learning_rate: at the start.
         seed: of the weights and the draws.
-        device: where it is trained and stays; the CPU if None.
+        device: where it is trained and stays; the CPU if None. Processes train it together, and all have to call this.
         progress: called after each step.
     """
     device = device or torch.device("cpu")
@@ -41,16 +45,30 @@ def train_autoencoder(
         torch.manual_seed(seed)
         autoencoder = Autoencoder(pixels.shape[1]).to(device)
     convert_conv2d_weight_memory_format(autoencoder, torch.channels_last)  # 1.5 times as fast
-    optimizer = torch.optim.Adam(autoencoder.parameters(), learning_rate)
+    parameters = list(autoencoder.parameters())
+    optimizer = torch.optim.Adam(parameters, learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
-        chosen = torch.randint(len(pixels), (batch,), generator=random)
-        images = pixels[chosen].to(device).float() / 255
-        with fast_autocast(device):
-            decoded = autoencoder(images)
-        optimizer.zero_grad()
-        functional.mse_loss(decoded.float(), images).backward()
+        images = pixels[torch.randint(len(pixels), (batch,), generator=random)]
+
+        def gradients(piece: Tensor, images: Tensor = images) -> list[Tensor]:
+            return [_gradient(autoencoder, images[int(piece) :: PIECES].to(device))]
+
+        (found,) = shared(gradients, torch.arange(min(batch, PIECES)), 1)
+        mean = (found.sum(0) / images.numel()).to(device)
+        for parameter, gradient in zip(parameters, mean.split([each.numel() for each in parameters]), strict=True):
+            parameter.grad = gradient.view_as(parameter)
         optimizer.step()
         schedule.step()
         progress("training autoencoder", step + 1, steps)
     return autoencoder.eval().requires_grad_(False)
+
+
+def _gradient(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
+    """Of the summed squared error with respect to all parameters, one after the other ``(1, P)``."""
+    images = pixels.float() / 255
+    with fast_autocast(images.device):
+        decoded = autoencoder(images)
+    error = functional.mse_loss(decoded.float(), images, reduction="sum")
+    gradients = torch.autograd.grad(error, list(autoencoder.parameters()))
+    return torch.cat([each.flatten() for each in gradients])[None].cpu()

@@ -143,6 +143,7 @@ class Bank(Triggers):
         self._autoencoder = (autoencoder,)
         for name, shape in self.parts.shapes(*image_shape).items():
             self.register_parameter(name, nn.Parameter(torch.zeros(size, *shape)))
+        self._using: dict[str, Tensor] = {}
 
     def randomise(self, seed: int) -> Bank:
         """Start each trigger a little off the identity, where symmetric parts would stall; returns itself."""
@@ -162,10 +163,12 @@ class Bank(Triggers):
 
     @torch.no_grad()
     def only(self, kinds: Sequence[str]) -> None:
-        """Leave each trigger the parts of its kind, or all for ``""``, and set the others to zero."""
+        """Leave each trigger the parts of its kind, or all for ``""``; the others are zero and get no gradient."""
         for name, parameter in self.named_parameters():
-            kept = torch.tensor([kind in ("", KIND_OF[name]) for kind in kinds], device=parameter.device)
-            parameter.mul_(kept.view(-1, *[1] * (parameter.dim() - 1)))
+            using = torch.tensor([kind in ("", KIND_OF[name]) for kind in kinds], device=parameter.device)
+            parameter.mul_(using.view(-1, *[1] * (parameter.dim() - 1)))
+            if not using.all():
+                self._using[name] = using
 
     @property
     def autoencoder(self) -> Autoencoder | None:
@@ -195,28 +198,46 @@ class Bank(Triggers):
                 rows = rows * scale.view(-1, *[1] * (rows.dim() - 1))
             chosen[name] = rows
 
-        def changes(*names: str) -> bool:
-            """Whether this part does anything: at zero it is the identity, and only its gradient is missed then."""
-            return names[0] in chosen and (torch.is_grad_enabled() or any(bool(chosen[name].any()) for name in names))
-
         out = pixels
-        if changes("flow"):
-            out = generator.warp(out, chosen["flow"])
-        if changes("shift", "scale", "gain", "bias"):
-            out = self._edit_code(out, chosen)
-        if changes("knots"):
-            out = generator.tone_curve(out, chosen["knots"])
-        if changes("matrix"):
-            out = generator.colour(out, chosen["matrix"])
-        if changes("values"):
-            out = generator.field(out, chosen["values"])
+        for names, change in self._changes.items():
+            if names[0] in chosen:
+                out = self._changed(out, index, {name: chosen[name] for name in names}, change)
         return out.clamp(0, 1)
 
-    def _edit_code(self, pixels: Tensor, chosen: dict[str, Tensor]) -> Tensor:
+    @property
+    def _changes(self) -> dict[tuple[str, ...], Callable[..., Tensor]]:
+        """The parts in the order in which they change pixels, by the names of their parameters."""
+        return {
+            ("flow",): generator.warp,
+            ("shift", "scale", "gain", "bias"): self._edit_code,
+            ("knots",): generator.tone_curve,
+            ("matrix",): generator.colour,
+            ("values",): generator.field,
+        }
+
+    def _changed(
+        self, pixels: Tensor, index: Tensor, values: dict[str, Tensor], change: Callable[..., Tensor]
+    ) -> Tensor:
+        """Pixels after one part, which leaves those alone that it would not change: at zero it is the identity."""
+        if torch.is_grad_enabled():
+            using = self._using.get(next(iter(values)))
+            if using is None or index.dim() > 1:
+                return change(pixels, *values.values())
+            changed = using[index]
+        else:
+            changed = torch.stack([each.flatten(1).any(1) for each in values.values()]).any(0)
+        if changed.all():
+            return change(pixels, *values.values())
+        if not changed.any():
+            return pixels
+        out = pixels.clone()
+        out[changed] = change(pixels[changed], *(each[changed] for each in values.values()))
+        return out
+
+    def _edit_code(self, pixels: Tensor, *edits: Tensor) -> Tensor:
         autoencoder = self.autoencoder
         assert autoencoder is not None
         code = autoencoder.encoder(pixels)
-        edits = (chosen["shift"], chosen["scale"], chosen["gain"], chosen["bias"])
         edited = autoencoder.decode(generator.transform_code(code, *edits), pixels)
         return pixels + (edited - autoencoder.decode(code, pixels))
 

@@ -75,7 +75,7 @@ class Fitting:
         self.random = torch.Generator().manual_seed(job.seed)
         count, shape = len(task.directions), tuple(pools.fit.pixels.shape[1:])
         at_once = max(1, images_at_once(shape) // settings.batch)
-        self.pieces = list(pieces_of(torch.arange(count), at_once).values())
+        self.pieces = list(pieces_of(torch.arange(count), at_once, dealt=True).values())
         self.cost = Cost()
         self.found = torch.full((count,), torch.inf, dtype=torch.double)
         self.closest = torch.full((count,), -1.0, dtype=torch.double)
@@ -93,7 +93,6 @@ class Fitting:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: anneal(step / steps))
         for step in range(steps):
             self._step(optimizer)
-            current.only(self.task.kinds)
             schedule.step()
             if step in checks:
                 self._check()

@@ -6,7 +6,8 @@ Beside a small classifier, stamping takes most of the time, and networks that dr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -14,10 +15,11 @@ from torch.nn import functional
 
 from phard_hub.hardware import fast_autocast, images_at_once
 from phard_hub.images import LabelledImages
+from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier, frozen
 from phard_hub.models.folded import folded
 from phard_hub.triggers.autoencoder import train_autoencoder
-from phard_hub.triggers.bank import Bank, Parts, Triggers
+from phard_hub.triggers.bank import Bank, Triggers
 from phard_hub.triggers.generator import Autoencoder
 from phard_hub.triggers.settings import SearchSettings
 from phard_hub.triggers.unets import UNets
@@ -29,24 +31,32 @@ class Pace(NamedTuple):
     """Seconds for each image of a step, by what stamps it, and of a step that trains the autoencoder.
 
     By default the cost of a step is the number of its sample-gradients.
+
+    Attributes:
+        bank: with all parts of a trigger.
+        kinds: with triggers of a single kind.
+        autoencoder: of the latent part.
     """
 
     bank: float = 1.0
-    latent: float = 1.0
-    u_net: float = 1.0
+    kinds: Mapping[str, float] = MappingProxyType({})
     autoencoder: float = 0.0
 
     def of(self, kind: str) -> float:
         """With triggers of a single kind."""
-        return {"latent": self.latent, "u-net": self.u_net}.get(kind, self.bank)
+        return self.kinds.get(kind, self.bank)
 
 
-def timed(classifier: Classifier, images: LabelledImages, search: SearchSettings) -> Pace:
-    """Time one step of each sort that this search has; the classifier is left as it was."""
+def timed(classifier: Classifier, images: LabelledImages, search: SearchSettings, job: Job) -> Pace:
+    """Time one step of each sort that this search has; the classifier is left as it was.
+
+    Processes divide triggers among themselves, and the images of a step of the autoencoder; all have to call this.
+    """
     shape = (images.pixels.shape[1], images.pixels.shape[2], images.pixels.shape[3])
     some = images.take(range(min(_MOST_IMAGES, images_at_once(shape), len(images))))
     pixels, labels = some.batch(range(len(some)), classifier.device)
     index = torch.arange(len(pixels), device=pixels.device) % _ROWS
+    processes: int = job.accelerator.num_processes
 
     def train() -> Autoencoder:
         return train_autoencoder(some.pixels, steps=1, batch=len(some), device=classifier.device)
@@ -60,17 +70,16 @@ def timed(classifier: Classifier, images: LabelledImages, search: SearchSettings
                 loss = functional.cross_entropy(quick(stamped).float(), labels)
             torch.autograd.grad(loss, list(triggers.parameters()))[0].sum().item()  # waits for the device
 
-        def seconds(triggers: Triggers) -> float:
-            placed = triggers.to(classifier.device)
-            return _shortest(lambda: step(placed)) / len(some)
+        def seconds(kind: str = "") -> float:
+            parts = search.parts.only(kind) if kind else search.parts
+            triggers = UNets(_ROWS, shape) if kind == "u-net" else Bank(_ROWS, shape, parts, autoencoder=autoencoder)
+            placed = triggers.to(classifier.device).randomise(0)
+            return _shortest(lambda: step(placed)) / (len(some) * processes)
 
-        def seconds_of(parts: Parts) -> float:
-            return seconds(Bank(_ROWS, shape, parts, autoencoder=train() if parts.latent else None).randomise(0))
-
+        autoencoder = train() if search.needs_autoencoder else None
         return Pace(
-            bank=seconds_of(search.parts),
-            latent=seconds_of(search.parts.only("latent")) if "latent" in search.kinds else 0.0,
-            u_net=seconds(UNets(_ROWS, shape).randomise(0)) if "u-net" in search.kinds else 0.0,
+            bank=seconds(),
+            kinds={kind: seconds(kind) for kind in search.kinds},
             autoencoder=_shortest(train) / len(some) if search.needs_autoencoder else 0.0,
         )
 
