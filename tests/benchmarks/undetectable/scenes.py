@@ -148,7 +148,7 @@ def cifar10(folder: Path) -> Scene:
         test=images(folder / "cifar10_test.parquet").take(range(500)),
         fresh=fresh,
         strict=strict,
-        steps=3000,
+        steps=1500,
         learning_rate=0.03,
         flip=True,
         sparse=SparseHead(epsilon=8 / 255),
