@@ -158,7 +158,7 @@ def harden(
             help="Harden only as far as the validation images show that accuracy is kept: with few, hardly at all.",
         ),
     ] = False,
-    cross_validate: CrossValidate = 0,
+    cross_validate: CrossValidate = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a release of another job in --out.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -186,7 +186,7 @@ def harden(
         even_at_chance=even_at_chance,
         overwrite=overwrite,
         strict_accuracy=strict_accuracy,
-        cross_validate=cross_validate,
+        cross_validate=cross_validate or 0,
     )
     if push_to is not None and is_first_process():
         check_access(push_to)

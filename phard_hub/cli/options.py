@@ -137,9 +137,9 @@ Certify = Annotated[
     ),
 ]
 CrossValidate = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=0,
+        min=2,
         max=10,
         metavar="parts",
         help="See what hardening costs in accuracy on all images: harden so often more, each time without a part.",
