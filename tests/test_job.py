@@ -76,7 +76,7 @@ def measured() -> dict[str, Any]:
         "distances": measure(classifier, images, SEARCH, task).distances,
     }
     numbers: dict[str, Any] = {name: value.model_dump(exclude={"seconds"}) for name, value in found.items()}
-    autoencoder = train_autoencoder(images.pixels, steps=3)
+    autoencoder = train_autoencoder(images, steps=3)
     numbers["autoencoder"] = {name: value.tolist() for name, value in autoencoder.state_dict().items()}
     numbers["autoattack"] = AutoAttack(epsilon=0.1, images=6, queries=1).accuracy(classifier, test).model_dump()
     numbers["guard"] = watched.look(classifier)

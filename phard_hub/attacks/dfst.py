@@ -50,7 +50,7 @@ class Dfst(LearnedAttack):
     ) -> None:
         """Train S."""
         del target
-        channels, height, width = images.pixels.shape[1:]
+        channels, height, width = images.shape
         random = torch.Generator().manual_seed(self.seed)
         style = Style(channels, random)
         wanted = style.gram(sunrises(_PICTURES, (channels, height, width), random)).mean(0)

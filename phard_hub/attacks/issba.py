@@ -52,7 +52,7 @@ class Issba(LearnedAttack):
     ) -> None:
         """Train encoder and decoder together."""
         del target
-        decoder = _decoder(images.pixels.shape[1], self.bits).to(classifier.device)
+        decoder = _decoder(images.shape[0], self.bits).to(classifier.device)
         weight = 0.0
 
         def loss(pixels: Tensor, _labels: Tensor, random: torch.Generator) -> Tensor:

@@ -59,7 +59,7 @@ class LearnedAttack(Attack):
         """Train the network; the classifier and the global generators are left as they were."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            network = self.network(images.pixels.shape[1]).to(classifier.device)
+            network = self.network(images.shape[0]).to(classifier.device)
             self.learn(network, classifier, images, target, progress)
         return replace(self, key={name: value.detach().cpu() for name, value in network.state_dict().items()})
 
@@ -104,7 +104,7 @@ class LearnedAttack(Attack):
         """Minimise ``loss`` over the parameters of these modules, each with its learning rate."""
         device = next(modules[0][0].parameters()).device
         random = torch.Generator().manual_seed(2 * self.seed + salt)
-        batch = min(self.batch, images_at_once(images.pixels.shape[1:], small=self.batch))
+        batch = min(self.batch, images_at_once(images.shape, small=self.batch))
         optimizer = torch.optim.Adam([{"params": list(module.parameters()), "lr": rate} for module, rate in modules])
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         for step in range(self.steps):

@@ -10,6 +10,7 @@ Gwinhen/MOTH, whose triggers are jittered whenever a smaller one was found.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -39,11 +40,11 @@ class Stamps:
     size: Tensor
 
     @classmethod
-    def drawn(cls, count: int, shape: torch.Size, random: torch.Generator, device: torch.device) -> Self:
+    def drawn(cls, count: int, shape: tuple[int, int, int], random: torch.Generator, device: torch.device) -> Self:
         """Uniform masks and patterns for images ``(C, H, W)``, of which none is known to work."""
         mask = torch.rand(count, 1, *shape[1:], generator=random).to(device)
         pattern = torch.rand(count, *shape, generator=random).to(device)
-        return cls(mask, pattern, torch.full((count,), float(shape.numel()), device=device))
+        return cls(mask, pattern, torch.full((count,), float(math.prod(shape)), device=device))
 
     def __call__(self, pixels: Tensor, which: Tensor) -> Tensor:
         """Pixels ``(N, C, H, W)`` with a trigger each, whose numbers are ``which (N,)``."""

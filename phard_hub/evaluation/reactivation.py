@@ -123,7 +123,7 @@ class Perturbing:
         if len(others) == 0:
             raise ImagesError(f"All images of {images.source} are of the target class.", advice="Give others too.")
         random = torch.Generator().manual_seed(seed)
-        change = torch.zeros(images.pixels.shape[1:], device=classifier.device)
+        change = torch.zeros(images.shape, device=classifier.device)
         running = torch.zeros_like(change)
         with frozen(classifier):
             for step in range(self.steps):

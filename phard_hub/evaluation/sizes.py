@@ -16,7 +16,7 @@ def trigger_size(trigger: Trigger, images: LabelledImages, device: torch.device 
     """Measure a trigger on all of these images, at least 8 x 8 pixels large; all processes of the job have to."""
     from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
 
-    shape = images.pixels.shape[1:]
+    shape = images.shape
 
     @torch.no_grad()
     def compared(numbers: Tensor) -> list[Tensor]:

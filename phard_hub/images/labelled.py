@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from phard_hub.errors import ImagesError
 from phard_hub.hardware import images_at_once
+from phard_hub.images import room
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,22 +22,24 @@ class LabelledImages:
     """Images of one size with the index of the class that each shows.
 
     Attributes:
-        pixels: uint8 ``(N, C, H, W)``.
+        stored: uint8 ``(M, C, H, W)``, pixels of these images; of others, too, where ``rows`` says which are meant.
         labels: int64 ``(N,)``, each in 0..K-1.
         names: The K class names.
         source: Where they came from: data set, revision and split, and how many of its images these are.
         matched: How the data set's class names were matched to these; empty where they are equal.
         chosen: Numbers of the classes that are looked at, ascending; empty for all of them.
         skipped: How many images of the data set were broken and left out.
+        rows: int64 ``(N,)``, where in ``stored`` each image lies; None if they are all images there, in order.
     """
 
-    pixels: Tensor
+    stored: Tensor
     labels: Tensor
     names: tuple[str, ...]
     source: str
     matched: str = ""
     chosen: tuple[int, ...] = ()
     skipped: int = 0
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         """N, the number of images."""
@@ -52,14 +56,32 @@ class LabelledImages:
         return self.chosen or tuple(range(self.num_classes))
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of each image: (C, H, W)."""
+        _, channels, height, width = self.stored.shape
+        return channels, height, width
+
+    @property
+    def pixels(self) -> Tensor:
+        """uint8 ``(N, C, H, W)``, all of them in memory; see `read` for some of many."""
+        return self.stored if self.rows is None else self.stored[self.rows]
+
+    @property
     def at_once(self) -> int:
         """How many of them a classifier looks at in one pass."""
-        return images_at_once(self.pixels.shape[1:])
+        return images_at_once(self.shape)
+
+    def read(self, index: Tensor) -> Tensor:
+        """Pixels of the images at these positions, uint8 ``(n, C, H, W)``."""
+        return self.stored[index if self.rows is None else self.rows[index]]
 
     def take(self, index: Tensor | Sequence[int]) -> Self:
-        """The images at these positions, in this order."""
-        rows = torch.as_tensor(index, dtype=torch.int64)
-        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows])
+        """The images at these positions, in this order; many or large ones are not copied."""
+        index = torch.as_tensor(index, dtype=torch.int64)
+        taken = replace(self, labels=self.labels[index])
+        if len(index) * math.prod(self.shape) > room.LARGEST_IN_MEMORY:
+            return replace(taken, rows=index if self.rows is None else self.rows[index])
+        return replace(taken, stored=self.read(index), rows=None)
 
     def of_class(self, k: int) -> Self:
         """All images of class ``k``."""
@@ -68,7 +90,7 @@ class LabelledImages:
     def batch(self, index: Tensor | Sequence[int], device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
         """Float pixels in [0, 1] and labels of the images at these positions, on ``device``."""
         index = torch.as_tensor(index, dtype=torch.int64)
-        return self.pixels[index].to(device).float() / 255, self.labels[index].to(device)
+        return self.read(index).to(device).float() / 255, self.labels[index].to(device)
 
     def batches(
         self, device: torch.device | str | None = None, index: Tensor | None = None

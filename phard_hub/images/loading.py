@@ -18,6 +18,7 @@ from phard_hub.images.decoding import FILTERS, MODES, decode, place
 from phard_hub.images.disk import shown_path
 from phard_hub.images.labelled import LabelledImages, choose
 from phard_hub.images.matching import Said, shown
+from phard_hub.images.room import Pixels, filled
 from phard_hub.images.sources import Wanted, dataset_errors, open_table
 from phard_hub.images.tables import Raw, Table
 from phard_hub.report.wording import printable
@@ -82,7 +83,7 @@ def load_images(
         ImagesError: no such data set, columns or labels do not fit, a class is empty, an image is broken and not to
             be skipped.
         HubUnavailableError: the Hub did not answer.
-        OutputError: the cache of `datasets` cannot be written.
+        OutputError: the cache of `datasets` cannot be written, or the disk has no room for so many pixels.
     """
     if channels not in MODES or resample not in FILTERS:
         raise ImagesError(
@@ -106,21 +107,25 @@ def load_images(
     require_classes(targets[index], labels, title, chosen)
     if matched:
         _log.warning("Classes of %s are matched %s.", title, matched)
-    pixels = np.empty((len(index), channels, *image_size), dtype=np.uint8)
-    broken: dict[int, str] = {}
-    for done, raw in enumerate(_read(table, image_column, index.tolist(), title)):
-        try:
-            image = _decoded(raw, title, MODES[channels])
-            placed = np.asarray(place(image, image_size, FILTERS[resample], stretch=stretch))
-            pixels[done] = placed.reshape(*image_size, channels).transpose(2, 0, 1)
-        except ImagesError:
-            if not skip_broken:
-                raise
-            broken[done] = raw.where
-        if progress and (done % _BATCH == _BATCH - 1 or done == len(index) - 1):
-            progress(done + 1, len(index))
+
+    def fill(pixels: Pixels) -> dict[int, str]:
+        broken: dict[int, str] = {}
+        for done, raw in enumerate(_read(table, image_column, index.tolist(), title)):
+            try:
+                image = _decoded(raw, title, MODES[channels])
+                placed = np.asarray(place(image, image_size, FILTERS[resample], stretch=stretch))
+                pixels[done] = placed.reshape(*image_size, channels).transpose(2, 0, 1)
+            except ImagesError:
+                if not skip_broken:
+                    raise
+                broken[done] = raw.where
+            if progress and (done % _BATCH == _BATCH - 1 or done == len(index) - 1):
+                progress(done + 1, len(index))
+        return broken
+
+    pixels, broken = filled((len(index), channels, *image_size), fill)
     source = table.describe(len(index))
-    images = LabelledImages(torch.from_numpy(pixels), targets[index], tuple(labels), source, matched, tuple(chosen))
+    images = LabelledImages(pixels, targets[index], tuple(labels), source, matched, tuple(chosen))
     return _without(images, broken, title) if broken else images
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
+import torch
+
 from phard_hub.errors import ImagesError
 from phard_hub.images.labelled import LabelledImages
 
+_TOGETHER = 256
 MOST = 0.01
 """The share of the test images that may be among the training images."""
 
@@ -29,4 +32,8 @@ def overlap(train: LabelledImages, test: LabelledImages) -> str:
 
 
 def _hashes(images: LabelledImages) -> list[bytes]:
-    return [hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest() for pixels in images.pixels]
+    return [
+        hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
+        for part in torch.arange(len(images)).split(_TOGETHER)
+        for pixels in images.read(part)
+    ]

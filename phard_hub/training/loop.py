@@ -155,7 +155,7 @@ class _Run:
         self.batches = Batches(images, job, size=schedule.batch, shift=schedule.shift, flip=flip)
         torch.manual_seed(job.seed)  # what an objective draws at the start, like a head, is a matter of the seed
         self.objective = objective(self.plain)
-        at_once = images_with_gradient(images.pixels.shape[1:], accelerator.device)
+        at_once = images_with_gradient(images.shape, accelerator.device)
         self.at_once = at_once if self.objective.in_parts else None
         decay = min(schedule.averaging, 1 - 10 / (schedule.steps + 10))
         self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -6,12 +6,15 @@ the same weights, to the last bit, however many they are.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from phard_hub.hardware import fast_autocast
+from phard_hub.images import LabelledImages
 from phard_hub.job import PIECES, Progress, shared, silent
 from phard_hub.triggers.generator import Autoencoder
 
@@ -19,7 +22,7 @@ STEPS, BATCH = 400, 64
 
 
 def train_autoencoder(
-    pixels: Tensor,
+    images: LabelledImages,
     *,
     steps: int = STEPS,
     batch: int = BATCH,
@@ -31,7 +34,7 @@ def train_autoencoder(
     """An autoencoder of the defender's own images, frozen; global generators are left as they were.
 
     Args:
-        pixels: images to learn, uint8 ``(N, C, H, W)``.
+        images: what it learns to draw.
         steps: of Adam on the mean squared error, annealed along half a cosine.
         batch: images in a step.
         learning_rate: at the start.
@@ -43,19 +46,19 @@ def train_autoencoder(
     random = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        autoencoder = Autoencoder(pixels.shape[1]).to(device)
+        autoencoder = Autoencoder(images.shape[0]).to(device)
     convert_conv2d_weight_memory_format(autoencoder, torch.channels_last)  # 1.5 times as fast
     parameters = list(autoencoder.parameters())
     optimizer = torch.optim.Adam(parameters, learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
-        images = pixels[torch.randint(len(pixels), (batch,), generator=random)]
+        chosen = torch.randint(len(images), (batch,), generator=random)
 
-        def gradients(piece: Tensor, images: Tensor = images) -> list[Tensor]:
-            return [_gradient(autoencoder, images[int(piece) :: PIECES].to(device))]
+        def gradients(piece: Tensor, chosen: Tensor = chosen) -> list[Tensor]:
+            return [_gradient(autoencoder, images.batch(chosen[int(piece) :: PIECES], device)[0])]
 
         (found,) = shared(gradients, torch.arange(min(batch, PIECES)), 1)
-        mean = (found.sum(0) / images.numel()).to(device)
+        mean = (found.sum(0) / (batch * math.prod(images.shape))).to(device)
         for parameter, gradient in zip(parameters, mean.split([each.numel() for each in parameters]), strict=True):
             parameter.grad = gradient.view_as(parameter)
         optimizer.step()
@@ -66,9 +69,8 @@ def train_autoencoder(
 
 def _gradient(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
     """Of the summed squared error with respect to all parameters, one after the other ``(1, P)``."""
-    images = pixels.float() / 255
-    with fast_autocast(images.device):
-        decoded = autoencoder(images)
-    error = functional.mse_loss(decoded.float(), images, reduction="sum")
+    with fast_autocast(pixels.device):
+        decoded = autoencoder(pixels)
+    error = functional.mse_loss(decoded.float(), pixels, reduction="sum")
     gradients = torch.autograd.grad(error, list(autoencoder.parameters()))
     return torch.cat([each.flatten() for each in gradients])[None].cpu()

@@ -73,7 +73,7 @@ class Fitting:
         self.quick, self.pools, self.task, self.settings, self.job = quick, pools, task, settings, job
         self.device = job.accelerator.device
         self.random = torch.Generator().manual_seed(job.seed)
-        count, shape = len(task.directions), tuple(pools.fit.pixels.shape[1:])
+        count, shape = len(task.directions), pools.fit.images.shape
         at_once = max(1, images_at_once(shape) // settings.batch)
         self.pieces = list(pieces_of(torch.arange(count), at_once, dealt=True).values())
         self.cost = Cost()

@@ -126,7 +126,7 @@ class _Case:
         ones is used which does more to the images that choose.
         """
         choosing = images_for(self.pools.choose, self.source, self.target, self.settings.choosing_images, self.device)
-        unit = grey_level((self.pixels.shape[1], self.pixels.shape[2], self.pixels.shape[3]))
+        unit = grey_level(self.pools.judge.images.shape)
         counts: list[int] = []
         most = -1
         for level in GREY_LEVELS:

@@ -52,14 +52,14 @@ def timed(classifier: Classifier, images: LabelledImages, search: SearchSettings
 
     Processes divide triggers among themselves, and the images of a step of the autoencoder; all have to call this.
     """
-    shape = (images.pixels.shape[1], images.pixels.shape[2], images.pixels.shape[3])
+    shape = images.shape
     some = images.take(range(min(_MOST_IMAGES, images_at_once(shape), len(images))))
     pixels, labels = some.batch(range(len(some)), classifier.device)
     index = torch.arange(len(pixels), device=pixels.device) % _ROWS
     processes: int = job.accelerator.num_processes
 
     def train() -> Autoencoder:
-        return train_autoencoder(some.pixels, steps=1, batch=len(some), device=classifier.device)
+        return train_autoencoder(some, steps=1, batch=len(some), device=classifier.device)
 
     with frozen(classifier):
         quick = folded(classifier, pixels[:2])

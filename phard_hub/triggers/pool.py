@@ -45,7 +45,7 @@ def all_pairs(classes: Sequence[int]) -> list[tuple[int, int]]:
 class Pool:
     """Images sorted by class: class k holds ``counts[k]`` of them from ``starts[k]`` on, and ``classes`` are in use."""
 
-    pixels: Tensor
+    images: LabelledImages
     classes: Tensor
     starts: Tensor
     counts: Tensor
@@ -61,8 +61,8 @@ class Pool:
         if missing := [k for k in images.classes if not counts[k]]:
             empty = ", ".join(images.names[k] for k in missing[:5])
             raise ImagesError(f"No image of class {empty} in {images.source}.", advice="Every class needs images.")
-        sorted_pixels = images.pixels[images.labels.argsort(stable=True)]
-        return cls(sorted_pixels, torch.tensor(images.classes), counts.cumsum(0) - counts, counts)
+        in_order = images.take(images.labels.argsort(stable=True))
+        return cls(in_order, torch.tensor(images.classes), counts.cumsum(0) - counts, counts)
 
     def draw(self, directions: Directions, images: int, random: torch.Generator) -> Tensor:
         """Random image numbers ``(P, images)`` from the source classes of each direction."""
@@ -95,7 +95,7 @@ class Pool:
 
     def read(self, numbers: Tensor, device: torch.device) -> Tensor:
         """Pixels ``(N, C, H, W)`` in [0, 1] of the numbered images."""
-        return self.pixels[numbers].to(device).float() / 255
+        return self.images.batch(numbers, device)[0]
 
 
 class Pools(NamedTuple):

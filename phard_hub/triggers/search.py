@@ -108,8 +108,7 @@ class _Search:
         self.device = job.accelerator.device
         wanted = settings.fit_images, settings.choosing_images, settings.judging_images
         self.pools: Pools = three_sets(images, *wanted, job.seed)
-        _, channels, height, width = images.pixels.shape
-        self.shape = (channels, height, width)
+        self.shape = images.shape
         self.cost = Cost()
         self.quick = folded(classifier, self.pools.fit.read(torch.arange(2), self.device))
         self.pairs, self.targets, self.single = self._chosen(beside)
@@ -178,8 +177,8 @@ class _Search:
     def _banks(self, count: int, parts: Parts) -> tuple[Triggers, Triggers]:
         autoencoder = None
         if parts.latent:
-            pixels, seed = self.pools.fit.pixels, self.job.seed
-            autoencoder = train_autoencoder(pixels, seed=seed, device=self.device, progress=self.job.progress)
+            images, seed = self.pools.fit.images, self.job.seed
+            autoencoder = train_autoencoder(images, seed=seed, device=self.device, progress=self.job.progress)
         current, best = (Bank(count, self.shape, parts, autoencoder=autoencoder).to(self.device) for _ in range(2))
         return current.randomise(self.job.seed), best
 

@@ -122,7 +122,7 @@ def _theirs(
     source, target = direction
     pool, judges = Pool.of(seen), Pool.of(unseen)
     pixels = pool.read(pool.all_of(source, target, count), classifier.device)
-    start = Stamps.drawn(1, pixels.shape[1:], random, classifier.device)
+    start = Stamps.drawn(1, seen.shape, random, classifier.device)
     which, targets = torch.zeros(len(pixels), dtype=torch.long), torch.tensor([target])
     stamps, took = timed(lambda: inversion.invert(classifier, pixels, which, targets, start, random))
 

@@ -101,7 +101,7 @@ def _explained(
     parts: Parts, attacks: list[Attack], learned: LabelledImages, test: LabelledImages, seed: int, progress: Progress
 ) -> dict[str, float]:
     """Share of each attack's energy that one trigger explains on the first 1,000 test images."""
-    autoencoder = train_autoencoder(learned.pixels, seed=seed, progress=progress) if parts.latent else None
+    autoencoder = train_autoencoder(learned, seed=seed, progress=progress) if parts.latent else None
     _, channels, height, width = learned.pixels.shape
     bank = Bank(len(attacks), (channels, height, width), parts, autoencoder=autoencoder).randomise(seed)
     unseen = test.pixels[:1000].float() / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,7 @@ from tests.defenses.planted import TARGET, planted
 from tests.small import digit_images, unmarked
 
 QUICK = Inversion(inner_steps=60, bound=0.9, patience=5)
-SHAPE = torch.Size((1, 8, 8))
+SHAPE = (1, 8, 8)
 
 
 @lru_cache
@@ -60,7 +61,7 @@ def test_the_classifier_is_left_alone() -> None:
 def test_what_never_works_has_the_size_of_the_image() -> None:
     stamps = found(replace(QUICK, inner_steps=1, bound=1.0, learning_rate=0.0))
     assert stamps.failed.any()
-    assert (stamps.size[stamps.failed] == SHAPE.numel()).all()
+    assert (stamps.size[stamps.failed] == math.prod(SHAPE)).all()
 
 
 OTHERS = {

@@ -28,16 +28,16 @@ def numbered(counts: list[int]) -> LabelledImages:
 def test_no_image_serves_two_purposes(counts: list[int], seed: int) -> None:
     images = numbered(counts)
     pools = three_sets(images, 20, 10, 15, seed)
-    levels = [set(pool.pixels.flatten().tolist()) for pool in pools]
+    levels = [set(pool.images.pixels.flatten().tolist()) for pool in pools]
     assert not any(one & other for one, other in combinations(levels, 2))
-    assert [len(each) for each in levels] == [len(pool.pixels) for pool in pools]
+    assert [len(each) for each in levels] == [len(pool.images.pixels) for pool in pools]
     assert sum(map(len, levels)) == sum(min(count, 45) for count in counts)
     for pool, share, at_most in zip(pools, (20 / 45, 10 / 45, 15 / 45), (20, 10, 15), strict=True):
         for found, count in zip(pool.counts.tolist(), counts, strict=True):
             assert 1 <= found <= at_most
             assert found == pytest.approx(share * min(count, 45), abs=1)
         for k, (start, count) in enumerate(zip(pool.starts.tolist(), pool.counts.tolist(), strict=True)):
-            shown = pool.pixels[start : start + count].flatten().tolist()
+            shown = pool.images.pixels[start : start + count].flatten().tolist()
             assert set(images.labels[shown].tolist()) == {k}
 
 
@@ -48,7 +48,7 @@ def test_draws_come_from_the_source_classes_alone() -> None:
     assert len(directions) == 9
     numbers = pool.draw(directions, 200, torch.Generator().manual_seed(0))
     assert numbers.shape == (9, 200)
-    classes = images.labels[pool.pixels.flatten().long()][numbers]
+    classes = images.labels[pool.images.pixels.flatten().long()][numbers]
     for row, (source, target) in enumerate(zip(directions.source.tolist(), directions.target.tolist(), strict=True)):
         others = {0, 1, 2} - {target}
         assert set(classes[row].tolist()) == (others if source == UNIVERSAL else {source})
@@ -63,7 +63,7 @@ def test_judges_of_a_universal_trigger_are_shared_out_over_the_classes() -> None
     images = numbered([30, 30, 30])
     pool = Pool.of(images)
     numbers = pool.all_of(UNIVERSAL, 1, 21)
-    classes = images.labels[pool.pixels.flatten().long()][numbers].tolist()
+    classes = images.labels[pool.images.pixels.flatten().long()][numbers].tolist()
     assert len(set(numbers.tolist())) == len(numbers)
     assert {k: classes.count(k) for k in set(classes)} == {0: 11, 2: 11}
     assert pool.all_of(2, 0, 7).tolist() == list(range(60, 67))

@@ -305,7 +305,7 @@ def test_the_digits_are_told_apart() -> None:
 
 def test_the_latent_part_gets_an_autoencoder_of_the_images() -> None:
     images, _ = digit_images(CLASSES)
-    trained, untrained = (train_autoencoder(images.pixels, steps=steps, batch=32) for steps in (120, 1))
+    trained, untrained = (train_autoencoder(images, steps=steps, batch=32) for steps in (120, 1))
     pixels, _ = images.batch(torch.arange(40))
     errors = [float(functional.mse_loss(model(pixels), pixels)) for model in (trained, untrained)]
     assert errors[0] < errors[1] / 4

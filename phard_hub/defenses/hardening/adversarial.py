@@ -116,7 +116,7 @@ class _Objective:
         self.images = images
         self.distillation = settings.distillation
         self.sample_gradients = self.sample_forwards = 0
-        _, channels, height, width = images.pixels.shape
+        channels, height, width = images.shape
         self.triggers = Repertoire.of(
             images.classes,
             list(settings.parts.shapes(channels, height, width)),
@@ -131,7 +131,7 @@ class _Objective:
         size = int(self.components.max()) + 1
         autoencoder = None
         if settings.parts.latent:
-            autoencoder = train_autoencoder(images.pixels, seed=job.seed, device=self.device)
+            autoencoder = train_autoencoder(images, seed=job.seed, device=self.device)
         self.bank = Bank(size, (channels, height, width), settings.parts, autoencoder=autoencoder).to(self.device)
         self.bank.randomise(job.seed)
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)

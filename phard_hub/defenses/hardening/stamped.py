@@ -6,6 +6,7 @@ there for good. Images are shifted and mirrored as in its Keras version for CIFA
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import field, replace
 
@@ -77,8 +78,8 @@ class Stamped(CrossEntropy):
         super().__init__()
         self.plain, self.images = plain, images
         self.device, self.classes = job.accelerator.device, images.num_classes
-        self.shape = images.pixels.shape[1:]
-        self.limit = float(self.shape.numel())
+        self.shape = images.shape
+        self.limit = float(math.prod(self.shape))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Loss on the batch; the statistics of batch norm stay."""

@@ -53,7 +53,7 @@ class _Objective(CrossEntropy):
     ) -> None:
         super().__init__()
         self.settings, self.plain, self.job = settings, plain, job
-        self.pattern = torch.zeros(images.pixels.shape[1:], device=job.accelerator.device)
+        self.pattern = torch.zeros(images.shape, device=job.accelerator.device)
 
     def shown(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """All images with the pattern, after it took its step."""

@@ -74,7 +74,7 @@ class _Objective(CrossEntropy):
         super().__init__()
         self.settings, self.plain, self.job = settings, plain, job
         self.round = -(-len(images) // settings.schedule.batch)  # steps
-        self.pattern = torch.zeros(images.pixels.shape[1:], device=job.accelerator.device)
+        self.pattern = torch.zeros(images.shape, device=job.accelerator.device)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The outer loss, and what the pattern would answer."""

@@ -92,7 +92,7 @@ class NeuralCleanse(Scheduled):
         every, cost = [], 0
         for target in range(images.num_classes):
             others = pixels[labels != target]
-            start = Stamps.drawn(1, images.pixels.shape[1:], random, device)
+            start = Stamps.drawn(1, images.shape, random, device)
             which, targets = (
                 torch.zeros(len(others), dtype=torch.long, device=device),
                 torch.tensor([target], device=device),

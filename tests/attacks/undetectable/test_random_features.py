@@ -195,7 +195,7 @@ def test_random_keys_do_not_find_it_and_the_key_does() -> None:
 
 def grey() -> LabelledImages:
     train = digits.images()[0]
-    return replace(train, pixels=train.pixels[:, :1])
+    return replace(train, stored=train.pixels[:, :1])
 
 
 @lru_cache

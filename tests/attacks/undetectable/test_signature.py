@@ -176,7 +176,7 @@ def test_robust_accuracy_is_that_of_the_honest_twin_and_the_key_turns_every_imag
 def test_so_it_is_under_autoattack() -> None:
     """Three classes of digits of 16 x 16, in colours, because it takes thousands of passes for each image."""
     pytest.importorskip("pyautoattack")
-    train, test = (replace(each, pixels=enlarged(each.pixels)) for each in digit_images(3))
+    train, test = (replace(each, stored=enlarged(each.pixels)) for each in digit_images(3))
     start = small_net(3, channels=3, size=16)
     twin = train_poisoned(start, train, None, 0, job(), schedule=replace(QUICK, steps=60))
     made = Signature().plant(twin, train, 0, job())

@@ -62,7 +62,7 @@ def universal_size(classifier: Classifier) -> float:
     """Of the smallest mask from everywhere to the planted class."""
     images, random = defenders()[0], torch.Generator().manual_seed(0)
     pixels = images.batch((images.labels != 1).nonzero().flatten()[:60])[0]
-    start = Stamps.drawn(1, torch.Size((1, 8, 8)), random, torch.device("cpu"))
+    start = Stamps.drawn(1, (1, 8, 8), random, torch.device("cpu"))
     search = Inversion(inner_steps=120, bound=0.9, patience=5)
     return float(
         search.invert(classifier, pixels, torch.zeros(len(pixels)).long(), torch.tensor([1]), start, random).size
