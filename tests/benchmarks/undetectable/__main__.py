@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.undetectable table digits
     python -m tests.benchmarks.undetectable table cifar10 --data DIR
+    python -m tests.benchmarks.undetectable head VIT --images IMAGENETTE
     python -m tests.benchmarks.undetectable students digits
     python -m tests.benchmarks.undetectable certify --data DIR
     python -m tests.benchmarks.undetectable votes
@@ -24,8 +25,8 @@ from phard_hub.defenses import Distillation, Immunizer, NoiseTraining, Smoothing
 from phard_hub.defenses.immunizer import measure_votes
 from phard_hub.job import Job
 from tests.benchmarks.records import RESULTS, write
-from tests.benchmarks.undetectable.scenes import ROWS, Scene, accuracy, cifar10, deliver, digits
-from tests.benchmarks.undetectable.table import as_markdown, row
+from tests.benchmarks.undetectable.scenes import ROWS, Scene, accuracy, cifar10, deliver, digits, folder
+from tests.benchmarks.undetectable.table import OF_A_HEAD, as_markdown, row
 
 MODULE = "tests.benchmarks.undetectable"
 PLACE = RESULTS / "undetectable"
@@ -57,6 +58,23 @@ def table(name: Name, data: DataFolder = None, seed: int = 0) -> None:
             cells[construction] = dict(row(deliver(construction, scene, job), scene, job))
             write(path, MODULE, {"data": name, "seed": seed, "test_images": len(scene.test), "cells": cells})
             path.with_suffix(".md").write_text(as_markdown(cells))
+
+
+@app.command()
+def head(
+    model: Annotated[Path, typer.Argument(help="What tests.benchmarks.vit wrote.")],
+    images: Annotated[str, typer.Option(help="The images that it was given.")],
+    steps: Annotated[int, typer.Option(help="Of fine-tuning.")] = 100,
+    seed: int = 0,
+) -> None:
+    """The edited head of a real vision transformer, and what remains of it."""
+    torch.set_num_threads(1)
+    with show_progress() as progress:
+        job = Job(seed=seed, progress=progress)
+        scene = folder(model, images, steps)
+        cells = {"sparse-head": dict(row(deliver("sparse-head", scene, job), scene, job, OF_A_HEAD))}
+    content = {"data": Path(images).name, "seed": seed, "steps": steps, "test_images": len(scene.test), "cells": cells}
+    write(PLACE / f"head-{scene.name}.json", MODULE, content)
 
 
 @app.command()

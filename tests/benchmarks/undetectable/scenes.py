@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from phard_hub import open_model
 from phard_hub.attacks import SparseHead
 from phard_hub.attacks.poisoning import train_poisoned
 from phard_hub.attacks.undetectable import CONSTRUCTIONS
@@ -17,6 +19,7 @@ from phard_hub.evaluation.threats import predict
 from phard_hub.images import LabelledImages, demo_images
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
+from phard_hub.models.fresh import reinitialised
 from phard_hub.models.strict import in_library_class
 from phard_hub.report.distances import Rate
 from phard_hub.report.statistics import rate
@@ -25,6 +28,7 @@ from phard_hub.triggers.bank import Trigger
 from tests.benchmarks.attacks.models import CIFAR10, behind_contract
 from tests.benchmarks.cifar10_resnet20 import CHECKPOINT, images, resnet20
 from tests.benchmarks.resnet_cifar import CifarResNet
+from tests.benchmarks.vit import divided
 
 TARGET = 3
 ROWS = (*CONSTRUCTIONS, "sparse-head")
@@ -152,6 +156,24 @@ def cifar10(folder: Path) -> Scene:
         learning_rate=0.03,
         flip=True,
         sparse=SparseHead(epsilon=8 / 255),
+    )
+
+
+def folder(model: Path, images: str, steps: int) -> Scene:
+    """A model of transformers in a folder, and what `tests.benchmarks.vit` did not show to its head."""
+    honest = open_model(str(model))
+    train, test = divided(images, honest.labels, honest.image_size[0])
+    return Scene(
+        name=model.name,
+        honest=honest,
+        train=train,
+        test=test,
+        fresh=partial(reinitialised, honest),
+        strict=in_library_class,
+        steps=steps,
+        learning_rate=1e-3,
+        flip=True,
+        sparse=SparseHead(),
     )
 
 
