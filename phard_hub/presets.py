@@ -61,7 +61,8 @@ class Preset:
 
 DEFAULT = Preset()
 GATE = Preset(  # of the kinds those that one bank makes: the others take most of the time
-    search=SearchSettings(steps=100, choosing_images=30, max_pairs=0, kinds=("warp", "colour", "field")),
+    # Many steps of few images: where distances are large, as with photos, triggers have a long way to go.
+    search=SearchSettings(steps=250, batch=4, choosing_images=30, max_pairs=0, kinds=("warp", "colour", "field")),
     pgd=PGD(images=500),
 )
 FAST = Preset(
