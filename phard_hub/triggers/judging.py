@@ -4,7 +4,7 @@ Each image turns at some strength of a trigger. The strength at which the wanted
 distance, and drawing the images again gives its interval. So the images that chose a trigger do not flatter it, nor
 do those that judge it: of n images, as many have to turn as the share asks for of n + 1, because the next image is as
 likely to be the hardest as each of them; and the success that is reported is that of each half of the images at the
-strength that the other half asks for. It is counted there, because a stronger trigger turns some images back.
+strength that the other half asks for.
 """
 
 from __future__ import annotations
@@ -81,12 +81,11 @@ class _Case:
 
     def judged(self) -> Judged:
         works, wanted = bool(self.fitted.works[self.row]), wanted_of(len(self.pixels), self.settings.success)
-        needed, first = torch.full((len(self.pixels),), torch.inf), 1.0
+        needed, strength = torch.full((len(self.pixels),), torch.inf), 1.0
         if works:
             needed = self._needed()
             last = float(needed.sort().values[wanted - 1])
-            first = last if math.isfinite(last) else 1.0
-        strength = first
+            strength = last if math.isfinite(last) else 1.0
         hits, sizes = self._at(strength, precise=True)
         for _ in range(_TRIES):
             if not works or int(hits.sum()) >= wanted:
@@ -100,8 +99,7 @@ class _Case:
         trigger = {name: value[self.row].detach().cpu().clone() for name, value in self.triggers.named_parameters()}
         reached = works and int(hits.sum()) >= wanted
         if reached:
-            asked = _asked_by_the_others(needed, self.settings.success)
-            hits, _ = self._at(asked / first, precise=True)  # the trigger is as strong as all ask for
+            hits = _by_the_others(needed, self.settings.success)
             reached = rate(int(hits.sum()), len(hits)).high >= self.settings.success
         return Judged(self.row, reached, hits, sizes, needed / strength, at, strength, trigger)
 
@@ -151,15 +149,15 @@ def wanted_of(images: int, success: float) -> int:
     return min(images, math.ceil(success * (images + 1) - 1e-9))
 
 
-def _asked_by_the_others(needed: Tensor, success: float) -> Tensor:
-    """For each image ``(n,)`` the strength that the half of the images asks for that it is not in."""
-    asked = torch.zeros(len(needed))
+def _by_the_others(needed: Tensor, success: float) -> Tensor:
+    """Whether each image turns at the strength that the half of the images that it is not in asks for."""
+    hits = torch.zeros(len(needed), dtype=torch.bool)
     first = torch.arange(len(needed)) % 2 == 0
     for half, others in ((first, ~first), (~first, first)):
         theirs = needed[others].sort().values
         if len(theirs):
-            asked[half] = theirs[wanted_of(len(theirs), success) - 1].clamp(max=STRONGEST)
-    return asked
+            hits[half] = needed[half] <= theirs[wanted_of(len(theirs), success) - 1]
+    return hits
 
 
 def scaled_to(triggers: Triggers, row: int, pixels: Tensor, size: float) -> Tensor:
