@@ -156,7 +156,7 @@ def _by_the_others(needed: Tensor, success: float) -> Tensor:
     for half, others in ((first, ~first), (~first, first)):
         theirs = needed[others].sort().values
         if len(theirs):
-            hits[half] = needed[half] <= theirs[wanted_of(len(theirs), success) - 1]
+            hits[half] = needed[half].isfinite() & (needed[half] <= theirs[wanted_of(len(theirs), success) - 1])
     return hits
 
 
