@@ -115,6 +115,26 @@ def seed_of_piece(seed: int, numbers: Tensor) -> int:
     return (seed * 1_000_003 + int(numbers[0])) % 2**62
 
 
+def gathered(act: Callable[[], T]) -> list[T]:
+    """Let each process act, and give what came of it in each of them to all, in the order of the processes.
+
+    Raises:
+        PhardError: that acting met in any of the processes.
+    """
+    mine: T | PhardError
+    try:
+        mine = act()
+    except PhardError as error:  # the others wait for word from this process
+        mine = error
+    came: list[T | PhardError] = gather_object([mine])
+    results: list[T] = []
+    for each in came:
+        if isinstance(each, PhardError):
+            raise each
+        results.append(each)
+    return results
+
+
 def shared(act: Callable[[Tensor], Sequence[Tensor]], numbers: Tensor, at_once: int) -> list[Tensor]:
     """Act on all numbers, each process on its pieces, and give the results of all to all.
 
@@ -131,15 +151,9 @@ def shared(act: Callable[[Tensor], Sequence[Tensor]], numbers: Tensor, at_once: 
     Raises:
         PhardError: that acting met in any of the processes.
     """
-    mine: list[Piece] = []
-    problem: PhardError | None = None
-    try:
-        mine.extend((place, act(piece)) for place, piece in pieces_of(numbers, at_once).items())
-    except PhardError as error:  # the others wait for word from this process
-        problem = error
-    came: list[tuple[list[Piece], PhardError | None]] = gather_object([(mine, problem)])
-    for _, each in came:
-        if each is not None:
-            raise each
-    found = sorted((piece for pieces, _ in came for piece in pieces), key=lambda piece: piece[0])
+
+    def mine() -> list[Piece]:
+        return [(place, act(piece)) for place, piece in pieces_of(numbers, at_once).items()]
+
+    found = sorted((piece for pieces in gathered(mine) for piece in pieces), key=lambda piece: piece[0])
     return [torch.cat(rows) for rows in zip(*(results for _, results in found), strict=True)]

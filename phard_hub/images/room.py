@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.state import is_initialized
-from accelerate.utils import gather_object
 from huggingface_hub import constants
 from numpy.typing import NDArray
 from torch import Tensor
 
 from phard_hub.disk.atomic import as_output_error
-from phard_hub.errors import PhardError
+from phard_hub.job import gathered
 
 LARGEST_IN_MEMORY = 2**30
 """Bytes of pixels that each process has for itself."""
@@ -55,7 +54,6 @@ def filled(shape: tuple[int, ...], fill: Callable[[Pixels], T]) -> tuple[Tensor,
     state = PartialState() if is_initialized() else None
     if state is None or state.num_processes == 1:
         with _new_file(math.prod(shape)) as file:
-            Path(file.name).unlink()
             pixels = np.memmap(file, np.uint8, "r+", shape=shape)
         found = fill(pixels)
         return torch.from_numpy(pixels), found
@@ -64,33 +62,26 @@ def filled(shape: tuple[int, ...], fill: Callable[[Pixels], T]) -> tuple[Tensor,
 
 def _filled_once(shape: tuple[int, ...], fill: Callable[[Pixels], T], state: PartialState) -> tuple[Tensor, T]:
     """Let the first process of each machine fill a file, which the others there see."""
-    mine: tuple[str, T] | PhardError | None = None
-    file: IO[bytes] | None = None
-    try:
-        if state.is_local_main_process:
-            try:
-                file = _new_file(math.prod(shape))
-                mine = file.name, fill(np.memmap(file, np.uint8, "r+", shape=shape))
-            except PhardError as error:  # the others wait for word from this process
-                mine = error
-        came: list[tuple[str, T] | PhardError | None] = gather_object([mine])
-        for each in came:
-            if isinstance(each, PhardError):
-                raise each
-        first = came[state.process_index - state.local_process_index]
-        assert isinstance(first, tuple)
-        name, found = first
+    with ExitStack() as stack:
+
+        def filled_here() -> tuple[str, T] | None:
+            if not state.is_local_main_process:
+                return None
+            file = stack.enter_context(_new_file(math.prod(shape)))
+            return file.name, fill(np.memmap(file, np.uint8, "r+", shape=shape))
+
+        came = gathered(filled_here)[state.process_index - state.local_process_index]
+        assert came is not None
+        name, found = came
         pixels: Pixels = np.memmap(name, np.uint8, "c", shape=shape)
         state.wait_for_everyone()
-        return torch.from_numpy(pixels), found
-    finally:
-        if file is not None:
-            Path(file.name).unlink()
-            file.close()
+    return torch.from_numpy(pixels), found
 
 
 def _new_file(size: int) -> IO[bytes]:
-    """A file of so many bytes in the cache of the Hub, where those are removed that nobody holds any more.
+    """A file of so many bytes in the cache of the Hub, which loses its name when it is closed.
+
+    Those that nobody holds any more are removed.
 
     Raises:
         OutputError: there is no room for it.
@@ -102,12 +93,11 @@ def _new_file(size: int) -> IO[bytes]:
             with suppress(OSError), left.open("rb") as other:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
-        file = tempfile.NamedTemporaryFile(prefix=_NAME, dir=place, delete=False)  # noqa: SIM115 - the caller closes it
+        file = tempfile.NamedTemporaryFile(prefix=_NAME, dir=place)  # noqa: SIM115 - the caller closes it
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             os.posix_fallocate(file.fileno(), 0, size)  # a disk that is full later on would kill the process
         except OSError:
-            Path(file.name).unlink()
             file.close()
             raise
     return file
