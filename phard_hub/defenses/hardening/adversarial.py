@@ -11,6 +11,7 @@ small ones, which it takes a converged search to find, go on working.
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 
 import torch
@@ -116,10 +117,9 @@ class _Objective:
         self.images = images
         self.distillation = settings.distillation
         self.sample_gradients = self.sample_forwards = 0
-        channels, height, width = images.shape
         self.triggers = Repertoire.of(
             images.classes,
-            list(settings.parts.shapes(channels, height, width)),
+            list(settings.parts.shapes(*images.shape)),
             max_pairs=settings.max_pairs,
             seed=job.seed,
         )
@@ -132,11 +132,11 @@ class _Objective:
         autoencoder = None
         if settings.parts.latent:
             autoencoder = train_autoencoder(images, seed=job.seed, device=self.device)
-        self.bank = Bank(size, (channels, height, width), settings.parts, autoencoder=autoencoder).to(self.device)
+        self.bank = Bank(size, images.shape, settings.parts, autoencoder=autoencoder).to(self.device)
         self.bank.randomise(job.seed)
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
-        self.start_price = settings.price * float(3072 / (channels * height * width)) ** 0.5
-        self.budget = grey_level((channels, height, width)) * settings.budget
+        self.start_price = settings.price * float(3072 / math.prod(images.shape)) ** 0.5
+        self.budget = grey_level(images.shape) * settings.budget
         self.price = torch.full((count,), self.start_price, device=self.device)
         self.running, self.sizes = torch.zeros(2, count, device=self.device)
 
