@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from phard_hub.errors import ImagesError
+from phard_hub.errors import ImagesError, InputError
 from phard_hub.images import LabelledImages
 from phard_hub.job import Job
 from phard_hub.models.classifier import Classifier
 from phard_hub.models.predictions import right_answers
+from phard_hub.pipeline import Settings
 from phard_hub.report.record import Report
 from phard_hub.training.crossvalidation import cross_validate, divided
 from tests.command import Phard
@@ -64,4 +65,6 @@ def test_the_report_says_what_all_images_say(phard: Phard, tiny_checkpoint: Path
     assert any(limit.startswith(said) for limit in report.limits)
     refused = phard(*cheap(tiny_checkpoint, images, tmp_path / "other", "--cross-validate", 1))
     assert refused.code == 2
-    assert "--cross-validate" in refused.complaint
+    assert "'--cross-validate': Input should be greater than or equal to 2" in refused.complaint
+    with pytest.raises(InputError, match="one part leaves no images to train on"):
+        Settings(cross_validate=1)
