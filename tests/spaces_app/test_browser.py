@@ -16,8 +16,10 @@ from spaces_app.look import STRONGEST
 from tests.hub_server import Hub
 from tests.release.releases import make_release
 from tests.spaces_app.serving import Page
-from tests.spaces_app.test_checking import model_zip, processes_in
+from tests.spaces_app.test_checking import model_zip, wait_for_end
 
+VISITORS_GONE = 60
+"""Seconds to wait; gradio looks every 15 for visitors who have left."""
 WIDTHS = {"desktop": (1280, 900), "phone": (360, 740)}
 
 
@@ -212,17 +214,9 @@ def test_what_a_visitor_wrote_is_no_html_in_an_error(visit: Callable[..., Visit]
 
 
 def upload(page: Any, model: Path) -> None:
-    """Choose a file; again where gradio drew the field anew at that moment, as it does after an error."""
-    field, shown = page.locator("#model-zip input"), page.locator("#model-zip").get_by_text(model.name).first
-    for _ in range(4):
-        if field.count():
-            field.set_input_files(model)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            if shown.is_visible():
-                return
-            page.wait_for_timeout(100)
-    raise AssertionError("the file was not taken")
+    """Choose a file and wait until it is there; its name is a label, while it is sent also a text for a moment."""
+    page.set_input_files("#model-zip input", model)
+    page.locator("#model-zip").get_by_label(model.name, exact=True).wait_for()
 
 
 def test_a_model_is_audited_and_a_check_is_cancelled(
@@ -240,7 +234,7 @@ def test_a_model_is_audited_and_a_check_is_cancelled(
     page.locator("#check-shown .progress").wait_for()
     page.get_by_role("button", name="Cancel").click()
     said(page, "#check-shown", "Cancelled")
-    end_soon(waiting)
+    wait_for_end(waiting, VISITORS_GONE)
 
 
 def test_a_reload_in_the_middle_ends_the_check(visit: Callable[..., Visit], page_server: Page, tmp_path: Path) -> None:
@@ -251,7 +245,7 @@ def test_a_reload_in_the_middle_ends_the_check(visit: Callable[..., Visit], page
     page.locator("#check-shown .progress").wait_for()
     page.reload()
     page.get_by_role("heading", name="See a backdoor").wait_for()
-    end_soon(waiting)
+    wait_for_end(waiting, VISITORS_GONE)
 
 
 def folders(server: Page) -> list[Path]:
@@ -261,15 +255,6 @@ def folders(server: Page) -> list[Path]:
         time.sleep(0.1)
     assert len(found) == 1
     return found
-
-
-def end_soon(used: list[Path]) -> None:
-    """Nothing is left of a check: neither its folder nor a process in it."""
-    deadline = time.monotonic() + 60  # gradio looks for visitors who have left every 15 seconds
-    while any(folder.exists() for folder in used) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(folder.exists() for folder in used)
-    assert not any(processes_in(folder) for folder in used)
 
 
 def test_two_visitors_see_nothing_of_each_other(visit: Callable[..., Visit]) -> None:
