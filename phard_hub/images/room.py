@@ -93,11 +93,21 @@ def _new_file(size: int) -> IO[bytes]:
             with suppress(OSError), left.open("rb") as other:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
-        file = tempfile.NamedTemporaryFile(prefix=_NAME, dir=place)  # noqa: SIM115 - the caller closes it
+        file = _held(place)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
             os.posix_fallocate(file.fileno(), 0, size)  # a disk that is full later on would kill the process
         except OSError:
             file.close()
             raise
     return file
+
+
+def _held(place: Path) -> IO[bytes]:
+    """A new file under a lock; another one where a process that looked for what was left took the first for such."""
+    while True:
+        file = tempfile.NamedTemporaryFile(prefix=_NAME, dir=place)  # noqa: SIM115 - the caller closes it
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        with suppress(FileNotFoundError):
+            file.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,6 +87,23 @@ def test_what_a_killed_process_left_goes_and_what_another_holds_stays() -> None:
         assert found == 0
         assert pixels.shape == (50, 3, 4, 4)
         assert files() == [Path(held.name).name]
+    assert files() == []
+
+
+def test_a_file_that_another_process_took_for_left_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That process looks just after the file is made, when it is not locked yet."""
+    make = tempfile.NamedTemporaryFile
+
+    def make_and_look(**options: Any) -> Any:
+        made = make(**options)
+        monkeypatch.setattr(tempfile, "NamedTemporaryFile", make)
+        room._new_file(1).close()
+        assert not Path(made.name).exists()
+        return made
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", make_and_look)
+    with room._new_file(10) as file:
+        assert files() == [Path(file.name).name]
     assert files() == []
 
 
