@@ -36,14 +36,19 @@ def noise_images(per_class: int, classes: int, shape: tuple[int, int, int], seed
 
 def digit_images(classes: int) -> tuple[LabelledImages, LabelledImages]:
     """The first digits of scikit-learn, 8x8 and grey, to train and to test."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
-    labels = torch.from_numpy(digits.target).long()
+    pixels, labels = _digits()
     chosen = labels < classes
     names = tuple(str(k) for k in range(classes))
     return LabelledImages(pixels[chosen], labels[chosen], names, "digits").split(0.3, seed=0)
+
+
+@lru_cache
+def _digits() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    return torch.from_numpy(pixels)[:, None], torch.from_numpy(digits.target).long()
 
 
 def small_net(
