@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -27,6 +28,7 @@ os.environ.update(client_environment(_HUB.endpoint, _HOME.name))
 import pytest  # noqa: E402 - see above
 import torch  # noqa: E402
 
+from phard_hub.triggers.autoencoder import train_autoencoder  # noqa: E402
 from tests.jobs import write_images  # noqa: E402
 
 torch.set_num_threads(1)
@@ -65,6 +67,16 @@ def hub() -> Iterator[Hub]:
         shutil.rmtree(folder, ignore_errors=True)
     yield _HUB
     _HUB.reset()
+
+
+@pytest.fixture
+def short_autoencoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The autoencoder of the latent part learns for a moment only."""
+    from phard_hub.defenses.hardening import adversarial
+    from phard_hub.triggers import search
+
+    for module in (adversarial, search):
+        monkeypatch.setattr(module, "train_autoencoder", partial(train_autoencoder, steps=20))
 
 
 @pytest.fixture

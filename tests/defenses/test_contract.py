@@ -295,6 +295,7 @@ def briefly(settings: Defense) -> Classifier:
     return harden(settings, classifiers()["convolutional"], data()[0])[0]
 
 
+@pytest.mark.usefixtures("short_autoencoder")
 @pytest.mark.parametrize("path", ["parts.latent", "parts.latent_grid"])
 def test_the_latent_part_has_an_effect_on_a_bank(path: str) -> None:
     settings = replace(defense("adversarial"), parts=Parts(latent=path == "parts.latent_grid"))  # type: ignore[call-arg]

@@ -312,6 +312,7 @@ def test_the_latent_part_gets_an_autoencoder_of_the_images() -> None:
     assert not any(parameter.requires_grad for parameter in trained.parameters())
 
 
+@pytest.mark.usefixtures("short_autoencoder")
 def test_measuring_with_the_latent_part_alone() -> None:
     classifier, images = linear_case(CLASSES, shift=0.1)
     parts = Parts(warp=False, latent=True, curve=False, colour=False, field=False)

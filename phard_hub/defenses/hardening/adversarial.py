@@ -131,7 +131,7 @@ class _Objective:
         size = int(self.components.max()) + 1
         autoencoder = None
         if settings.parts.latent:
-            autoencoder = train_autoencoder(images, seed=job.seed, device=self.device)
+            autoencoder = train_autoencoder(images, seed=job.seed, device=self.device, progress=job.progress)
         self.bank = Bank(size, images.shape, settings.parts, autoencoder=autoencoder).to(self.device)
         self.bank.randomise(job.seed)
         self.optimizer = torch.optim.Adam(self.bank.parameters(), settings.learning_rate, betas=settings.betas)
