@@ -150,7 +150,7 @@ def classes(
     steps: Annotated[int, typer.Option(help="Of the search.")] = 25,
     out: Out = None,
 ) -> None:
-    """CPU seconds against the number of classes."""
+    """CPU seconds against the number of classes; each number is kept when it is there."""
     torch.set_num_threads(1)
     search = replace(FAST.search, steps=steps)
     rows = []
@@ -177,7 +177,7 @@ def classes(
                 "estimate": cost(Preset(search=search), count),
             }
         )
-    write(out or RESULTS / "speed-classes.json", MODULE, {"search": plain(asdict(search)), "rows": rows})
+        write(out or RESULTS / "speed-classes.json", MODULE, {"search": plain(asdict(search)), "rows": rows})
 
 
 if __name__ == "__main__":
