@@ -150,9 +150,10 @@ def run(
     audited = pull_and_audit(repo, revision, settings.upstream, allow=settings.allow)
     classifier = load(audited).to(accelerator.device)
     name = _job_name(classifier, data, settings)
-    if ended := _ended(out, name, settings):
-        return ended
     work = out.with_name(f".{out.name}.{name[:12]}.run")
+    if ended := _ended(out, name, settings):
+        discard(work)  # a kill may have left some of it
+        return ended
     job = Job(accelerator=accelerator, seed=settings.seed, folder=work, progress=progress)
     images = load_data(classifier, data, settings.seed, progress)
     audited = require_alive(audited, classifier, images.test)

@@ -76,9 +76,13 @@ def test_a_run_that_has_ended_is_not_done_again(
     released: Path, tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = shutil.copytree(released, tmp_path / "hardened")
+    state = f".hardened.{(Report.read(out).job or '')[:12]}.run"
+    (tmp_path / state).mkdir()  # killed after the release, before the state was removed, or while it was
+    (tmp_path / f".{state}.0f7913d1.new").mkdir()
     with monkeypatch.context() as patch:
         patch.delattr("phard_hub.pipeline.load_data")
         done = phard(*cheap(tiny_checkpoint, images, out))
+    assert [path.name for path in tmp_path.iterdir()] == ["hardened"]
     assert str(done.code) == (released.parent / "code").read_text()
     assert f"Release: {out} (it was there: nothing was done again)" in done.out
     assert "Policy, before hardening" in done.out

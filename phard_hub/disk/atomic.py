@@ -188,7 +188,11 @@ def scratch_folder(prefix: str) -> tuple[Path, int]:
 
 
 def discard(path: Path) -> None:
-    """Remove a folder that is not needed any more, if there is one: for all who look, in one step."""
+    """Remove a folder that is not needed any more, if there is one, and what kills left of it.
+
+    For all who look, it goes in one step.
+    """
+    _clean(path)
     with suppress(OSError):
         gone = _fresh_name(path)
         path.rename(gone)

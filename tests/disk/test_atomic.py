@@ -240,6 +240,12 @@ def test_what_is_discarded_is_gone(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_what_was_being_discarded_goes_the_next_time(tmp_path: Path) -> None:
+    (tmp_path / ".it.0f7913d1.new").mkdir()
+    discard(tmp_path / "it")
+    assert names(tmp_path) == []
+
+
 # Folders for one user
 
 
