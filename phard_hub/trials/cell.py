@@ -187,11 +187,12 @@ def _opened(open_model: OpenModel, repo: str, data: DataOptions, seed: int) -> t
 def _planted(plan: Plan, out: Path, opened: Opened, data: Data, job: Job) -> tuple[Classifier, Attack | None, Backdoor]:
     """The planted model that all defenses of this cell's attack, seed and model share; made once."""
     name = f"{plan.cell.model}~{plan.cell.attack}~seed{plan.cell.seed}~{_hash(plan.base)}"
-    folder = out / "planted" / name
+    folder, state = out / "planted" / name, out / "runs" / name
     with _lock(out, name):
         restore(folder)
         if not folder.is_dir():
-            _plant(plan, folder, opened, data, replace(job, folder=out / "runs" / name))
+            _plant(plan, folder, opened, data, replace(job, folder=state))
+        discard(state)  # also where a kill came after the planted model was there
     try:
         backdoor = read_backdoor(folder)
         if plan.attack is None:
@@ -245,8 +246,6 @@ def _plant(plan: Plan, folder: Path, opened: Opened, data: Data, job: Job) -> No
         seconds=time.perf_counter() - started,
     )
     write_planted(folder, backdoor, attack, model)
-    if job.folder:
-        discard(job.folder)
 
 
 def _twin(plan: Plan, out: Path, honest: Classifier, attack: Attack, data: Data, job: Job) -> Judgement:

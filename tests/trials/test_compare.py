@@ -167,8 +167,11 @@ def check_resuming(plans: tuple[Plan, ...], out: Path) -> None:
     with pytest.raises(ExperimentError, match=r"was made with other settings: target\. Give another --out"):
         compare(changed, out)
     broken = [plan for plan in plans if plan.cell.defense == "broken"][:1]
+    (planted,) = (out / "planted").iterdir()
+    (out / "runs" / planted.name).mkdir()  # killed after the model was planted
     (again,) = compare(broken, out, retry_failed=True)
     assert again.status == "failed"
+    assert not (out / "runs" / planted.name).exists()
     assert before[cell_file(broken[0], out)] != cell_file(broken[0], out).stat().st_mtime_ns
 
 
