@@ -28,7 +28,6 @@ os.environ.update(client_environment(_HUB.endpoint, _HOME.name))
 import pytest  # noqa: E402 - see above
 import torch  # noqa: E402
 
-from phard_hub.triggers.autoencoder import train_autoencoder  # noqa: E402
 from tests.jobs import write_images  # noqa: E402
 
 torch.set_num_threads(1)
@@ -74,6 +73,7 @@ def short_autoencoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """The autoencoder of the latent part learns for a moment only."""
     from phard_hub.defenses.hardening import adversarial
     from phard_hub.triggers import search
+    from phard_hub.triggers.autoencoder import train_autoencoder
 
     for module in (adversarial, search):
         monkeypatch.setattr(module, "train_autoencoder", partial(train_autoencoder, steps=20))

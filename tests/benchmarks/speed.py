@@ -150,7 +150,7 @@ def classes(
     steps: Annotated[int, typer.Option(help="Of the search.")] = 25,
     out: Out = None,
 ) -> None:
-    """CPU seconds against the number of classes; each number is kept when it is there."""
+    """CPU seconds against the number of classes; each row is written when it is there."""
     torch.set_num_threads(1)
     search = replace(FAST.search, steps=steps)
     rows = []

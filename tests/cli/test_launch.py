@@ -41,6 +41,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "images", per_class=24)
 
 
+def test_two_processes_measure_what_one_does(tiny_checkpoint: Path, images: Path, tmp_path: Path, phard: Phard) -> None:
+    reports = []
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}.json"
+        measuring = ("measure", tiny_checkpoint, "--images", images, "--preset", "cheapest", "--out", out)
+        code, err = ended(2, *measuring) if processes == 2 else phard(*measuring)[::2]
+        assert code == 0, err
+        assert err.count("This costs") == 1
+        reports.append(Report.read(out))
+    one, two = (report.before.distances.model_dump(exclude={"seconds"}) for report in reports)
+    assert one == two
+    assert reports[0].before.evaluation == reports[1].before.evaluation
+    assert [report.environment.processes for report in reports] == [1, 2]
+
+
 def test_two_processes_harden_as_one_does(images: Path, tmp_path: Path, phard: Phard) -> None:
     """DINOv2 has a parameter without a gradient, for which processes waited; 76 images are no even batches."""
     start = tmp_path / "dinov2"
@@ -49,7 +64,6 @@ def test_two_processes_harden_as_one_does(images: Path, tmp_path: Path, phard: P
     assert phard(*cheap(start, images, out[0])).code == 3  # a model that knows nothing reaches no verdict
     code, err = ended(2, *cheap(start, images, out[1]))
     assert code == 3, err
-    assert err.count("This costs") == 1
     one, two = (Report.read(folder) for folder in out)
     assert (one.environment.processes, two.environment.processes) == (1, 2)
     assert 1e8 < (two.environment.peak_memory or 0) < 1e11
