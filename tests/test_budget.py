@@ -109,7 +109,7 @@ class Computed(TorchDispatchMode):
 
 def test_a_step_of_each_sort_is_timed_without_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier, images = trained_digits(), digit_images(3)[0]
-    with unmarked(classifier), Computed() as clock:  # type: ignore[no-untyped-call] - of torch
+    with unmarked(classifier), Computed() as clock:  # type: ignore[no-untyped-call]
         monkeypatch.setattr(time, "perf_counter", lambda: 1e-9 * clock.values)  # whatever else the machine does
         pace = timed(classifier, images, DEFAULT.search, job())
         monkeypatch.undo()
